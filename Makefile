@@ -1,0 +1,79 @@
+# make demo, make test: each makes .venv if it is missing, installs what it needs, and runs.
+#
+#   PYTHON=python3.12     the interpreter that .venv is made from (3.11 or newer)
+#   TORCH="torch==2.11.0 --index-url URL"
+#                         another torch, for example a CUDA build
+#   TORCH=                install no torch: use the one that PYTHON already has
+#   PYTEST_ARGS="-n 0 -x" how the tests are run
+
+PYTHON ?= python3
+TORCH ?= $(shell grep '^torch==' constraints.txt)
+PYTEST_ARGS ?= -n auto
+DEMO_ARGS ?= --out runs/demo
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH_STAMP := $(VENV)/.torch
+CONSTRAINTS := $(VENV)/constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format types tests wheel bench clean FORCE
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+demo: $(VENV)/.installed ## run the resampling study on the embedded model and write a report
+	$(BIN)/thoughtgraft demo $(DEMO_ARGS)
+	@case '$(DEMO_ARGS)' in '--out runs/demo') echo 'The report: $(CURDIR)/runs/demo/report.html' ;; esac
+
+test: lint types tests wheel ## everything that must be green: lint, types, tests, the wheel
+
+lint: $(VENV)/.installed-dev ## ruff, without changing anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-dev ## ruff, with its fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.installed-dev ## mypy on src
+	$(BIN)/mypy
+
+tests: $(VENV)/.installed-dev ## pytest
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+wheel: $(VENV)/.installed-dev ## build the wheel and run it from another directory
+	.ci/check-wheel $(BIN)/python
+
+bench: $(VENV)/.installed-dev ## time the engine
+	$(BIN)/python -m benchmarks
+
+clean: ## remove .venv and everything built (runs/ stays)
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "thoughtgraft needs Python 3.11 or newer. Fix: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(if $(strip $(TORCH)),,--system-site-packages) $(VENV)
+
+# Torch comes first: left to the resolver, it could bring gigabytes of CUDA packages. The stamp holds what was asked
+# for and is rewritten only when that changes.
+$(TORCH_STAMP): FORCE | $(BIN)/python
+	@if ! echo '$(TORCH)' | cmp -s - $@; then \
+	  if [ -n '$(strip $(TORCH))' ]; then $(PIP) install $(TORCH) || exit 1; fi; \
+	  echo '$(TORCH)' > $@; \
+	fi
+
+# The chosen torch is already there, so its pin must not fight it.
+$(CONSTRAINTS): constraints.txt $(TORCH_STAMP)
+	@grep -v '^torch==' constraints.txt > $@
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PIP) install -c $(CONSTRAINTS) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS)
+	$(PIP) install -c $(CONSTRAINTS) -e '.[dev]'
+	@touch $@ $(VENV)/.installed

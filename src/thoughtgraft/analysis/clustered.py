@@ -1,0 +1,142 @@
+"""Means with host- and donor-clustered standard errors, intervals and p-values, for one design or many at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Variance:
+    """Squared standard errors by source, each of shape [design]; `df` are the degrees of freedom."""
+
+    host: np.ndarray
+    donor: np.ndarray
+    total: np.ndarray
+    df: np.ndarray
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its uncertainty, in the unit of the values; NaN with a `note` where undefined."""
+
+    value: float
+    se: float
+    se_host: float
+    se_donor: float
+    df: float
+    low: float
+    high: float
+    p: float
+    n_hosts: int
+    n_donors: int
+    n: int
+    note: str = ""
+
+
+def _group_squares(u: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum over groups of squared group totals, and the number of groups; u, ids [design, cell] -> [design] each."""
+    n_groups = int(ids.max()) + 1
+    flat = (ids + n_groups * np.arange(len(ids))[:, None]).ravel()
+    shape = (len(ids), n_groups)
+    totals = np.bincount(flat, u.ravel(), shape[0] * n_groups).reshape(shape)
+    seen = np.bincount(flat, minlength=shape[0] * n_groups).reshape(shape) > 0
+    return (totals**2).sum(1), seen.sum(1)
+
+
+def group_totals(u: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Totals of the rows of `u` [cell, column] by group, shape [group, column]."""
+    groups, row = np.unique(ids, return_inverse=True)
+    totals = np.zeros((len(groups), u.shape[1]))
+    np.add.at(totals, row, u)
+    return totals
+
+
+def _scaled(squares: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Squares times n/(n-1), the small-sample factor; NaN where n is 1."""
+    return np.asarray(squares * np.divide(n, n - 1, out=np.full(n.shape, np.nan), where=n > 1))
+
+
+def twoway_variance(u: np.ndarray, host: np.ndarray, donor: np.ndarray | None) -> Variance:
+    """Two-way clustered variance of the sum of `u`.
+
+    V = max(V_host + V_donor - V_cell, V_host, V_donor), each term with its own G/(G-1), and min(G_host, G_donor) - 1
+    degrees of freedom: Cameron, Gelbach, Miller (2011), Robust inference with multiway clustering, JBES 29(2),
+    which also takes the larger of the candidates where the difference is not positive. Without donors: V_host,
+    with G_host - 1.
+
+    Args:
+        u: Weighted residuals (or influences) whose sum estimates the error, shape [design, cell].
+        host: 0-based host of each cell, shape [design, cell].
+        donor: 0-based donor of each cell, same shape; None for arms without donors.
+
+    Returns:
+        Variances of shape [design]; NaN where there is a single cluster.
+    """
+    squares, n_hosts = _group_squares(u, host)
+    v_host = _scaled(squares, n_hosts)
+    if donor is None:
+        nothing = np.full(v_host.shape, np.nan)
+        return Variance(v_host, nothing, v_host, (n_hosts - 1).astype(float))
+    squares, n_donors = _group_squares(u, donor)
+    v_donor = _scaled(squares, n_donors)
+    # A host meets each donor at most once, so the intersection of the two clusterings is the cell itself.
+    v_cell = _scaled((u**2).sum(1), np.full(len(u), u.shape[1]))
+    total = np.maximum(v_host + v_donor - v_cell, np.maximum(v_host, v_donor))
+    return Variance(v_host, v_donor, total, np.minimum(n_hosts, n_donors) - 1.0)
+
+
+def t_interval(value: float, se: float, df: float, level: float = 0.95) -> tuple[float, float]:
+    """Two-sided t interval; NaN where the standard error is undefined or zero, or df < 1."""
+    if not (se > 0 and df >= 1):
+        return np.nan, np.nan
+    half = float(stats.t.ppf(0.5 + level / 2, df)) * se
+    return value - half, value + half
+
+
+def t_p_value(value: float, se: float, df: float) -> float:
+    """Two-sided p of "the mean is 0"; NaN where undefined."""
+    return float(2 * stats.t.sf(abs(value / se), df)) if se > 0 and df >= 1 else np.nan
+
+
+def clustered_total(u: np.ndarray, value: float, host: np.ndarray, donor: np.ndarray | None) -> Estimate:
+    """An estimate whose error is the sum of the influences `u` [cell]; see `twoway_variance`."""
+    n_hosts = len(np.unique(host))
+    n_donors = 0 if donor is None else len(np.unique(donor))
+    if not len(u):
+        nan = np.nan
+        return Estimate(nan, nan, nan, nan, nan, nan, nan, nan, 0, 0, 0, "no cells")
+    var = twoway_variance(u[None], host[None], None if donor is None else donor[None])
+    v_host, v_donor, v_total, df = (float(x[0]) for x in (var.host, var.donor, var.total, var.df))
+    note = ""
+    if df < 1:
+        note = "no interval from a single host" if n_hosts < 2 else "no interval from a single donor"
+        v_total = np.nan
+    # Sums of rounding errors are not evidence of variation.
+    elif v_total <= 1e-24 * max(1.0, value**2):
+        note, v_total = "no variation: no t interval", 0.0
+    se = float(np.sqrt(v_total))
+    low, high = t_interval(value, se, df)
+    p = t_p_value(value, se, df)
+    return Estimate(value, se, v_host**0.5, v_donor**0.5, df, low, high, p, n_hosts, n_donors, len(u), note)
+
+
+def clustered_mean(values: np.ndarray, host: np.ndarray, donor: np.ndarray | None, weight: np.ndarray) -> Estimate:
+    """Weighted mean of `values` [cell] with its clustered interval; cells without a finite value are left out.
+
+    Args:
+        values: One value per cell.
+        host: 0-based host of each cell.
+        donor: 0-based donor of each cell, or None for arms without donors.
+        weight: Non-negative weights; rescaled to sum to 1 over the finite cells.
+    """
+    ok = np.isfinite(values)
+    values, host, weight = values[ok], host[ok], weight[ok]
+    donor = None if donor is None else donor[ok]
+    if not len(values):
+        return clustered_total(values, np.nan, host, donor)
+    weight = weight / weight.sum()
+    mean = float(weight @ values)
+    return clustered_total(weight * (values - mean), mean, host, donor)

@@ -1,0 +1,210 @@
+"""Records as validated arrays: one `Cells` per arm, with hosts, donors and answers coded once for the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+
+from thoughtgraft.analysis.cells import ArmKey, Cells, Floats, Ints
+from thoughtgraft.analysis.slots import as_slots, slot_label
+from thoughtgraft.errors import AnalysisError
+
+REQUIRED = ("method", "slots", "problem_id", "base_correct", "correct")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """All arms of one run.
+
+    `n_slots` is the number of slots the edits reach (largest edited slot + 1). `duplicates` counts rows that
+    repeat a cell; only their first is kept.
+    """
+
+    hosts: tuple[str, ...]
+    donors: tuple[str, ...]
+    answers: tuple[Fraction, ...]
+    arms: dict[ArmKey, Cells]
+    n_slots: int
+    n_rows: int
+    duplicates: int
+
+    def label(self, slots: tuple[int, ...]) -> str:
+        """The slot set in words, "CT0", "CT0-CT3" or "all"."""
+        return slot_label(slots, self.n_slots)
+
+    def singles(self, method: str, downstream: str = "recompute", stratum: str = "") -> dict[int, Cells]:
+        """The single-slot arms of one family, by slot, in order."""
+        found = {
+            key.slots[0]: cells
+            for key, cells in self.arms.items()
+            if key.family == (method, downstream, stratum) and len(key.slots) == 1 and len(cells)
+        }
+        return dict(sorted(found.items()))
+
+    def families(self) -> list[tuple[str, str, str]]:
+        """Every (method, downstream, stratum) with at least one edited arm, sorted."""
+        return sorted({key.family for key in self.arms if key.slots})
+
+    def host_by_slot(self, method: str, downstream: str = "recompute", stratum: str = "") -> Floats:
+        """Mean paired accuracy loss, shape [host of the run, slot 0..n_slots-1]; NaN where there is no cell."""
+        out = np.full((len(self.hosts), self.n_slots), np.nan)
+        for slot, cells in self.singles(method, downstream, stratum).items():
+            out[:, slot] = cells.host_mean(cells.difference, len(self.hosts))
+        return out
+
+    def primary_stratum(self) -> str:
+        """The donor stratum of the confirmatory claims: `random`, or the only one that the swaps have."""
+        found = sorted({key.stratum for key in self.arms if key.method == "swap"})
+        return "random" if "random" in found or not found else found[0]
+
+
+def exact_number(text: str) -> Fraction:
+    """The exact number that a recorded answer string stands for ("4,096" = 4096, "0.5" = 1/2)."""
+    try:
+        return Fraction(text.replace(",", "").strip())
+    except (ValueError, ZeroDivisionError) as error:
+        raise AnalysisError(
+            "an answer in the records is not a number",
+            got=repr(text),
+            expected="a string such as '42', '0.5' or '1/3', or null where nothing was parsed",
+            fix="re-grade the run so that pred, gold, base_pred and donor_pred hold exact numbers",
+        ) from error
+
+
+def _answer_codes(columns: Sequence[pd.Series]) -> tuple[list[Ints], tuple[Fraction, ...]]:
+    """Code answers so that equal numbers share a code, however they are written; null becomes -1."""
+    numbers: dict[str, Fraction] = {}
+    for column in columns:
+        for text in column.dropna().unique():
+            numbers[str(text)] = exact_number(str(text))
+    answers = tuple(sorted(set(numbers.values())))
+    position = {number: code for code, number in enumerate(answers)}
+    code = {text: position[number] for text, number in numbers.items()}
+    coded = [np.array([-1 if pd.isna(t) else code[str(t)] for t in column], dtype=np.int64) for column in columns]
+    return coded, answers
+
+
+def _flag(column: pd.Series) -> Floats:
+    """True/False/null as 1/0/NaN."""
+    return column.map({True: 1.0, False: 0.0}).astype(float).to_numpy()
+
+
+def _column(records: pd.DataFrame, name: str) -> pd.Series:
+    return records[name] if name in records else pd.Series(np.nan, index=records.index, dtype=object)
+
+
+def _texts(records: pd.DataFrame, name: str) -> list[str]:
+    """A column as text, null as ""."""
+    return ["" if pd.isna(value) else str(value) for value in _column(records, name)]
+
+
+def _index(values: pd.Series) -> tuple[Ints, tuple[str, ...]]:
+    """0-based codes in sorted order of the ids (null: -1), so that results do not depend on row order."""
+    codes, uniques = pd.factorize(np.array([None if pd.isna(v) else str(v) for v in values], dtype=object), sort=True)
+    return codes.astype(np.int64), tuple(uniques)
+
+
+def _check(records: pd.DataFrame, host: Ints, base: Floats, hosts: tuple[str, ...]) -> None:
+    """Refuse records that mix runs which cannot be pooled, or whose baseline contradicts itself."""
+    found = sorted(map(str, records["protocol"].dropna().unique())) if "protocol" in records else []
+    if len(found) > 1:
+        fix = "analyse each protocol's run alone"
+        raise AnalysisError("the records mix protocols", got=", ".join(found), expected="one", fix=fix)
+    if np.isnan(base).any():
+        empty = f"{int(np.isnan(base).sum())} rows"
+        raise AnalysisError("base_correct is null in some records", got=empty, expected="true or false in all")
+    ones = np.bincount(host, base, len(hosts))
+    torn = np.flatnonzero((ones > 0) & (ones < np.bincount(host, minlength=len(hosts))))
+    if len(torn):
+        raise AnalysisError(
+            "base_correct differs between records of one problem",
+            got=", ".join(hosts[i] for i in torn[:5]),
+            expected="one clean run per problem",
+            fix="analyse each run folder alone",
+        )
+
+
+def _draws(group: Ints, host: Ints) -> Ints:
+    """0-based position of each row within its (arm, host); rows must be sorted by arm, then host."""
+    starts = np.flatnonzero(np.r_[True, (np.diff(group) != 0) | (np.diff(host) != 0)])
+    return np.arange(len(host)) - np.repeat(starts, np.diff(np.r_[starts, len(host)]))
+
+
+def build_frame(records: pd.DataFrame) -> Frame:
+    """Check records and split them into arms.
+
+    Args:
+        records: One row per generation. Needs the columns method, slots, problem_id, base_correct and correct;
+            the others of the record schema are used where present. Rows with an `error`, or without `correct`,
+            are counted as failed and left out.
+
+    Returns:
+        The frame; nothing in it depends on the order of the rows.
+
+    Raises:
+        AnalysisError: A column is missing, nothing is left, or the rows contradict one another.
+    """
+    missing = [name for name in REQUIRED if name not in records]
+    if missing:
+        raise AnalysisError("records lack columns", got=f"no {', '.join(missing)}", expected=", ".join(REQUIRED))
+    if not len(records):
+        raise AnalysisError("there are no records", fix="finish the run, then analyse it")
+    records = records.reset_index(drop=True)
+    host, hosts = _index(records["problem_id"])
+    if (host < 0).any():
+        raise AnalysisError("problem_id is null in some records", got=f"{int((host < 0).sum())} rows")
+    donor, donors = _index(_column(records, "donor_id"))
+    base = _flag(records["base_correct"])
+    _check(records, host, base, hosts)
+    correct = _flag(records["correct"])
+    coded, answers = _answer_codes([_column(records, n) for n in ("pred", "base_pred", "gold", "donor_pred")])
+
+    method = records["method"].astype(str).to_numpy()
+    slots = [as_slots(value) for value in records["slots"]]
+    downstream, stratum = _texts(records, "downstream"), _texts(records, "donor_stratum")
+    keys = [
+        ArmKey(m, s, d if s else "", t if o >= 0 else "")
+        for m, s, d, t, o in zip(method, slots, downstream, stratum, donor, strict=True)
+    ]
+    order_of = {key: i for i, key in enumerate(sorted(set(keys)))}
+    group = np.array([order_of[key] for key in keys])
+    seeds, _ = _index(_column(records, "seed"))
+    names, _ = _index(_column(records, "cell"))
+    order = np.lexsort((names, seeds, donor, host, group))
+
+    # A cell is repeated if its recorded key is (within one stratum: a pair may serve several), or, without a
+    # recorded key, if the same donor meets the same host twice in one arm.
+    identity = pd.DataFrame({"g": group, "h": host, "d": donor, "s": seeds, "c": names})
+    repeated = identity.duplicated().to_numpy() | (
+        identity.duplicated(["g", "h", "d"]).to_numpy() & (donor >= 0)
+    )
+    error = np.array([text != "" for text in _texts(records, "error")], dtype=bool)
+    failed = error | np.isnan(correct)
+    changed = _flag(_column(records, "changed"))
+    changed = np.where(np.isnan(changed), (coded[0] != coded[1]).astype(float), changed)
+    valid = _flag(_column(records, "valid"))
+    valid = np.where(np.isnan(valid), (coded[0] >= 0).astype(float), valid)
+    dlogp = pd.to_numeric(_column(records, "dlogp_gold"), errors="coerce").to_numpy(dtype=float)
+    kl = pd.to_numeric(_column(records, "kl"), errors="coerce").to_numpy(dtype=float)
+
+    kept = order[~(repeated | failed)[order]]
+    draw = np.zeros(len(records), dtype=np.int64)
+    draw[kept] = _draws(group[kept], host[kept])
+    failures = np.bincount(group, weights=failed & ~repeated, minlength=len(order_of)).astype(int)
+    bounds = np.searchsorted(group[kept], np.arange(len(order_of) + 1))
+    arms = {}
+    for key, i in order_of.items():
+        rows = kept[bounds[i] : bounds[i + 1]]
+        arrays = (host, donor, draw, base, correct, changed, valid, dlogp, kl, *coded)
+        arms[key] = Cells(key, int(failures[i]), *(array[rows] for array in arrays))
+    edited = [slot for key in arms for slot in key.slots]
+    return Frame(hosts, donors, answers, arms, max(edited, default=-1) + 1, len(records), int(repeated.sum()))
+
+
+def as_frame(records: pd.DataFrame | Frame) -> Frame:
+    """The frame itself, or one built from records."""
+    return records if isinstance(records, Frame) else build_frame(records)

@@ -1,0 +1,165 @@
+"""What a design can detect: minimum effects, power of equivalence tests, hosts needed before and after a pilot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import integrate, optimize, stats
+from statsmodels.stats.power import TTestPower
+
+from thoughtgraft.analysis.cells import Cells
+from thoughtgraft.errors import AnalysisError
+
+MAX_HOSTS = 1_000_000
+
+
+def detectable_effect(se: float, df: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Smallest true mean that a two-sided t test finds with the given power, in the unit of `se`.
+
+    Solved from the noncentral t distribution; NaN where se is zero or undefined, or df < 1.
+    """
+    if not (se > 0 and df >= 1):
+        return np.nan
+    critical = stats.t.ppf(1 - alpha / 2, df)
+
+    def shortfall(ncp: float) -> float:
+        # The far tail is below 1e-6 at any power of interest, and scipy's nct is unreliable out there.
+        return float(stats.nct.sf(critical, df, ncp)) - power
+
+    high = float(critical + stats.t.ppf(power, df) + 2)
+    while shortfall(high) < 0:
+        high *= 2
+    return float(optimize.brentq(shortfall, 0, high, xtol=1e-6)) * se
+
+
+def needed_hosts(sd: float, effect: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
+    """Hosts needed to find a mean of `effect` among host values of standard deviation `sd` (same unit).
+
+    Exact for the one-sample t test (statsmodels), so one or two above the normal approximation
+    ((z_.975 + z_.8) * sd / effect)^2, which gives 283 for sd .30 and effect .05.
+    """
+    if not (sd > 0 and effect > 0):
+        raise AnalysisError("sd and effect must be positive", got=f"sd {sd}, effect {effect}")
+    n = TTestPower().solve_power(effect_size=effect / sd, alpha=alpha, power=power, alternative="two-sided")
+    return int(np.ceil(np.ravel(n)[0] - 1e-9))
+
+
+def minimum_effect(n_hosts: int, sd: float = 0.30, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Minimum detectable effect of a planned run with `n_hosts`, in the unit of `sd` (of one host's mean)."""
+    return detectable_effect(sd / np.sqrt(n_hosts), n_hosts - 1, alpha=alpha, power=power)
+
+
+def tost_power(se: float, df: float, margin: float, *, alpha: float = 0.05) -> float:
+    """Power of two one-sided t tests against +-margin when the true effect is 0.
+
+    The power is E[(2 Phi(margin/se - t u) - 1)+] over the estimated se's error u = sqrt(chi2_df / df)
+    (Phillips 1990, J. Pharmacokinet. Biopharm. 18), integrated numerically.
+    """
+    if not (se > 0 and df >= 1):
+        return np.nan
+    critical = stats.t.ppf(1 - alpha, df)
+    top = margin / (se * critical)
+    # Integrate over quantiles of u: smooth, bounded, and exact at both ends.
+    q_top = float(stats.chi2.cdf(df * top**2, df))
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    q = (nodes + 1) / 2 * q_top
+    u = np.sqrt(stats.chi2.ppf(q, df) / df)
+    return float(np.sum(weights * (2 * stats.norm.cdf(margin / se - critical * u) - 1)) / 2 * q_top)
+
+
+def tost_needed_hosts(sd: float, margin: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
+    """Smallest number of hosts whose equivalence test reaches `power` at a true effect of 0."""
+    low, high = 2, 4
+    while tost_power(sd / high**0.5, high - 1, margin, alpha=alpha) < power:
+        low, high = high, high * 2
+        if high > MAX_HOSTS:
+            raise AnalysisError("no reachable number of hosts gives this power", got=f"sd {sd}, margin {margin}")
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = tost_power(sd / middle**0.5, middle - 1, margin, alpha=alpha) >= power
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def correlation_power(rho: float, n: int, *, alpha: float = 0.05) -> float:
+    """Power of the two-sided test of a Pearson correlation of `n` bivariate normal points.
+
+    Given x, the t statistic is noncentral t with ncp = rho / sqrt(1 - rho^2) * sqrt(sum of squares of x), and that
+    sum is chi-squared with n - 1 degrees of freedom; the mean over it is integrated numerically.
+    """
+    critical = stats.t.ppf(1 - alpha / 2, n - 2)
+    slope = rho / np.sqrt(1 - rho**2)
+
+    def integrand(s: float) -> float:
+        ncp = slope * np.sqrt(s)
+        tails = stats.nct.sf(critical, n - 2, ncp) + stats.nct.cdf(-critical, n - 2, ncp)
+        return float(tails * stats.chi2.pdf(s, n - 1))
+
+    return float(integrate.quad(integrand, 0, stats.chi2.isf(1e-10, n - 1), limit=200)[0])
+
+
+def critical_correlation(n: int, *, alpha: float = 0.05) -> float:
+    """The |r| that `n` points must exceed to differ from 0 at level alpha."""
+    t = stats.t.ppf(1 - alpha / 2, n - 2)
+    return float(t / np.sqrt(n - 2 + t**2))
+
+
+@dataclass(frozen=True)
+class Components:
+    """Variance components of a paired difference (squared units of the values), none below 0."""
+
+    host: float
+    donor: float
+    residual: float
+
+    def se(self, n_hosts: int, n_draws: int) -> float:
+        """Standard error of the mean of a future run whose donors come from its own block of `n_hosts` problems."""
+        return float(np.sqrt((self.host + self.donor + self.residual / n_draws) / n_hosts))
+
+
+def variance_components(values: np.ndarray, host: np.ndarray, donor: np.ndarray) -> Components:
+    """Method-of-moments components of values = mean + host + donor + residual, from products of pairs.
+
+    Pairs of one host and different donors share only the host part, pairs of one donor only the donor part; the
+    mean product of pairs that share nothing estimates the squared mean. Each is a U-statistic, so unbalanced donor
+    lists need no care (Searle, Casella, McCulloch 1992, Variance Components, ch. 5, for the moment method).
+
+    Args:
+        values: One difference per cell.
+        host: 0-based host of each cell.
+        donor: 0-based donor of each cell (-1 for none: the donor component is then 0).
+    """
+    n = len(values)
+
+    def pairs(ids: np.ndarray) -> tuple[float, float]:
+        sums, counts = np.bincount(ids, values), np.bincount(ids)
+        return float((sums**2).sum() - (values**2).sum()), float((counts**2).sum() - n)
+
+    square = float((values**2).mean())
+    (host_sum, host_n), (donor_sum, donor_n) = pairs(host), (pairs(donor) if (donor >= 0).all() else (0.0, 0.0))
+    apart_n = n * n - n - host_n - donor_n
+    if apart_n <= 0:
+        return Components(np.nan, np.nan, np.nan)
+    mean_square = (float(values.sum()) ** 2 - float((values**2).sum()) - host_sum - donor_sum) / apart_n
+    v_host = max(host_sum / host_n - mean_square, 0.0) if host_n else 0.0
+    v_donor = max(donor_sum / donor_n - mean_square, 0.0) if donor_n else 0.0
+    # With one draw per host the host part cannot be told from the residual; their sum is what the se needs.
+    return Components(v_host, v_donor, max(square - mean_square - v_host - v_donor, 0.0))
+
+
+def hosts_after_pilot(cells: Cells, effect: float = 0.05, *, n_draws: int = 10, power: float = 0.8) -> int | None:
+    """Hosts that a full run needs for a minimum detectable effect of `effect`, from a pilot arm's own variances.
+
+    Args:
+        cells: One arm of the pilot; its paired accuracy differences are used, never their sign or mean.
+        effect: Wanted minimum detectable effect, as a fraction (.05 = 5 pp).
+        n_draws: Donors per host in the full run.
+        power: Wanted power.
+
+    Returns:
+        The number, or None where the pilot shows no variance at all (any number would do) or has too few cells.
+    """
+    parts = variance_components(cells.difference, cells.host, cells.donor)
+    sd = parts.se(1, n_draws)
+    return needed_hosts(sd, effect, power=power) if np.isfinite(sd) and sd > 0 else None

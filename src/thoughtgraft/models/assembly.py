@@ -1,0 +1,215 @@
+"""Builds the empty model, checks every key and shape against it, and fills it parameter by parameter."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.bases import Base
+from thoughtgraft.models.keys import CodiKeys, Parts
+from thoughtgraft.models.lora import merge_lora
+from thoughtgraft.models.projection import build_projection
+from thoughtgraft.models.tensors import StoredTensor, TensorHasher
+
+SPECIAL_ROWS = 3  # pad, BOT, EOT: embedding rows that the tokenizer does not know
+_SHOWN = 4
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Leaves the big parameters unallocated while buffers such as the rotary frequencies are computed for real."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty:  # how Linear, Embedding, LayerNorm and Conv1D make their weights
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def build_lm(base_config: PretrainedConfig) -> PreTrainedModel:
+    """Builds the causal LM of a base config with V + 3 rows; its parameters are empty, its buffers real."""
+    config = copy.deepcopy(base_config)
+    config.vocab_size = base_config.vocab_size + SPECIAL_ROWS
+    config.dtype = torch.float32  # so that no buffer is rounded; the parameters are cast when they are assigned
+    with _EmptyOnMeta():
+        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+
+
+def empty_projection(keys: CodiKeys, d_model: int) -> nn.Sequential:
+    """Builds `prj` without values, as wide inside as the file's first layer says."""
+    first = keys.projection.get("1.weight")
+    prj_dim = first.shape[0] if first is not None and len(first.shape) == 2 else d_model
+    with torch.device("meta"):
+        return build_projection(d_model, prj_dim)
+
+
+def rows_error(what: str, rows: int, vocab: int, fix: str) -> CheckpointError:
+    """The error for an embedding that does not have V + 3 rows."""
+    return CheckpointError(
+        f"the embedding of {what} has the wrong number of rows",
+        got=f"{rows} rows",
+        expected=f"{vocab + SPECIAL_ROWS} rows: the base vocabulary of {vocab}, then pad, BOT and EOT",
+        fix=fix,
+    )
+
+
+def check_sizes(keys: CodiKeys, base: Base) -> None:
+    """Compares the weights with the base config before anything is built from it."""
+    rows, width = keys.embedding.shape if len(keys.embedding.shape) == 2 else (0, 0)
+    config = base.config
+    if (keys.num_layers, width) != (config.num_hidden_layers, config.hidden_size):
+        raise CheckpointError(
+            f"the checkpoint does not fit the base model {base.name}",
+            got=f"{keys.num_layers} layers of width {width} in the weights",
+            expected=f"{config.num_hidden_layers} layers of width {config.hidden_size}, as its config.json says",
+            fix="pass --base with the model that the checkpoint was trained on",
+        )
+    if rows != config.vocab_size + SPECIAL_ROWS:
+        fix = f"pass --base with the model that the checkpoint was trained on ({base.name} is not it), or a CODI file"
+        raise rows_error("the checkpoint", rows, config.vocab_size, fix)
+
+
+def tied_head(lm: PreTrainedModel) -> str | None:
+    """The state-dict name of the output matrix where the config ties it to the embedding, else None."""
+    head = lm.get_output_embeddings()
+    if head is None or not lm.config.tie_word_embeddings:
+        return None
+    return next(f"{name}.weight" for name, module in lm.named_modules() if module is head)
+
+
+def check_keys(keys: CodiKeys, lm: PreTrainedModel, projection: nn.Module, origin: str) -> None:
+    """Every parameter has its tensor of the right shape, and every tensor its parameter."""
+    expected = {name: tuple(value.shape) for name, value in lm.state_dict().items()}
+    tied = tied_head(lm)
+    missing: list[str] = []
+    wrong: list[str] = []
+    for name in expected:
+        parts = keys.lm.get(name, Parts())
+        if parts.weight is None and (name != tied or parts.has_lora):
+            missing.append(_wrapped(f"{keys.prefix}{name}", "base_layer") if parts.has_lora else f"{keys.prefix}{name}")
+        elif parts.weight is not None and parts.weight.shape != expected[name]:
+            wrong.append(f"{parts.weight.name} is {parts.weight.shape}, not {expected[name]}")
+        if parts.has_lora:
+            pair = {"lora_A.default": parts.lora_a, "lora_B.default": parts.lora_b}
+            missing += [_wrapped(f"{keys.prefix}{name}", side) for side, half in pair.items() if half is None]
+    unexpected = [_any_name(parts) for name, parts in keys.lm.items() if name not in expected] + keys.unexpected
+    for name, value in projection.state_dict().items():
+        stored = keys.projection.get(name)
+        if stored is None:
+            missing.append(f"prj.{name}")
+        elif stored.shape != tuple(value.shape):
+            wrong.append(f"{stored.name} is {stored.shape}, not {tuple(value.shape)}")
+    unexpected += [f"prj.{name}" for name in keys.projection if name not in projection.state_dict()]
+    problems = [
+        f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}" + (", ..." if len(names) > _SHOWN else "")
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"the tensors of {origin} do not match the model",
+            got="; ".join(problems),
+            expected="every parameter of the model once, and nothing else",
+            fix="download the checkpoint again, or pass --base with the model that it was trained on",
+        )
+
+
+def _wrapped(name: str, wrapper: str) -> str:
+    module, _, parameter = name.rpartition(".")
+    return f"{module}.{wrapper}.{parameter}"
+
+
+def _any_name(parts: Parts) -> str:
+    return next(part.name for part in (parts.weight, parts.lora_a, parts.lora_b) if part is not None)
+
+
+def fill_lm(
+    lm: PreTrainedModel, keys: CodiKeys, hasher: TensorHasher, *, dtype: torch.dtype, device: torch.device, alpha: float
+) -> None:
+    """Merges, casts and assigns one parameter after the other, so that memory holds the weights about once.
+
+    Args:
+        lm: From `build_lm`; filled in place.
+        keys: The checkpoint's keys, passed by `check_keys`.
+        hasher: Takes in every tensor read.
+        dtype: What the parameters are cast to, after the merge.
+        device: Where they go.
+        alpha: LoRA's alpha.
+
+    Raises:
+        CheckpointError: A head that should be tied differs from the embedding, or something is left without a value.
+    """
+    tied = tied_head(lm)
+    embedding = next(name for name, parts in keys.lm.items() if parts.weight is keys.embedding)
+    head_differs = tied in keys.lm and _head_differs(keys.lm[tied].weight, keys.embedding)
+    if head_differs:
+        # The official code ties the head after loading and so drops it: not to be decided in silence.
+        raise CheckpointError(
+            "the base config ties the output matrix to the embedding, but the checkpoint holds two different ones",
+            got=f"{keys.prefix}{tied} differs from {keys.embedding.name}",
+            fix='pass --base with a config.json that says "tie_word_embeddings": false to use both, '
+            "or remove the output matrix from the checkpoint",
+        )
+    state: dict[str, torch.Tensor] = {}
+    for name in lm.state_dict():
+        if name == tied:
+            continue
+        parts = keys.lm[name]
+        assert parts.weight is not None  # _check_keys has seen to it
+        value = _take(parts.weight, hasher)
+        if parts.lora_a is not None and parts.lora_b is not None:
+            value = merge_lora(
+                value.float(),
+                _take(parts.lora_a, hasher).float(),
+                _take(parts.lora_b, hasher).float(),
+                alpha=alpha,
+                transposed=isinstance(lm.get_submodule(name.removesuffix(".weight")), Conv1D),
+                name=parts.weight.name,
+            )
+        state[name] = _own(value, dtype, device)
+    if tied is not None:
+        state[tied] = state[embedding]
+    lm.load_state_dict(state, strict=True, assign=True)
+    lm.tie_weights()
+    left = [n for n, t in chain(lm.named_parameters(), lm.named_buffers()) if t.is_meta]
+    if left:
+        raise CheckpointError(
+            f"the architecture {type(lm).__name__} leaves {left[0]} without a value",
+            expected="parameters from the file and buffers from the config",
+            fix="use a Llama or GPT-2 checkpoint",
+        )
+
+
+def _head_differs(head: StoredTensor | None, embedding: StoredTensor) -> bool:
+    if head is None:
+        return False
+    return head.dtype != embedding.dtype or not torch.equal(head.read(), embedding.read())
+
+
+def fill_projection(
+    projection: nn.Module, keys: CodiKeys, hasher: TensorHasher, *, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Fills `prj` as `fill_lm` fills the language model."""
+    state = {name: _own(_take(keys.projection[name], hasher), dtype, device) for name in projection.state_dict()}
+    projection.load_state_dict(state, strict=True, assign=True)
+
+
+def _take(stored: StoredTensor, hasher: TensorHasher) -> torch.Tensor:
+    value = stored.read()
+    hasher.add(stored.name, value)
+    return value
+
+
+def _own(value: torch.Tensor, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    # Always a copy: a view of the mapped file would change, or crash, when the file does.
+    return value.to(device=device, dtype=dtype if value.is_floating_point() else None, copy=True)

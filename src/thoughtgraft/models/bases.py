@@ -1,0 +1,225 @@
+"""The base model behind a checkpoint: its Hugging Face config and where its tokenizer lies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.keys import CodiKeys
+from thoughtgraft.models.sources import find_directory
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+def _gpt2(d_model: int, layers: int, heads: int) -> dict[str, Any]:
+    return {
+        "model_type": "gpt2",
+        "vocab_size": 50257,
+        "n_positions": 1024,
+        "n_embd": d_model,
+        "n_layer": layers,
+        "n_head": heads,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "bos_token_id": 50256,
+        "eos_token_id": 50256,
+        "tie_word_embeddings": True,
+    }
+
+
+def _llama3(d_model: int, layers: int, heads: int, inner: int, *, rope_factor: float, tied: bool) -> dict[str, Any]:
+    return {
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "max_position_embeddings": 131072,
+        "hidden_size": d_model,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": 8,
+        "head_dim": d_model // heads,
+        "intermediate_size": inner,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": rope_factor,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+        "attention_bias": False,
+        "mlp_bias": False,
+        "bos_token_id": 128000,
+        "eos_token_id": [128001, 128008, 128009],
+        "tie_word_embeddings": tied,
+    }
+
+
+# The public config.json values of the bases that published checkpoints were trained on.
+KNOWN_BASES: Mapping[str, Mapping[str, Any]] = {
+    "openai-community/gpt2": _gpt2(768, 12, 12),
+    "openai-community/gpt2-medium": _gpt2(1024, 24, 16),
+    "meta-llama/Llama-3.2-1B-Instruct": _llama3(2048, 16, 32, 8192, rope_factor=32.0, tied=True),
+    "meta-llama/Llama-3.2-3B-Instruct": _llama3(3072, 28, 24, 8192, rope_factor=32.0, tied=True),
+    "meta-llama/Llama-3.1-8B-Instruct": _llama3(4096, 32, 32, 14336, rope_factor=8.0, tied=False),
+}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model's config and the source of its tokenizer.
+
+    Attributes:
+        name: Where the config came from: a folder, a hub id, or the known base that the weights fit.
+        config: The Hugging Face config, with the base vocabulary V as `vocab_size`.
+        known: Whether the config came from the table of known bases.
+        notes: What was passed over on the way, in words.
+    """
+
+    name: str
+    config: PretrainedConfig
+    known: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def find_base(base: str | Path | None, directory: Path, keys: CodiKeys) -> Base:
+    """Finds the base config: what the user named, else the checkpoint's own config.json, else a known base.
+
+    Args:
+        base: `--base`, a folder or a hub id with config.json; None to look further.
+        directory: The checkpoint's folder.
+        keys: The checkpoint's sorted keys, whose shapes choose among the known bases.
+
+    Raises:
+        CheckpointError: The named base has no usable config, or none is found at all.
+    """
+    if base is not None:
+        found = find_directory(base, "base model")
+        config, why = _read_config(found / "config.json")
+        if config is None:
+            raise CheckpointError(
+                f"the base model {base} has no usable config.json",
+                got=why,
+                expected="a Hugging Face config with a model_type",
+                fix="pass --base with a folder or hub id of the base language model",
+            )
+        return Base(str(base), config)
+    config, why = _read_config(directory / "config.json")
+    if config is not None:
+        return Base(str(directory), config)
+    notes = () if why == "no such file" else (f"passed over {directory / 'config.json'}: {why}",)
+    for name, values in KNOWN_BASES.items():
+        config = AutoConfig.for_model(**values)
+        if _fits(config, keys):
+            return Base(
+                name, config, known=True, notes=(*notes, f"base config: {name}, which fits the weights' shapes")
+            )
+    raise CheckpointError(
+        "the checkpoint does not say which base model it was trained on, and its shapes fit none that is known",
+        got=f"{keys.num_layers} layers of width {keys.embedding.shape[-1]}; {directory / 'config.json'}: {why}",
+        expected=", ".join(KNOWN_BASES),
+        fix="pass --base with a folder or hub id that holds the base model's config.json and tokenizer",
+    )
+
+
+def load_tokenizer(
+    tokenizer: str | Path | PreTrainedTokenizerBase | None, directory: Path, base: Base
+) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer: what the user gave, else the checkpoint's own, else the base model's.
+
+    Raises:
+        CheckpointError: It cannot be found or read, or its ids reach into the rows that CODI adds.
+    """
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        loaded, origin = tokenizer, type(tokenizer).__name__
+    else:
+        if tokenizer is not None:
+            folder = find_directory(tokenizer, "tokenizer")
+        elif any((directory / name).is_file() for name in _TOKENIZER_FILES):
+            folder = directory
+        else:
+            folder = _base_directory(base)
+        origin = str(tokenizer or folder)
+        loaded = _read_tokenizer(folder, base.config)
+    _check_tokenizer(loaded, origin, base)
+    return loaded
+
+
+def _read_tokenizer(folder: Path, config: PretrainedConfig) -> PreTrainedTokenizerBase:
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise CheckpointError(
+            f"{folder} holds no tokenizer",
+            expected=" or ".join(_TOKENIZER_FILES),
+            fix="pass --tokenizer with a folder or hub id of the base model's tokenizer",
+        )
+    try:
+        # The config is handed over because the folder's own config.json may be empty.
+        return AutoTokenizer.from_pretrained(folder, config=config)
+    except Exception as error:  # the tokenizers library raises bare Exception on a damaged file
+        raise CheckpointError(
+            f"the tokenizer in {folder} cannot be read",
+            got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}",
+            fix="download it again, or pass --tokenizer with another folder or hub id",
+        ) from error
+
+
+def _base_directory(base: Base) -> Path:
+    try:
+        return find_directory(base.name, "base model")
+    except CheckpointError as error:
+        mirror = base.name.replace("meta-llama/", "unsloth/")
+        open_copy = f", or the ungated copy: --tokenizer {mirror}" if mirror != base.name else ""
+        raise CheckpointError(
+            f"the tokenizer of {base.name} is needed and cannot be had",
+            got=error.what,
+            fix=f"run `hf download {base.name} --include '*.json' '*.txt'` where there is a network, "
+            f"or pass --tokenizer with a folder{open_copy}",
+        ) from error
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, origin: str, base: Base) -> None:
+    vocab = base.config.vocab_size
+    # The official code adds [PAD] to the tokenizer, at V: CODI's own pad row, so that one is no clash.
+    ids = {i for i in tokenizer.get_vocab().values() if i != vocab or i != tokenizer.pad_token_id}
+    size = max(ids, default=-1) + 1
+    if size > vocab or (base.known and size != vocab):
+        raise CheckpointError(
+            f"the tokenizer {origin} is not that of {base.name}",
+            got=f"ids up to {size - 1}",
+            expected=f"{'exactly' if base.known else 'at most'} {vocab} ids, below the rows of pad, BOT and EOT",
+            fix="pass --tokenizer with the base model's own tokenizer",
+        )
+
+
+def _read_config(path: Path) -> tuple[PretrainedConfig | None, str]:
+    """Returns the config, or None and why it cannot be used."""
+    if not path.is_file():
+        return None, "no such file"
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if text.strip() else None
+    except (OSError, ValueError):
+        return None, "not JSON"
+    if values is None:
+        return None, f"empty ({len(text)} bytes)"
+    if not isinstance(values, dict) or "model_type" not in values:
+        return None, "no model_type in it"
+    try:
+        config = AutoConfig.for_model(**values)
+    except Exception as error:  # config classes validate with many exception types
+        return None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
+    return config, ""
+
+
+def _fits(config: PretrainedConfig, keys: CodiKeys) -> bool:
+    """Whether layers, width and a parameter name of this architecture agree; the rows are judged later, by name."""
+    marker = "transformer.wte.weight" if config.model_type == "gpt2" else "model.layers.0.self_attn.q_proj.weight"
+    sizes = (keys.num_layers, keys.embedding.shape[-1])
+    return marker in keys.lm and sizes == (config.num_hidden_layers, config.hidden_size)

@@ -1,0 +1,183 @@
+"""Reads a CODI checkpoint strictly into a plain Hugging Face model, and writes one that reads back."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.assembly import (
+    SPECIAL_ROWS,
+    build_lm,
+    check_keys,
+    check_sizes,
+    empty_projection,
+    fill_lm,
+    fill_projection,
+    rows_error,
+    tied_head,
+)
+from thoughtgraft.models.bases import find_base, load_tokenizer
+from thoughtgraft.models.keys import sort_keys
+from thoughtgraft.models.sources import find_checkpoint
+from thoughtgraft.models.tensors import TensorHasher, open_tensors
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that a CODI adapter needs; nothing has run yet.
+
+    Attributes:
+        name: The checkpoint as the user named it.
+        lm: A plain Hugging Face causal LM with V + 3 embedding rows, LoRA merged, in eval mode, parameters frozen.
+        projection: `prj`, [..., d_model] -> [..., d_model], in eval mode, parameters frozen.
+        tokenizer: The base model's tokenizer; it does not know pad, BOT and EOT.
+        base_vocab: V, the base vocabulary.
+        weight_hash: sha256 over (name, dtype, shape, bytes) of the tensors read, the same for .bin, .safetensors and
+            shards. LoRA enters unmerged, so `lora_alpha` belongs beside it wherever a model is identified.
+        lora_alpha: The alpha that LoRA was merged with; None where the checkpoint holds no LoRA.
+        base: Where the base config came from.
+        notes: What was ignored or assumed while reading, in words.
+        family: The kind of latent reasoning.
+    """
+
+    name: str
+    lm: PreTrainedModel
+    projection: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    base_vocab: int
+    weight_hash: str
+    lora_alpha: float | None = None
+    base: str = ""
+    notes: tuple[str, ...] = ()
+    family: str = "codi"
+
+    @property
+    def pad_id(self) -> int:
+        """The embedding row of padding, V."""
+        return self.base_vocab
+
+    @property
+    def bot_id(self) -> int:
+        """The embedding row of the begin-of-thought token, V + 1."""
+        return self.base_vocab + 1
+
+    @property
+    def eot_id(self) -> int:
+        """The embedding row of the end-of-thought token, V + 2."""
+        return self.base_vocab + 2
+
+
+def read_checkpoint(
+    name_or_path: str | Path,
+    *,
+    base: str | Path | None = None,
+    tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    lora_alpha: float = 32,
+) -> Checkpoint:
+    """Reads a CODI checkpoint: every parameter comes from the file, or this raises.
+
+    Args:
+        name_or_path: A directory, a single weight file, or a hub id.
+        base: Folder or hub id with the base model's config.json and tokenizer; None looks for a config.json beside
+            the weights, then among the known bases.
+        tokenizer: A tokenizer, or a folder or hub id with one; None looks beside the weights, then at the base.
+        dtype: What to cast to after LoRA is merged in float32; None means float32, or bfloat16 for a bfloat16
+            checkpoint on a GPU.
+        device: Where the model goes.
+        lora_alpha: LoRA's alpha, which raw checkpoints do not store; the published ones used 32.
+
+    Raises:
+        CheckpointError: Files are missing, damaged or unsafe, or keys, shapes, rows or tokenizer do not fit.
+    """
+    source = find_checkpoint(name_or_path)
+    keys = sort_keys(open_tensors(source.weights), str(name_or_path))
+    found = find_base(base, source.directory, keys)
+    check_sizes(keys, found)
+    loaded_tokenizer = load_tokenizer(tokenizer, source.directory, found)  # before the slow part: it fails often
+
+    lm = build_lm(found.config)
+    projection = empty_projection(keys, found.config.hidden_size)
+    check_keys(keys, lm, projection, str(name_or_path))
+
+    device = torch.device(device)
+    if dtype is None:
+        dtype = torch.bfloat16 if device.type == "cuda" and keys.embedding.dtype == torch.bfloat16 else torch.float32
+    hasher = TensorHasher()
+    fill_lm(lm, keys, hasher, dtype=dtype, device=device, alpha=lora_alpha)
+    fill_projection(projection, keys, hasher, dtype=dtype, device=device)
+    lm.config.dtype = dtype
+    return Checkpoint(
+        name=str(name_or_path),
+        lm=lm.to(device).eval().requires_grad_(False),
+        projection=projection.to(device).eval().requires_grad_(False),
+        tokenizer=loaded_tokenizer,
+        base_vocab=found.config.vocab_size,
+        weight_hash=hasher.hexdigest(),
+        lora_alpha=lora_alpha if any(parts.has_lora for parts in keys.lm.values()) else None,
+        base=found.name,
+        notes=(*found.notes, *keys.notes),
+    )
+
+
+def write_checkpoint(
+    directory: str | Path,
+    lm: PreTrainedModel,
+    projection: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    config: PretrainedConfig,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Writes what `read_checkpoint(directory)` reads without a base: weights, base config, tokenizer.
+
+    Args:
+        directory: Made if it does not exist.
+        lm: A causal LM with V + 3 embedding rows.
+        projection: `prj`.
+        tokenizer: The tokenizer of the base vocabulary.
+        config: The base config; its `vocab_size` is V.
+        dtype: What the weights are cast to; None keeps theirs.
+
+    Returns:
+        The directory.
+
+    Raises:
+        CheckpointError: The rows are not V + 3, or the directory cannot be written.
+    """
+    rows = lm.get_input_embeddings().weight.shape[0]
+    if rows != config.vocab_size + SPECIAL_ROWS:
+        raise rows_error("the model", rows, config.vocab_size, "pass the base config, with vocab_size V")
+    tied = tied_head(lm)
+    state = {f"codi.{name}": value for name, value in lm.state_dict().items() if name != tied}
+    state |= {f"prj.{name}": value for name, value in projection.state_dict().items()}
+    tensors = {
+        name: value.detach().to("cpu", dtype if value.is_floating_point() else None).clone().contiguous()
+        for name, value in state.items()
+    }
+    base = copy.deepcopy(config)
+    base.dtype = dtype or lm.dtype
+    base.tie_word_embeddings = tied is not None
+    base.architectures = [type(lm).__name__]
+    folder = Path(directory)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / "model.safetensors.tmp"
+        save_file(tensors, part, metadata={"format": "pt"})
+        base.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        part.replace(folder / "model.safetensors")  # last and in one step: a reader never sees half a model
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder} cannot be written", got=str(error), fix="choose a folder that you may write to"
+        ) from error
+    return folder

@@ -1,0 +1,131 @@
+"""Reads a CODI state dict's keys: which tensors make which parameter, what is ignored, what is not understood."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.tensors import StoredTensor
+
+_LM_PREFIXES = ("codi.", "coconut.")  # early CODI files name the same module `coconut`
+_PEFT_PREFIX = "base_model.model."
+# SIM-CoT trains an auxiliary decoder that inference never runs.
+_SIMCOT = re.compile(r"(decoder|pj_in|pj_out)\.")
+# Older transformers saved buffers that today's code derives from the config.
+_DERIVED_BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias$|rotary_emb\.inv_freq$")
+_LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.default\.weight")
+_WRAPPED = re.compile(r"(?P<module>.+)\.(base_layer|modules_to_save\.default)\.(?P<parameter>\w+)")
+_REPLACED = re.compile(r".+\.original_module\.\w+")
+_LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
+_EMBEDDING = re.compile(r"(embed_tokens|wte|embed_in|word_embeddings)\.weight$")
+
+
+@dataclass
+class Parts:
+    """What makes one parameter of the language model: a stored weight and, where it was trained, its LoRA pair."""
+
+    weight: StoredTensor | None = None
+    lora_a: StoredTensor | None = None
+    lora_b: StoredTensor | None = None
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether any LoRA weight belongs to it."""
+        return self.lora_a is not None or self.lora_b is not None
+
+
+@dataclass
+class CodiKeys:
+    """A CODI state dict, sorted out.
+
+    Attributes:
+        lm: Hugging Face parameter name -> its parts.
+        projection: Key inside `prj` -> tensor.
+        prefix: What stands before a Hugging Face name in the file.
+        unexpected: Keys that nothing explains.
+        notes: What was ignored on purpose, in words.
+    """
+
+    prefix: str
+    lm: dict[str, Parts] = field(default_factory=dict)
+    projection: dict[str, StoredTensor] = field(default_factory=dict)
+    unexpected: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def embedding(self) -> StoredTensor:
+        """The token embedding, [rows, d_model]."""
+        for name, parts in self.lm.items():
+            if parts.weight is not None and _EMBEDDING.search(name):
+                return parts.weight
+        raise CheckpointError(
+            "the checkpoint holds no token embedding",
+            got=", ".join(list(self.lm)[:4]),
+            expected=f"{self.prefix}...embed_tokens.weight or ...wte.weight",
+            fix="pass the full checkpoint, with the base weights, not only the adapters",
+        )
+
+    @property
+    def num_layers(self) -> int:
+        """The number of transformer blocks: the highest block index plus one."""
+        found = [int(match.group(1)) for name in self.lm if (match := _LAYER.search(f".{name}"))]
+        return max(found, default=-1) + 1
+
+
+def sort_keys(stored: Mapping[str, StoredTensor], origin: str) -> CodiKeys:
+    """Sorts a state dict into language model, projection, ignored and unexpected.
+
+    Args:
+        stored: The file's tensors by name.
+        origin: The checkpoint as the user named it, for errors.
+
+    Raises:
+        CheckpointError: It is no CODI checkpoint at all.
+    """
+    lm_keys = [name for name in stored if name.startswith(_LM_PREFIXES)]
+    if not lm_keys:
+        coconut = any(name.startswith("base_causallm.") for name in stored)
+        raise CheckpointError(
+            f"{origin} is {'a Coconut' if coconut else 'not a CODI'} checkpoint",
+            got=f"keys such as {', '.join(list(stored)[:3]) or '(none)'}",
+            expected="keys under codi. and prj.",
+            fix="pass a CODI checkpoint: the official raw state dict or a folder written by thoughtgraft",
+        )
+    head = next(prefix for prefix in _LM_PREFIXES if lm_keys[0].startswith(prefix))
+    keys = CodiKeys(prefix=head + (_PEFT_PREFIX if lm_keys[0].startswith(head + _PEFT_PREFIX) else ""))
+    ignored: Counter[str] = Counter()
+    for name, tensor in stored.items():
+        if name.startswith("prj."):
+            keys.projection[name.removeprefix("prj.")] = tensor
+        elif match := _SIMCOT.match(name):
+            ignored[f"{match.group(1)}.* (SIM-CoT's auxiliary decoder)"] += 1
+        elif not name.startswith(keys.prefix):
+            keys.unexpected.append(name)
+        elif _DERIVED_BUFFER.search(name):
+            ignored["attn.bias, inv_freq (buffers that the config determines)"] += 1
+        elif _REPLACED.fullmatch(name):
+            ignored["*.original_module.* (replaced by modules_to_save)"] += 1
+        elif not _sort_lm_key(keys, name.removeprefix(keys.prefix), tensor):
+            keys.unexpected.append(name)
+    keys.notes += [f"ignored {count} tensors: {what}" for what, count in ignored.items()]
+    return keys
+
+
+def _sort_lm_key(keys: CodiKeys, name: str, tensor: StoredTensor) -> bool:
+    if match := _LORA.fullmatch(name):
+        parts = keys.lm.setdefault(f"{match['module']}.weight", Parts())
+        if match["side"] == "A":
+            parts.lora_a = tensor
+        else:
+            parts.lora_b = tensor
+        return True
+    if match := _WRAPPED.fullmatch(name):
+        name = f"{match['module']}.{match['parameter']}"
+    parts = keys.lm.setdefault(name, Parts())
+    if parts.weight is not None:  # both wrapped and plain: which one counts is not ours to guess
+        return False
+    parts.weight = tensor
+    return True

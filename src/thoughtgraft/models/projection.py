@@ -1,0 +1,30 @@
+"""CODI's projection: what turns a hidden state into the vector that is fed back."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+
+def build_projection(d_model: int, prj_dim: int, *, dropout: float = 0.0) -> nn.Sequential:
+    """Builds `prj`: [..., d_model] -> [..., d_model], with the official code's parameter names.
+
+    Args:
+        d_model: Width of the language model.
+        prj_dim: Width of the inner layer.
+        dropout: Rate of the dropout at index 0; it acts in training only.
+
+    Source: CODI, `src/model.py`: Dropout, Linear, GELU, Linear, LayerNorm under the keys `1`, `3` and `ln`.
+    """
+    return nn.Sequential(
+        OrderedDict(
+            {
+                "0": nn.Dropout(dropout),
+                "1": nn.Linear(d_model, prj_dim),
+                "2": nn.GELU(),
+                "3": nn.Linear(prj_dim, d_model),
+                "ln": nn.LayerNorm(d_model),
+            }
+        )
+    )

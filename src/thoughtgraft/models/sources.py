@@ -1,0 +1,161 @@
+"""Finds a model's files: a local path, or a hub id through the Hugging Face cache."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from thoughtgraft.errors import CheckpointError
+
+SMALL_FILES = ("*.json", "*.txt", "*.model")
+WEIGHT_NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_NOT_WEIGHTS = ("training_args.bin", "optimizer*", "scheduler*", "rng_state*", "onnx/*", "*.tmp")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint lies on this disk.
+
+    Attributes:
+        directory: Folder with the weights and, perhaps, config.json and tokenizer files.
+        weights: The weight files, one or several shards.
+    """
+
+    directory: Path
+    weights: tuple[Path, ...]
+
+
+def find_checkpoint(name: str | Path) -> Source:
+    """Resolves what a user gave as `--model` to weight files on disk, downloading a hub id if it is not cached.
+
+    Args:
+        name: A directory, a single weight file, or a hub id (`owner/name`).
+
+    Returns:
+        The folder and its weight files.
+
+    Raises:
+        CheckpointError: Nothing is there, the hub cannot supply it, or the folder holds no weights.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return Source(path.parent, _shards(path) if path.name.endswith(".index.json") else (path,))
+    if path.is_dir():
+        return Source(path, _weights_in(path))
+    # Safetensors first: asking for both formats would download the weights twice.
+    directory = fetch(str(name), (*SMALL_FILES, "*.safetensors"))
+    if not any(directory.glob("*.safetensors")):
+        directory = fetch(str(name), (*SMALL_FILES, "*.bin"))
+    return Source(directory, _weights_in(directory))
+
+
+def find_directory(name: str | Path, role: str) -> Path:
+    """Resolves a base model or a tokenizer (`role` says which) to a folder; only its small files are downloaded."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise CheckpointError(f"the {role} {name} is a file", expected="a folder or a hub id", fix="pass its folder")
+    return fetch(str(name), SMALL_FILES)
+
+
+def fetch(name: str, patterns: Sequence[str]) -> Path:
+    """Returns the cached snapshot folder of a hub repository, after downloading what matches `patterns`.
+
+    HF_HOME, HF_HUB_OFFLINE and HF_TOKEN are respected, because huggingface_hub reads them.
+
+    Raises:
+        CheckpointError: The name is not a hub id, the repository is unknown or gated, or it cannot be reached.
+    """
+    if not _HUB_ID.fullmatch(name):
+        raise CheckpointError(
+            f"no model at {name!r}",
+            got="a path that does not exist",
+            expected="a directory, a weight file, or a hub id such as zen-E/CODI-gpt2",
+            fix="check the spelling, or give the full path",
+        )
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=list(_NOT_WEIGHTS)))
+    except Exception as error:  # every transport has its own error classes; all of them end in one sentence
+        # An interrupted download still says where it lies; what is missing there is named when it is opened.
+        partial = getattr(error, "snapshot_path", None)
+        if partial is not None:
+            return Path(partial)
+        raise _hub_error(name, error) from error
+
+
+def _hub_error(name: str, error: Exception) -> CheckpointError:
+    if isinstance(error, GatedRepoError):
+        what, fix = (
+            f"{name} is gated on the Hugging Face hub",
+            f"accept its licence at https://huggingface.co/{name} and set HF_TOKEN, or pass an open mirror or a folder",
+        )
+    elif isinstance(error, RepositoryNotFoundError):
+        what, fix = (
+            f"{name} is neither a local path nor a repository that the Hugging Face hub shows you",
+            "check the spelling; for a private repository set HF_TOKEN",
+        )
+    elif isinstance(error, LocalEntryNotFoundError):
+        what, fix = (
+            f"{name} is neither a local path nor in the Hugging Face cache, and the hub cannot be reached",
+            f"run `hf download {name}` where there is a network (unset HF_HUB_OFFLINE; HF_HOME moves the cache), "
+            "or pass a local directory",
+        )
+    else:
+        what, fix = f"{name} could not be downloaded", "check the network and try again, or pass a local directory"
+    return CheckpointError(what, got=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}", fix=fix)
+
+
+def _weights_in(directory: Path) -> tuple[Path, ...]:
+    for name in WEIGHT_NAMES:
+        path = directory / name
+        if path.exists():
+            return _shards(path) if name.endswith(".index.json") else (path,)
+    found = sorted(p.name for p in directory.iterdir())
+    raise CheckpointError(
+        f"{directory} holds no weights",
+        got=", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "") or "an empty folder",
+        expected=" or ".join(WEIGHT_NAMES),
+        fix="pass the folder with the weight file, or the weight file itself",
+    )
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = sorted({str(name) for name in weight_map.values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{index} is not a shard index",
+            got=f"{index.stat().st_size} bytes that do not parse",
+            expected='JSON with a "weight_map"',
+            fix="download the file again",
+        ) from error
+    # A shard lies beside its index; a name that leads elsewhere could read any file on this machine.
+    outside = [name for name in names if Path(name).name != name]
+    if outside or not names:
+        raise CheckpointError(
+            f"{index} names shards outside its own folder" if outside else f"{index} names no shards",
+            got=outside[0] if outside else None,
+            expected="file names beside the index",
+            fix="download the checkpoint again from a source that you trust",
+        )
+    missing = [name for name in names if not (index.parent / name).exists()]
+    if missing:
+        raise CheckpointError(
+            f"{index} names {len(names)} shards and {len(missing)} are missing: {', '.join(missing[:4])}",
+            fix="download the missing files into the same folder",
+        )
+    return tuple(index.parent / name for name in names)

@@ -1,0 +1,31 @@
+"""What is asked: problems with exact answers and, where known, their steps."""
+
+from thoughtgraft.problems.answers import (
+    Grader,
+    extract_answer,
+    extract_official,
+    format_number,
+    grade,
+    parse_number,
+    same_answer,
+)
+from thoughtgraft.problems.files import read_problems
+from thoughtgraft.problems.load import load_problems
+from thoughtgraft.problems.problem import Counterfactual, Problem, ProblemSet, Ref, Step
+
+__all__ = [
+    "Counterfactual",
+    "Grader",
+    "Problem",
+    "ProblemSet",
+    "Ref",
+    "Step",
+    "extract_answer",
+    "extract_official",
+    "format_number",
+    "grade",
+    "load_problems",
+    "parse_number",
+    "read_problems",
+    "same_answer",
+]

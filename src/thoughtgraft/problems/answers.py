@@ -1,0 +1,139 @@
+"""Numbers in answers: exact parsing and comparison, and the official grader by name."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Literal
+
+from thoughtgraft.errors import ProblemError
+
+Grader = Literal["exact", "official"]
+
+_MINUS = "-\u2212"
+# Commas only where they group thousands. ASCII digits only: another script's digits are not what a grader reads.
+_UNSIGNED = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]*)?|(?<![0-9.])\.[0-9]+)"
+_GOLD = re.compile(rf"([{_MINUS}]?\$?|\$[{_MINUS}])({_UNSIGNED})(?:/({_UNSIGNED}))?%?")
+# A quotient, unless it is part of a longer chain of slashes (a date); otherwise a single number.
+_IN_TEXT = re.compile(rf"(?<![0-9/])({_UNSIGNED})/({_UNSIGNED})(?!/?[0-9])|({_UNSIGNED})")
+_OFFICIAL = re.compile(r"-?\d+\.?\d*")
+# No real answer is longer; the bound keeps every parsed number printable and within a float's range.
+_MOST_CHARACTERS = 300
+
+
+def parse_number(text: str) -> Fraction | None:
+    """The number that the whole of a gold-like text is: `4,096`, `$1,430`, `.5`, `3/4`, `12.`, `-4`, `50%` (= 50).
+
+    Args:
+        text: A gold answer, with nothing but the number in it; spaces around it do not matter.
+
+    Returns:
+        The exact number; None where the text is anything else, or divides by zero.
+    """
+    match = _GOLD.fullmatch(text.strip())
+    if match is None:
+        return None
+    sign, numerator, denominator = match.groups()
+    value = _quotient(numerator, denominator or "1")
+    return -value if value is not None and sign.strip("$") else value
+
+
+def extract_answer(text: str) -> Fraction | None:
+    """The last number of a model's text, exactly.
+
+    A minus counts as a sign only where it cannot be an operator or a hyphen: `= -4` is -4, while `10-5`,
+    `10 -5` and `step-5` end in 5. `a/b` written without spaces is one number.
+
+    Args:
+        text: What the model generated.
+
+    Returns:
+        The exact number; None where the text holds none, or its last one divides by zero.
+    """
+    last = None
+    for last in _IN_TEXT.finditer(text):  # noqa: B007 - only the last match is wanted
+        pass
+    if last is None:
+        return None
+    numerator, denominator, single = last.groups()
+    value = _quotient(single or numerator, denominator or "1")
+    return -value if value is not None and _ends_in_sign(text[: last.start()]) else value
+
+
+def _quotient(numerator: str, denominator: str) -> Fraction | None:
+    if len(numerator) + len(denominator) > _MOST_CHARACTERS:
+        return None
+    over, under = (Fraction(part.replace(",", "")) for part in (numerator, denominator))
+    return None if under == 0 else over / under
+
+
+def _ends_in_sign(before: str) -> bool:
+    """Whether the text before a number ends in its minus sign, rather than an operator, a hyphen or a dash."""
+    before = before.removesuffix("$")
+    if not before or before[-1] not in _MINUS:
+        return False
+    rest = before[:-1]
+    left = rest.rstrip(" \t")
+    if not left:
+        return True
+    if left == rest and (left[-1].isalpha() or left[-1] in _MINUS + "."):
+        return False
+    return not (left[-1].isdigit() or left[-1] in ")]%")
+
+
+def same_answer(a: Fraction | None, b: Fraction | None) -> bool:
+    """Whether two answers are the same number; no answer is never the same as anything, another no answer included."""
+    return a is not None and b is not None and a == b
+
+
+def extract_official(text: str) -> float | None:
+    """The last number of a text by CODI's official procedure: no commas, a minus and digits and a point, as a float.
+
+    The official code stands infinity in for a missing number, or stops with an error; here it is None, so that two
+    missing numbers never count as agreement. `10-5` reads as -5 and `.5` as 5, as there.
+
+    Args:
+        text: What the model generated.
+
+    Returns:
+        The number as a float; None where the text holds none.
+    """
+    found = _OFFICIAL.findall(text.replace(",", ""))
+    return float(found[-1]) if found else None
+
+
+def grade(text: str, gold: Fraction | None, grader: Grader = "exact") -> bool:
+    """Whether a model's text gives the gold answer.
+
+    Args:
+        text: What the model generated.
+        gold: The exact gold answer; None grades everything as wrong.
+        grader: `exact` (the last number, exactly) or `official` (the last number, equal as floats).
+
+    Raises:
+        ProblemError: There is no grader of that name.
+    """
+    if grader == "exact":
+        return same_answer(extract_answer(text), gold)
+    if grader == "official":
+        found = extract_official(text)
+        return found is not None and gold is not None and found == float(gold)
+    raise ProblemError("there is no such grader", got=repr(grader), expected="'exact' or 'official'")
+
+
+def format_number(value: Fraction) -> str:
+    """A number as answers write it: `42`, `0.5` where it terminates, else `1/3`."""
+    if value.denominator == 1:
+        return str(value.numerator)
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    if rest != 1:
+        return f"{value.numerator}/{value.denominator}"
+    digits = 1
+    while (value * 10**digits).denominator != 1:
+        digits += 1
+    whole = abs(value * 10**digits).numerator
+    text = f"{whole // 10**digits}.{whole % 10**digits:0{digits}d}"
+    return f"-{text}" if value < 0 else text

@@ -1,0 +1,88 @@
+"""Problems from a local .jsonl, .json or .parquet file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from thoughtgraft.errors import ProblemError
+from thoughtgraft.problems.problem import ProblemSet
+from thoughtgraft.problems.rows import problem_from_row
+
+SUFFIXES = (".jsonl", ".json", ".parquet")
+
+
+def read_problems(path: str | Path) -> ProblemSet:
+    """The problems of a file with `question` and `answer` in every row.
+
+    Args:
+        path: A `.jsonl` (one object a line), `.json` (a list of objects) or `.parquet` file. Its name without the
+            suffix is the split, so that row 51 of `test.jsonl` is `test_51` (rows 0-based, blank lines not counted).
+
+    Raises:
+        ProblemError: The file is missing, unreadable, damaged or empty, or a row lacks what a problem needs; the
+            message names the file, the line (1-based) or row (0-based), and the field.
+    """
+    path = Path(path)
+    readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
+    if path.suffix not in readers:
+        raise ProblemError(f"{path}: not a file of problems", got=repr(path.suffix), expected=" or ".join(SUFFIXES))
+    if not path.is_file():
+        raise ProblemError(f"there is no file {path}", fix="check the path; it is read from the current directory")
+    try:
+        rows = readers[path.suffix](path)
+    except UnicodeDecodeError as error:
+        raise ProblemError(f"{path}: not text in UTF-8 (byte {error.start})", fix="save the file as UTF-8") from None
+    except OSError as error:
+        raise ProblemError(f"{path}: cannot be read", got=error.strerror or str(error)) from None
+    if not rows:
+        raise ProblemError(f"{path}: holds no problems", fix="give a file with at least one question and answer")
+    problems = [
+        problem_from_row(row, where=f"{path}, {place}", split=path.stem, index=index)
+        for index, (place, row) in enumerate(rows)
+    ]
+    return ProblemSet(tuple(problems), name=str(path))
+
+
+def _jsonl(path: Path) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
+    # Split at line feeds only: a question may hold other characters that Python counts as line ends.
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        if line.strip():
+            rows.append((f"line {number}", _decode(line, f"{path}, line {number}")))
+    return rows
+
+
+def _json(path: Path) -> list[tuple[str, object]]:
+    rows = _decode(path.read_text(encoding="utf-8-sig"), str(path))
+    if not isinstance(rows, list):
+        raise ProblemError(
+            f"{path}: not a list of problems",
+            got=f"a JSON {type(rows).__name__}",
+            expected='[{"question": ..., "answer": ...}, ...]',
+        )
+    return [(f"row {index}", row) for index, row in enumerate(rows)]
+
+
+def _decode(text: str, where: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise ProblemError(
+            f"{where}: not JSON",
+            got=f"{error.msg} at {place}",
+            fix="one object per line in .jsonl, one list of objects in .json; the file may also be cut off",
+        ) from None
+
+
+def _parquet(path: Path) -> list[tuple[str, object]]:
+    # Here and not above: reading a command's --help must not wait for pyarrow.
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowException as error:
+        raise ProblemError(f"{path}: not a readable parquet file", got=str(error).splitlines()[0]) from None
+    return [(f"row {index}", row) for index, row in enumerate(table.to_pylist())]

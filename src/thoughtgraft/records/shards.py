@@ -1,0 +1,219 @@
+"""The `records/` folder: one write-once parquet shard per unit, merged in the background of the writing.
+
+Small shards make every finished unit safe; thousands of them would make reading slow. So whenever `MERGE_UNITS`
+loose shards have gathered they are copied into one `merged-*.parquet`, and only then removed. A merged file names
+its units and is never touched again, so a crash between the two steps leaves a loose shard that readers know to skip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from thoughtgraft.errors import RunError
+from thoughtgraft.records.atomic import io_error, make_folder, sweep, sync_folder
+from thoughtgraft.records.schema import rows_to_table
+from thoughtgraft.records.shardfile import DamagedShard, read_shard, write_parquet
+
+MERGE_UNITS = 64
+MERGED_PREFIX = "merged-"
+UNITS_KEY = b"thoughtgraft.units"
+_UNIT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]{0,150}")
+_LISTING_TRIES = 50
+
+
+class ShardFolder:
+    """Reads, and for the holder of the run's lock writes, the shards of one run.
+
+    Args:
+        folder: `RUN/records`.
+        quarantine: Where damaged shards are moved.
+    """
+
+    def __init__(self, folder: Path, quarantine: Path) -> None:
+        self.folder, self._quarantine = folder, quarantine
+        self._merged_units: dict[str, frozenset[str]] = {}
+        self._units: set[str] = set()
+        self._loose: set[str] = set()
+        self._writing = threading.Lock()
+
+    # ---- for the writer -------------------------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """Make the folder ready for writing: leftovers swept, every shard read once, damaged ones quarantined.
+
+        Raises:
+            RunError: The folder cannot be written, or holds shards of a newer version.
+        """
+        make_folder(self.folder)
+        sweep(self.folder, min_age_s=0.0)  # Only the lock's holder writes here: nothing here is at work.
+        for path in sorted(self.folder.glob("*.parquet")):
+            try:
+                read_shard(path, None)
+            except DamagedShard as damage:
+                self._set_aside(damage)
+        merged, loose = self._listing()
+        in_merged = frozenset().union(*(self._units_of(name) for name in merged))
+        for unit in loose & in_merged:
+            (self.folder / f"{unit}.parquet").unlink(missing_ok=True)
+        self._loose = loose - in_merged
+        self._units = self._loose | in_merged
+
+    def write(self, unit: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store a finished unit; an existing one is left as it is.
+
+        Raises:
+            RunError: The rows do not fit the schema, or the disk is full or read-only. What is stored stays.
+        """
+        if not _UNIT_NAME.fullmatch(unit) or unit.startswith(MERGED_PREFIX):
+            raise RunError("a unit's name cannot be a file name", got=repr(unit), expected="letters, digits and _.=-")
+        with self._writing:
+            if unit in self._units:
+                return
+            write_parquet(self.folder / f"{unit}.parquet", rows_to_table(rows, unit))
+            self._units.add(unit)
+            self._loose.add(unit)
+            if len(self._loose) % MERGE_UNITS == 0:
+                self._merge()
+
+    def _merge(self) -> None:
+        units = sorted(self._loose)
+        name = MERGED_PREFIX + hashlib.sha256("\n".join(units).encode()).hexdigest()[:16]
+        try:
+            table = pa.concat_tables([read_shard(self.folder / f"{unit}.parquet", None) for unit in units])
+            write_parquet(self.folder / f"{name}.parquet", table, {UNITS_KEY: json.dumps(units).encode()})
+            for unit in units:
+                (self.folder / f"{unit}.parquet").unlink(missing_ok=True)
+            sync_folder(self.folder)
+        except (RunError, DamagedShard, OSError) as error:
+            # Merging only makes reading faster: every unit is stored already, so the run goes on and tries later.
+            warnings.warn(f"shards were not merged, reading will be slower: {error}", stacklevel=3)
+            return
+        self._loose.clear()
+
+    def _set_aside(self, damage: DamagedShard) -> None:
+        make_folder(self._quarantine)
+        target = self._quarantine / damage.path.name
+        number = 1
+        while target.exists():
+            target, number = self._quarantine / f"{damage.path.stem}.{number}.parquet", number + 1
+        try:
+            damage.path.replace(target)
+        except OSError as error:
+            raise io_error(f"the damaged shard {damage.path} cannot be moved to {target}", error) from error
+        warnings.warn(
+            f"{damage.path} does not parse ({damage.reason}); moved to {target}, its cells will be run again",
+            stacklevel=4,
+        )
+
+    # ---- for everybody --------------------------------------------------------------------------------------------
+
+    def units(self) -> set[str]:
+        """The stored units, as of now."""
+        merged, loose = self._listing()
+        return loose.union(*(self._units_of(name) for name in merged))
+
+    def tables(
+        self,
+        columns: Sequence[str] | None,
+        *,
+        dictionary: Sequence[str] = (),
+        on_damage: Callable[[DamagedShard], None] | None = None,
+    ) -> list[pa.Table]:
+        """Every record once, one table per file, while others may be writing.
+
+        Args:
+            columns: Those to read; None for all.
+            dictionary: Text columns to read dictionary-encoded (fast to group).
+            on_damage: Told of each damaged shard, which is then left out.
+
+        Raises:
+            RunError: A shard is damaged and `on_damage` is None, or is of a newer version.
+        """
+        for _ in range(_LISTING_TRIES):
+            merged, loose = self._listing()
+            try:
+                in_merged = frozenset().union(*(self._units_of(name) for name in merged))
+                names = [*sorted(merged), *sorted(loose - in_merged)]
+                return self._read_all(names, columns, dictionary, on_damage)
+            except FileNotFoundError:
+                continue  # Merged away since it was listed: look again.
+        raise RunError(f"{self.folder} changes faster than it can be read", fix="try again in a moment")
+
+    def _read_all(
+        self,
+        names: Sequence[str],
+        columns: Sequence[str] | None,
+        dictionary: Sequence[str],
+        on_damage: Callable[[DamagedShard], None] | None,
+    ) -> list[pa.Table]:
+        def read(name: str) -> pa.Table | DamagedShard:
+            try:
+                return read_shard(self.folder / f"{name}.parquet", columns, dictionary)
+            except DamagedShard as damage:
+                return damage
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            results = list(pool.map(read, names))
+        tables = []
+        for result in results:
+            if not isinstance(result, DamagedShard):
+                tables.append(result)
+            elif on_damage is not None:
+                on_damage(result)
+            else:
+                raise RunError(
+                    f"{result.path} does not parse",
+                    got=result.reason,
+                    fix="run the same command again: the shard is set aside and its cells are run again",
+                ) from result
+        return tables
+
+    def _listing(self) -> tuple[set[str], set[str]]:
+        """Names of merged and of loose shards, such that no unit is missed while a writer merges.
+
+        A listing that overlaps a merge may show neither the merged file nor the loose ones. Merged files are never
+        removed, so a second listing shows it: only when both show the same merged files is the first complete.
+        """
+        first = self._names()
+        while True:
+            second = self._names()
+            if second[0] == first[0]:
+                return first
+            first = second
+
+    def _names(self) -> tuple[set[str], set[str]]:
+        try:
+            stems = [
+                entry.name.removesuffix(".parquet")
+                for entry in os.scandir(self.folder)
+                if entry.name.endswith(".parquet") and not entry.name.startswith(".")
+            ]
+        except FileNotFoundError:
+            return set(), set()
+        except OSError as error:
+            raise io_error(f"{self.folder} cannot be read", error) from error
+        merged = {stem for stem in stems if stem.startswith(MERGED_PREFIX)}
+        return merged, set(stems) - merged
+
+    def _units_of(self, merged: str) -> frozenset[str]:
+        if merged not in self._merged_units:
+            try:
+                metadata = pq.read_metadata(self.folder / f"{merged}.parquet").metadata or {}
+                self._merged_units[merged] = frozenset(json.loads(metadata[UNITS_KEY]))
+            except FileNotFoundError:
+                raise
+            except (pa.ArrowException, OSError, KeyError, ValueError):
+                return frozenset()  # Damaged; whoever reads its rows says so.
+        return self._merged_units[merged]

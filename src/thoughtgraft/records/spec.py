@@ -1,0 +1,116 @@
+"""What `run.json` says of a run, and which of it must match for the run to be continued."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from thoughtgraft.errors import RunError
+from thoughtgraft.records.jsonfile import DAMAGE_FIX
+from thoughtgraft.records.layout import SPEC_FILE
+from thoughtgraft.records.schema import SCHEMA_VERSION
+from thoughtgraft.records.specfile import read_spec_file
+
+_SHOWN_DIFFERENCES = 12
+
+
+class RunSpec(BaseModel):
+    """What `run.json` says: what makes this run this run, and under which circumstances it was made.
+
+    The identity fields must match for a folder to be continued. The others describe: counts that follow
+    from the plan, and circumstances (device, versions, provenance) that may differ from one start to the next.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    schema_version: int = SCHEMA_VERSION
+    study: str
+    model: str
+    model_hash: str
+    protocol: str
+    num_latents: int
+    problems: str
+    problem_hash: str
+    plan_hash: str
+    plan: dict[str, Any]
+    seed: int | None
+    dtype: str
+    device: str
+    n_hosts: int
+    n_donors: int
+    n_cells: int
+    decision_hash: str | None = None
+    versions: dict[str, Any] = {}
+    provenance: dict[str, Any] = {}
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that must match for the run to be continued."""
+        return {name: getattr(self, name) for name in IDENTITY_FIELDS}
+
+    @property
+    def run_id(self) -> str:
+        """Hash of the identity fields, 16 hex digits: the same command gives the same id on any machine."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+IDENTITY_FIELDS = ("study", "model_hash", "protocol", "num_latents", "problem_hash", "plan_hash", "seed", "dtype")
+
+
+def read_spec(path: Path) -> RunSpec:
+    """The spec of a run folder.
+
+    Raises:
+        RunError: The folder is not a run's, or its `run.json` is damaged or of a newer version.
+    """
+    try:
+        return RunSpec.model_validate(read_spec_file(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        got = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise RunError(f"{path / SPEC_FILE} is damaged", got=got, fix=DAMAGE_FIX) from error
+
+
+def refuse_another_run(path: Path, old: RunSpec, new: RunSpec) -> None:
+    """Compare the identity fields of the stored spec and the new one.
+
+    Raises:
+        RunError: They differ; every differing field is listed, and within the plan what differs there.
+    """
+    before, after = old.identity(), new.identity()
+    lines = [
+        f"{name}: {before[name]!r} there, {after[name]!r} now"
+        for name in IDENTITY_FIELDS
+        if before[name] != after[name]
+    ]
+    if not lines:
+        return
+    if before["plan_hash"] != after["plan_hash"]:
+        lines += _differences("plan", old.plan, new.plan)[:_SHOWN_DIFFERENCES]
+    if before["problem_hash"] != after["problem_hash"] and old.problems != new.problems:
+        lines.append(f"problems: {old.problems!r} there, {new.problems!r} now")
+    if before["model_hash"] != after["model_hash"] and old.model != new.model:
+        lines.append(f"model: {old.model!r} there, {new.model!r} now")
+    raise RunError(
+        f"{path} holds another run",
+        got="\n  " + "\n  ".join(lines) + "\n",
+        expected="the same run, to continue it",
+        fix="use --out another folder",
+    )
+
+
+def _differences(name: str, old: Any, new: Any) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = list(dict.fromkeys([*old, *new]))
+        return [line for key in keys for line in _differences(f"{name}.{key}", old.get(key), new.get(key))]
+    if old == new:
+        return []
+    return [f"{name}: {_short(old)} there, {_short(new)} now"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

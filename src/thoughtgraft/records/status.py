@@ -1,0 +1,202 @@
+"""How a run stands: counted from its shards and its last sign of life, while it is writing, from any process."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from thoughtgraft.errors import RunError
+from thoughtgraft.records.frames import list_text, text_scalar
+from thoughtgraft.records.heartbeat import Heartbeat, read_heartbeat
+from thoughtgraft.records.jsonfile import DAMAGE_FIX, read_json
+from thoughtgraft.records.layout import CERTIFICATE_FILE, QUARANTINE_FOLDER, RECORDS_FOLDER, SPEC_FILE
+from thoughtgraft.records.shardfile import DamagedShard
+from thoughtgraft.records.shards import ShardFolder
+from thoughtgraft.records.specfile import read_spec_file
+
+State = Literal["alive", "dead", "finished"]
+Certificate = Literal["passed", "failed", "unreadable", "none"]
+
+_TEXT_COLUMNS = ("method", "downstream", "donor_stratum")
+_COLUMNS = (*_TEXT_COLUMNS, "slots", "correct", "base_correct", "error")
+
+
+@dataclass(frozen=True)
+class ArmStatus:
+    """One line of the status: a method at some slots. Fractions are of graded cells; None = nothing graded yet.
+
+    Attributes:
+        key: `method|slots|downstream|stratum`.
+        done: Cells stored, failed ones included.
+        total: Cells planned; None where the plan does not say.
+        errors: Cells that failed.
+        accuracy: Fraction correct.
+        base_accuracy: Fraction of the same cells whose host was right unedited.
+        impact_pp: 100 * (base_accuracy - accuracy), percentage points: a plain difference, without an interval.
+    """
+
+    key: str
+    method: str
+    slots: tuple[int, ...]
+    downstream: str
+    donor_stratum: str
+    done: int
+    total: int | None
+    errors: int
+    accuracy: float | None
+    base_accuracy: float | None
+    impact_pp: float | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """A run at one moment.
+
+    Attributes:
+        state: `finished` when every planned cell is stored; else whether the writing process lives.
+        done, total: Cells stored and planned.
+        phase: What the process said it was doing.
+        rate_per_s: Items per second in that phase; eta_s: seconds left of it. None when unknown or not running.
+        heartbeat_age_s: Seconds since the last sign of life; None if there never was one.
+        errors: Cells that failed.
+        damaged_shards: Shards that do not parse; continuing the run runs their cells again.
+    """
+
+    path: str
+    study: str
+    model: str
+    protocol: str
+    state: State
+    done: int
+    total: int
+    phase: str | None
+    rate_per_s: float | None
+    eta_s: float | None
+    heartbeat_age_s: float | None
+    certificate: Certificate
+    errors: int
+    damaged_shards: int
+    arms: tuple[ArmStatus, ...]
+
+    def to_json(self) -> str:
+        """The same as JSON text."""
+        return json.dumps(asdict(self), indent=1)
+
+
+@dataclass
+class _Tally:
+    done: int = 0
+    errors: int = 0
+    graded: int = 0
+    correct: int = 0
+    paired: int = 0
+    paired_correct: int = 0
+    paired_base: int = 0
+
+
+def read_status(path: str | Path) -> Status:
+    """Count what is stored and judge whether the run lives.
+
+    Args:
+        path: The run folder.
+
+    Raises:
+        RunError: It is not a run's.
+    """
+    path = Path(path)
+    spec = read_spec_file(path)
+    if lacks := [name for name in ("study", "model", "protocol", "n_cells", "plan") if name not in spec]:
+        raise RunError(f"{path / SPEC_FILE} is damaged", got=f"no {', '.join(lacks)}", fix=DAMAGE_FIX)
+    damaged: list[DamagedShard] = []
+    shards = ShardFolder(path / RECORDS_FOLDER, path / QUARANTINE_FOLDER)
+    tallies: defaultdict[str, _Tally] = defaultdict(_Tally)
+    for table in shards.tables(_COLUMNS, dictionary=_TEXT_COLUMNS, on_damage=damaged.append):
+        _count(table, tallies)
+    planned = spec["plan"].get("cells_per_arm")
+    totals = planned if isinstance(planned, dict) else {}
+    done = sum(tally.done for tally in tallies.values())
+    beat = read_heartbeat(path)
+    finished = done >= spec["n_cells"]
+    return Status(
+        path=str(path),
+        study=spec["study"],
+        model=spec["model"],
+        protocol=spec["protocol"],
+        state="finished" if finished else "alive" if beat and beat.alive else "dead",
+        done=done,
+        total=spec["n_cells"],
+        phase=beat.phase if beat else None,
+        rate_per_s=beat.rate if beat else None,
+        eta_s=_eta_s(beat) if beat and beat.alive and not finished else None,
+        heartbeat_age_s=beat.age_s if beat else None,
+        certificate=_certificate(path),
+        errors=sum(tally.errors for tally in tallies.values()),
+        damaged_shards=len(damaged),
+        # The plan's order first, then whatever else is stored.
+        arms=tuple(_arm(key, tallies[key], totals.get(key)) for key in dict.fromkeys([*totals, *tallies])),
+    )
+
+
+def _count(table: pa.Table, tallies: defaultdict[str, _Tally]) -> None:
+    # Rows that count alike get the same text, and the few distinct texts are counted: no pandas, no Python loop.
+    none, bar = text_scalar(""), text_scalar("|")
+    facts = [
+        table["method"],
+        list_text(table["slots"]),
+        table["downstream"],
+        table["donor_stratum"],
+        table["correct"],
+        table["base_correct"],
+        table["error"].is_valid(),
+    ]
+    texts = [pc.coalesce(fact.cast(pa.string()), none) for fact in facts]
+    for entry in pc.value_counts(pc.binary_join_element_wise(*texts, bar)):
+        key, correct, base, failed = entry["values"].as_py().rsplit("|", 3)
+        count = entry["counts"].as_py()
+        tally = tallies[key]
+        tally.done += count
+        tally.errors += count * (failed == "true")
+        tally.graded += count * (correct != "")
+        tally.correct += count * (correct == "true")
+        if correct and base:
+            tally.paired += count
+            tally.paired_correct += count * (correct == "true")
+            tally.paired_base += count * (base == "true")
+
+
+def _arm(key: str, tally: _Tally, total: int | None) -> ArmStatus:
+    method, slots, downstream, stratum = [*key.split("|"), "", "", ""][:4]
+    base = tally.paired_base / tally.paired if tally.paired else None
+    return ArmStatus(
+        key=key,
+        method=method,
+        slots=tuple(int(k) for k in slots.split(",") if k.isdigit()),
+        downstream=downstream,
+        donor_stratum=stratum,
+        done=tally.done,
+        total=total,
+        errors=tally.errors,
+        accuracy=tally.correct / tally.graded if tally.graded else None,
+        base_accuracy=base,
+        impact_pp=None if base is None else 100 * (base - tally.paired_correct / tally.paired),
+    )
+
+
+def _eta_s(beat: Heartbeat) -> float | None:
+    return (beat.total - beat.done) / beat.rate if beat.rate else None
+
+
+def _certificate(path: Path) -> Certificate:
+    if not (path / CERTIFICATE_FILE).exists():
+        return "none"
+    try:
+        passed = read_json(path / CERTIFICATE_FILE)["passed"]
+    except (RunError, KeyError, TypeError):
+        return "unreadable"
+    return "passed" if passed else "failed"

@@ -1,0 +1,229 @@
+"""A run folder: created, continued or opened; units go in whole, tables come out."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+
+from thoughtgraft.errors import RunError
+from thoughtgraft.records.atomic import make_folder, sweep, write_atomic
+from thoughtgraft.records.filters import RecordFilter
+from thoughtgraft.records.frames import table_to_frame
+from thoughtgraft.records.heartbeat import HeartbeatWriter
+from thoughtgraft.records.jsonfile import read_json, to_json
+from thoughtgraft.records.layout import QUARANTINE_FOLDER, RECORDS_FOLDER, SPEC_FILE, STARTS_FILE
+from thoughtgraft.records.lock import RunLock
+from thoughtgraft.records.provenance import Meter, utc_now
+from thoughtgraft.records.schema import RECORD_SCHEMA
+from thoughtgraft.records.shardfile import write_parquet
+from thoughtgraft.records.shards import ShardFolder
+from thoughtgraft.records.spec import RunSpec, read_spec, refuse_another_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class RunStore:
+    """One run folder. Make it with `create` (to write) or `open` (to read); use it in a `with` to give the lock back.
+
+    Attributes:
+        path: The folder.
+        spec: What `run.json` says. On continuing, the first start's, which is never rewritten.
+    """
+
+    def __init__(self, path: Path, spec: RunSpec, lock: RunLock | None = None) -> None:
+        self.path, self.spec, self._lock = path, spec, lock
+        self._shards = ShardFolder(path / RECORDS_FOLDER, path / QUARANTINE_FOLDER)
+        self._heart = HeartbeatWriter(path)
+        self._meter = Meter()
+        # A store that is dropped without `close` must not keep the run locked.
+        self._unlock = weakref.finalize(self, lock.release) if lock else None
+
+    @classmethod
+    def create(cls, path: str | Path, spec: RunSpec) -> Self:
+        """Start a run in a new folder, or continue the same run in an existing one.
+
+        Raises:
+            RunError: The folder holds another run (each difference is listed), is being written by another
+                process, cannot be written, or its `run.json` is damaged.
+        """
+        path = Path(path)
+        make_folder(path)
+        lock = RunLock(path)
+        try:
+            if (path / SPEC_FILE).exists():
+                stored = read_spec(path)
+                refuse_another_run(path, stored, spec)
+            elif any(path.glob(f"{RECORDS_FOLDER}/*.parquet")):
+                raise RunError(
+                    f"{path} holds records but no {SPEC_FILE}", fix="restore it, or use --out another folder"
+                )
+            else:
+                stored = spec
+                write_atomic(path / SPEC_FILE, to_json(spec, SPEC_FILE))
+            store = cls(path, stored, lock)
+            for folder in (path, path / "analysis", path / "figures"):
+                sweep(folder)
+            store._shards.recover()
+            store._note_start(spec)
+        except BaseException:
+            lock.release()
+            raise
+        return store
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open an existing run for reading; it may be running meanwhile.
+
+        Raises:
+            RunError: The folder is not a run's, or its `run.json` is damaged.
+        """
+        return cls(Path(path), read_spec(Path(path)))
+
+    # ---- records --------------------------------------------------------------------------------------------------
+
+    def stored_units(self) -> set[str]:
+        """The units that are finished and safe."""
+        return self._shards.units()
+
+    def stored_cells(self) -> set[str]:
+        """The cells that are finished and safe, failed ones included."""
+        return set(self.table(["cell"])["cell"].to_pylist())
+
+    def write_unit(self, unit: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store a finished unit, whole or not at all; one that is stored already is left as it is.
+
+        Args:
+            unit: Its stable name (letters, digits and `_.=-`).
+            rows: One mapping per cell, keyed by the columns of `RECORD_SCHEMA`; absent columns are null.
+
+        Raises:
+            RunError: The store is open for reading only, the rows do not fit, or the disk is full or broken.
+        """
+        self._need_lock()
+        self._shards.write(unit, rows)
+
+    def table(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
+        """The records so far.
+
+        Args:
+            columns: Those wanted, in this order; None for all.
+            where: A condition on rows (see `filters`).
+
+        Raises:
+            RunError: A column does not exist, the condition does not parse, or a shard is damaged.
+        """
+        wanted = list(RECORD_SCHEMA.names if columns is None else columns)
+        if unknown := [name for name in wanted if name not in RECORD_SCHEMA.names]:
+            raise RunError(
+                "records have no such column", got=", ".join(unknown), expected=", ".join(RECORD_SCHEMA.names)
+            )
+        keep = RecordFilter(where) if where else None
+        read = list(dict.fromkeys(wanted + (keep.columns if keep else [])))
+        tables = self._shards.tables(read)
+        if keep:
+            tables = [keep(table) for table in tables]
+        empty = pa.schema([RECORD_SCHEMA.field(name) for name in read], RECORD_SCHEMA.metadata).empty_table()
+        return pa.concat_tables([empty, *tables]).select(wanted)
+
+    def frame(self, columns: Sequence[str] | None = None, where: str | None = None) -> pd.DataFrame:
+        """`table` as a pandas frame (column types: see `table_to_frame`)."""
+        return table_to_frame(self.table(columns, where))
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """The failed cells: `cell`, `arm`, `problem_id`, `donor_id`, `error`."""
+        rows = self.table(["cell", "arm", "problem_id", "donor_id", "error"], "error is not None").to_pylist()
+        return [dict(row) for row in rows]
+
+    # ---- other files of the run -----------------------------------------------------------------------------------
+
+    def write_json(self, name: str, obj: Any) -> None:
+        """Write a JSON file of the run atomically, for example `certificate.json` or `analysis/decision.json`.
+
+        Raises:
+            RunError: `obj` holds something that JSON has no word for (NaN among it), or the disk refuses.
+        """
+        write_atomic(self._file(name), to_json(obj, name))
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file of the run.
+
+        Raises:
+            RunError: It is missing or damaged.
+        """
+        return read_json(self.path / name)
+
+    def write_table(self, name: str, table: pa.Table | pd.DataFrame) -> None:
+        """Write a parquet file of the run atomically, for example `problems.parquet`.
+
+        Raises:
+            RunError: The disk refuses, or the frame holds columns that parquet cannot.
+        """
+        if not isinstance(table, pa.Table):
+            try:
+                table = pa.Table.from_pandas(table)
+            except pa.ArrowException as error:
+                raise RunError(f"{name} cannot be written as parquet", got=str(error)) from error
+        write_parquet(self._file(name), table)
+
+    def heartbeat(self, done: int, total: int, phase: str) -> None:
+        """Say how far the run is; cheap to call often (written at most once a second).
+
+        Args:
+            done: Items finished, counting those of earlier starts.
+            total: Items of this phase.
+            phase: What is being done, for people.
+        """
+        self._need_lock()
+        self._heart.beat(done, total, phase)
+
+    # ---- end ------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Note this start's wall time, CPU time and peak memory, and let others write. Safe to call twice."""
+        if self._unlock is None or not self._unlock.alive:
+            return
+        try:
+            starts = self.read_json(STARTS_FILE)
+            starts[-1]["finish"] = self._meter.finish()
+            self.write_json(STARTS_FILE, starts)
+        except RunError:
+            pass  # On a full disk the facts are lost; the error that matters was raised by a shard.
+        finally:
+            self._unlock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _note_start(self, spec: RunSpec) -> None:
+        """Every start's circumstances are kept: a run may be continued on another machine or by newer packages."""
+        try:
+            starts = self.read_json(STARTS_FILE)
+        except RunError:
+            starts = []
+        circumstances = {"device": spec.device, "versions": spec.versions, "provenance": spec.provenance}
+        units = len(self._shards.units())
+        starts.append({"started_utc": utc_now(), **circumstances, "units_before": units, "finish": None})
+        self.write_json(STARTS_FILE, starts)
+
+    def _need_lock(self) -> None:
+        if self._unlock is None or not self._unlock.alive:
+            raise RunError(f"{self.path} is open for reading only", fix="use RunStore.create(path, spec) to write")
+
+    def _file(self, name: str) -> Path:
+        parts = Path(name).parts
+        if Path(name).is_absolute() or ".." in parts or name == SPEC_FILE or parts[0] == RECORDS_FOLDER:
+            raise RunError("this name is not free for a run's file", got=repr(name), expected="such as analysis/x.json")
+        make_folder((self.path / name).parent)
+        return self.path / name

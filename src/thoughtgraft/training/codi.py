@@ -1,0 +1,126 @@
+"""CODI's objective: one model learns explicit reasoning and distils it into its continuous thoughts.
+
+Source: Shen et al. 2025, "CODI: Compressing Chain-of-Thought into Continuous Space via
+Self-Distillation" (arXiv 2502.21074). The teacher task (question, steps, answer) and the student
+task (question, K thoughts, answer) share the weights; the student's hidden states at the token before
+the answer's number are pulled to the teacher's over all layers. The question is encoded once for both.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from thoughtgraft.training.config import TrainingConfig
+from thoughtgraft.training.data import IGNORE, Batch
+
+
+class CodiObjective(nn.Module):
+    """The three losses of CODI for one batch.
+
+    Args:
+        lm: A causal LM whose embedding holds the base rows plus pad, BOT and EOT (in this order).
+        projection: `prj`, from hidden states [B, d] to fed vectors [B, d].
+        config: The recipe.
+    """
+
+    def __init__(self, lm: PreTrainedModel, projection: nn.Module, config: TrainingConfig) -> None:
+        super().__init__()
+        self.lm, self.projection, self.config = lm, projection, config
+        rows = lm.get_input_embeddings().weight.shape[0]
+        self.bot, self.eot = rows - 2, rows - 1
+
+    def forward(self, batch: Batch, *, teacher_only: bool = False) -> dict[str, Tensor]:
+        """Losses by name: `loss` (their weighted sum), `ref_ce`, and unless teacher_only `ce`, `distill`."""
+        config = self.config
+        ref_logits, logits, teacher, student = self._both_tasks(batch, teacher_only)
+        losses = {"ref_ce": _cross_entropy(ref_logits, batch.reasoning)}
+        losses["loss"] = config.ref_loss_factor * losses["ref_ce"]
+        if logits is not None:
+            losses["ce"] = _cross_entropy(logits, batch.answer)
+            losses["distill"] = self._distill(student, teacher)
+            losses["loss"] = losses["loss"] + losses["ce"] + config.distill_loss_factor * losses["distill"]
+        return losses
+
+    @torch.no_grad()
+    def exact(self, batch: Batch) -> dict[str, Tensor]:
+        """Whether greedy decoding would reproduce each target exactly: `explicit` [B] and `latent` [B].
+
+        Greedy decoding writes the target if and only if every teacher-forced argmax is the target's token.
+        """
+        ref_logits, logits, _, _ = self._both_tasks(batch, False)
+        return {
+            "explicit": _all_argmax(ref_logits, batch.reasoning),
+            "latent": _all_argmax(logits, batch.answer),
+        }
+
+    def _both_tasks(self, batch: Batch, teacher_only: bool) -> tuple[Tensor, Tensor | None, list[Tensor], list[Tensor]]:
+        mask = batch.question_mask
+        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        question = self.lm.base_model(batch.question, attention_mask=mask, position_ids=positions, use_cache=True)
+        cache, length = question.past_key_values, mask.sum(1, keepdim=True)
+        last = question.last_hidden_state[:, -1:]
+        ref_logits, teacher = self._tail(cache, mask, length, last, batch.reasoning, batch.reasoning_colon)
+        if teacher_only:
+            return ref_logits, None, teacher, []
+        cache, mask, length, last = self._think(cache, mask, length)
+        logits, student = self._tail(cache, mask, length, last, batch.answer, batch.answer_colon)
+        return ref_logits, logits, teacher, student
+
+    def _think(self, cache: DynamicCache, mask: Tensor, length: Tensor) -> tuple[DynamicCache, Tensor, Tensor, Tensor]:
+        """Feed BOT, the K thoughts and EOT; returns the cache, mask, next position and EOT's state [B, 1, d]."""
+        cache, embed = _fork(cache), self.lm.get_input_embeddings()
+        rows = mask.shape[0]
+        one = mask.new_ones(rows, 1)
+        fed = embed(one * self.bot)
+        for slot in range(self.config.num_latent + 2):
+            mask = torch.cat([mask, one], 1)
+            out = self.lm.base_model(
+                inputs_embeds=fed, attention_mask=mask, position_ids=length, past_key_values=cache, use_cache=True
+            )
+            length = length + 1
+            last = slot == self.config.num_latent
+            fed = embed(one * self.eot) if last else self.projection(out.last_hidden_state)
+        return cache, mask, length, out.last_hidden_state
+
+    def _tail(
+        self, cache: DynamicCache, mask: Tensor, length: Tensor, last: Tensor, tail: Tensor, colon: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Teacher-force `tail` [B, T] after the state `last` [B, 1, d] of the token before it.
+
+        Returns the logits that predict `tail` [B, T, V] and each layer's state [B, d] at column `colon`.
+        """
+        real = (tail != IGNORE).long()
+        out = self.lm.base_model(
+            tail.clamp_min(0),
+            attention_mask=torch.cat([mask, real], 1),
+            position_ids=length + torch.arange(tail.shape[1], device=tail.device),
+            past_key_values=_fork(cache),
+            output_hidden_states=True,
+        )
+        rows = torch.arange(tail.shape[0], device=tail.device)
+        states = [h[rows, colon] for h in out.hidden_states[1:]]
+        return self.lm.lm_head(torch.cat([last, out.last_hidden_state[:, :-1]], 1)), states
+
+    def _distill(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+        total = student[0].new_zeros((), dtype=torch.float32)
+        for s, t in zip(student, teacher, strict=True):
+            t = t.detach().float()
+            loss = F.smooth_l1_loss(s.float(), t)
+            total = total + (loss / t.std() if self.config.distill_loss_div_std else loss)
+        return total / len(student)
+
+
+def _fork(cache: DynamicCache) -> DynamicCache:
+    """A cache that starts from the same keys and values; growing one leaves the other as it was."""
+    return DynamicCache(ddp_cache_data=[(layer.keys, layer.values) for layer in cache.layers])
+
+
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), ignore_index=IGNORE)
+
+
+def _all_argmax(logits: Tensor, target: Tensor) -> Tensor:
+    return ((logits.argmax(-1) == target) | (target == IGNORE)).all(1)

@@ -1,0 +1,131 @@
+"""Problems as training batches: a left-padded question, a reasoning tail and an answer tail, right-padded."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from thoughtgraft.errors import ProblemError
+from thoughtgraft.problems.problem import Problem, ProblemSet
+from thoughtgraft.problems.arithmetic import equations, generate
+
+IGNORE = -100
+ANSWER_PREFIX = "The answer is:"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids of B problems; -100 pads the tails, `question_mask` marks the question's real tokens.
+
+    Shapes: question [B, Q] (left-padded), reasoning [B, T] (steps, answer, end of sequence),
+    answer [B, A] (answer, end of sequence). `reasoning_colon` [B] and `answer_colon` [B] are the
+    0-based columns of the token before the answer's number.
+    """
+
+    question: Tensor
+    question_mask: Tensor
+    reasoning: Tensor
+    answer: Tensor
+    reasoning_colon: Tensor
+    answer_colon: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+def reasoning_text(problem: Problem) -> str:
+    """The explicit chain of thought: one `<<a+b=c>>` for each step."""
+    if not problem.steps:
+        raise ProblemError(f"problem {problem.id!r} has no steps to learn from", fix="train on problems with solutions")
+    return " ".join(f"<<{eq}>>" for eq in equations(problem.steps))
+
+
+class Encoder:
+    """Turns problems into batches for one tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        [self.prefix] = self._ids([ANSWER_PREFIX])
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+    def __call__(self, problems: list[Problem]) -> Batch:
+        """Encode problems.
+
+        Raises:
+            ProblemError: A problem has no steps or no gold answer.
+        """
+        eos = self.tokenizer.eos_token_id
+        questions = self.tokenizer([p.question for p in problems])["input_ids"]
+        answers = [[*self.prefix, *number, eos] for number in self._ids([f" {p.answer}" for p in problems])]
+        steps = self._ids([reasoning_text(p) for p in problems])
+        reasoning = [s + a for s, a in zip(steps, answers, strict=True)]
+        colon = len(self.prefix) - 1
+        question, mask = _pad_left(questions)
+        return Batch(
+            question,
+            mask,
+            _pad_right(reasoning),
+            _pad_right(answers),
+            torch.tensor([len(s) + colon for s in steps]),
+            torch.full((len(problems),), colon),
+        )
+
+
+def _pad_left(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows))
+    ids = torch.tensor([[0] * (width - len(r)) + r for r in rows])
+    mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows])
+    return ids, mask
+
+
+def _pad_right(rows: list[list[int]]) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([r + [IGNORE] * (width - len(r)) for r in rows])
+
+
+def problem_stream(problems: ProblemSet | None, seed: int) -> Iterator[Problem]:
+    """Endless problems: the generator's train stream, or seeded epochs over a given set."""
+    if problems is None:
+        yield from generate("train", seed)
+        return
+    epoch = 0
+    while True:
+        order = list(range(len(problems)))
+        random.Random(f"{seed}-{epoch}").shuffle(order)
+        yield from (problems[i] for i in order)
+        epoch += 1
+
+
+def batches(
+    stream: Iterator[Problem], encoder: Encoder, batch_size: int, *, skip: int = 0, pool: int = 16
+) -> Iterator[Batch]:
+    """Batches of similar length: `pool` batches are drawn, sorted by question length, cut and reshuffled.
+
+    Padding is most of a short question's cost; a pool keeps batches mixed enough to train on.
+
+    Args:
+        stream: Endless problems.
+        encoder: Turns problems into tensors.
+        batch_size: Problems in a batch.
+        skip: Batches to pass over unencoded, so that a resumed run sees the data it would have seen.
+        pool: Batches drawn together.
+    """
+    count = 0
+    shuffle = random.Random(0)
+    while True:
+        drawn = [next(stream) for _ in range(batch_size * pool)]
+        drawn.sort(key=lambda p: len(p.question))
+        cuts = [drawn[i : i + batch_size] for i in range(0, len(drawn), batch_size)]
+        shuffle.shuffle(cuts)
+        for cut in cuts:
+            count += 1
+            if count > skip:
+                yield encoder(cut)

@@ -1,0 +1,161 @@
+"""The training loop: schedule, accumulation, checkpoints to the step, curves; it knows no objective's insides."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from thoughtgraft.errors import ModelError
+from thoughtgraft.problems.problem import ProblemSet
+from thoughtgraft.training.codi import CodiObjective
+from thoughtgraft.training.config import TrainingConfig
+from thoughtgraft.training.data import Batch, Encoder, batches, problem_stream
+
+STATE = "state.pt"
+LOG = "log.jsonl"
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """The rate at a 0-based optimizer step: warm-up then constant alone with the teacher, then warm-up and cosine."""
+    if step < config.teacher_steps:
+        return config.teacher_learning_rate * min(1.0, (step + 1) / 100)
+    done, total = step - config.teacher_steps, max(config.max_steps, 1)
+    warmup = max(1, round(config.warmup_ratio * total))
+    if done < warmup:
+        return config.learning_rate * (done + 1) / warmup
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warmup) / max(total - warmup, 1)))
+
+
+class Trainer:
+    """Trains one objective and writes `state.pt` and `log.jsonl` into `out`; run again, it continues.
+
+    Args:
+        objective: The model with its losses.
+        encoder: Turns problems into batches.
+        problems: The training set; None draws from the arithmetic generator without end.
+        validation: Problems that the curves are measured on.
+        config: The recipe; a resumed run must have the same.
+        out: The folder of this run.
+        device: Where to train.
+    """
+
+    def __init__(
+        self,
+        objective: CodiObjective,
+        encoder: Encoder,
+        problems: ProblemSet | None,
+        validation: ProblemSet,
+        config: TrainingConfig,
+        out: Path,
+        device: torch.device,
+    ) -> None:
+        self.objective, self.encoder, self.config = objective.to(device), encoder, config
+        self.problems, self.validation, self.out, self.device = problems, validation, out, device
+        decay = [p for p in objective.parameters() if p.ndim >= 2]
+        rest = [p for p in objective.parameters() if p.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+            betas=(0.9, 0.98),
+        )
+        self.step = 0
+        out.mkdir(parents=True, exist_ok=True)
+        if (out / STATE).exists():
+            self._resume()
+
+    def run(self) -> None:
+        """Train to the recipe's last step."""
+        config = self.config
+        torch.manual_seed(config.seed + self.step)
+        stream = batches(
+            problem_stream(self.problems, config.seed),
+            self.encoder,
+            config.per_device_train_batch_size,
+            skip=self.step * config.gradient_accumulation_steps,
+        )
+        bar = tqdm(total=config.total_steps, initial=self.step, desc="training", unit="step")
+        while self.step < config.total_steps:
+            losses = self._optimize(stream)
+            self.step += 1
+            bar.update()
+            if self.step % config.logging_steps == 0:
+                figures = {name: round(value.item(), 5) for name, value in losses.items()}
+                bar.set_postfix(figures)
+                self._log(figures)
+            if self.step % config.eval_steps == 0 or self.step == config.total_steps:
+                self._log(self.evaluate())
+            if self.step % config.save_steps == 0 or self.step == config.total_steps:
+                self.save()
+        bar.close()
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Accuracy on the validation problems: `explicit` (steps written out) and `latent` (from the thoughts)."""
+        hits: dict[str, list[Tensor]] = {}
+        problems = list(self.validation)
+        for start in range(0, len(problems), 250):
+            with self._autocast():
+                exact = self.objective.exact(self.encoder(problems[start : start + 250]).to(self.device))
+            for name, values in exact.items():
+                hits.setdefault(name, []).append(values.float())
+        return {name: round(torch.cat(values).mean().item(), 4) for name, values in hits.items()}
+
+    def save(self) -> None:
+        """Write everything that a resumed run needs, atomically."""
+        temporary = self.out / f"{STATE}.tmp"
+        torch.save(
+            {
+                "objective": self.objective.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "config": self.config.model_dump(),
+            },
+            temporary,
+        )
+        os.replace(temporary, self.out / STATE)
+
+    def _resume(self) -> None:
+        state = torch.load(self.out / STATE, map_location=self.device, weights_only=True)
+        if state["config"] != self.config.model_dump():
+            changed = {k: (v, state["config"].get(k)) for k, v in self.config.model_dump().items()}
+            changed = {k: v for k, v in changed.items() if v[0] != v[1]}
+            raise ModelError(
+                f"{self.out} holds a training run with another recipe",
+                got=", ".join(f"{k}={new}" for k, (new, _) in changed.items()),
+                expected=", ".join(f"{k}={old}" for k, (_, old) in changed.items()),
+                fix="repeat the first command's options, or choose another --out",
+            )
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def _optimize(self, stream: Iterator[Batch]) -> dict[str, Tensor]:
+        config = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, self.step)
+        losses: dict[str, Tensor] = {}
+        for _ in range(config.gradient_accumulation_steps):
+            batch = next(stream).to(self.device)
+            with self._autocast():
+                losses = self.objective(batch, teacher_only=self.step < config.teacher_steps)
+            (losses["loss"] / config.gradient_accumulation_steps).backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), config.max_grad_norm)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return losses
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+
+    def _log(self, figures: dict[str, float]) -> None:
+        line = {"step": self.step, "time": round(time.time(), 1), "lr": learning_rate(self.config, self.step), **figures}
+        with (self.out / LOG).open("a") as file:
+            file.write(json.dumps(line) + "\n")

@@ -1,0 +1,97 @@
+"""Reads the imports of the source with `ast`, so that the architecture test can judge them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = "thoughtgraft"
+SRC = Path(__file__).resolve().parents[1] / "src"
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported name: where it is written and what it reaches, as a dotted path."""
+
+    file: Path
+    line: int
+    target: str
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(SRC.parent)}:{self.line} imports {self.target}"
+
+
+def source_files(room: str | None = None) -> list[Path]:
+    """Every source file, or those of one room (a folder or a single module of the package)."""
+    files = sorted((SRC / PACKAGE).rglob("*.py"))
+    return files if room is None else [file for file in files if room_of_file(file) == room]
+
+
+def room_of_file(file: Path) -> str:
+    """The room a file belongs to: `problems`, `errors`, `__init__` ..."""
+    return file.relative_to(SRC / PACKAGE).parts[0].removesuffix(".py")
+
+
+def room_of_target(target: str, rooms: Collection[str]) -> str:
+    """The room a dotted path of the package reaches; a name of the package itself counts as `__init__`."""
+    parts = target.split(".")
+    if len(parts) > 1 and (parts[1] in rooms or (SRC / PACKAGE / parts[1]).is_dir()):
+        return parts[1]
+    return "__init__"
+
+
+def module_name(file: Path) -> str:
+    """The dotted name of a source file; a package's own name for its `__init__`."""
+    parts = file.relative_to(SRC).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(file: Path, text: str | None = None) -> list[Import]:
+    """Every import in a file, wherever it stands: at the top, in a function, for type checkers, or by name.
+
+    Args:
+        file: The source file.
+        text: Its content, where it is not to be read from disk.
+
+    Returns:
+        One Import per imported name; `from a import b` reaches `a.b`.
+    """
+    package = module_name(file).split(".")
+    if file.name != "__init__.py":
+        package = package[:-1]
+    found: list[Import] = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8") if text is None else text)):
+        if isinstance(node, ast.Import):
+            found += [Import(file, node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found += [Import(file, node.lineno, f"{module}.{alias.name}") for alias in node.names]
+        elif isinstance(node, ast.Call) and _called(node) in {"import_module", "__import__"} and node.args:
+            name = node.args[0]
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                found.append(Import(file, node.lineno, name.value))
+    return found
+
+
+def _called(node: ast.Call) -> str:
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr
+    return node.func.id if isinstance(node.func, ast.Name) else ""
+
+
+def internal(found: list[Import]) -> list[Import]:
+    """Those that reach this package."""
+    return [i for i in found if i.target.split(".")[0] == PACKAGE]
+
+
+def module_file(target: str) -> Path | None:
+    """The file that a dotted path names or lies in, packages' `__init__` left out; None where there is none."""
+    parts = target.split(".")
+    for end in (len(parts), len(parts) - 1):
+        file = SRC.joinpath(*parts[:end]).with_suffix(".py")
+        if file.is_file():
+            return file
+    return None

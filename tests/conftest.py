@@ -1,0 +1,43 @@
+"""What every test shares: one thread per worker, no network, no display, and the real data where it exists."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Set before torch, matplotlib or the hub is imported by a test. Workers share the cores, so each takes one.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["WANDB_MODE"] = "disabled"
+os.environ["MPLBACKEND"] = "Agg"
+
+# No deadline: a busy machine is not a wrong result. Derandomized: a failure is the same failure everywhere.
+settings.register_profile("thoughtgraft", deadline=None, derandomize=True)
+settings.load_profile("thoughtgraft")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The development data beside the repository; the test is skipped where there is none."""
+    for base in (ROOT, ROOT.parent):
+        if (base / "shared" / "data").is_dir():
+            return base / "shared" / "data"
+    pytest.skip("needs the development data (shared/data)")
+
+
+@pytest.fixture(scope="session")
+def gsm8k_dir(shared_data: Path) -> Path:
+    """The folder with GSM8K's train.jsonl and test.jsonl."""
+    folder = shared_data / "gsm8k"
+    if not (folder / "test.jsonl").is_file():
+        pytest.skip("needs GSM8K's jsonl files (shared/data/gsm8k)")
+    return folder
