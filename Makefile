@@ -22,7 +22,7 @@ CONSTRAINTS := $(VENV)/constraints.txt
 .PHONY: help demo test lint format types tests wheel bench clean FORCE
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "%-10s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## run the resampling study on the embedded model and write a report
 	$(BIN)/thoughtgraft demo $(DEMO_ARGS)

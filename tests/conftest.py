@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from hypothesis import settings
 
@@ -21,6 +22,12 @@ os.environ["MPLBACKEND"] = "Agg"
 # No deadline: a busy machine is not a wrong result. Derandomized: a failure is the same failure everywhere.
 settings.register_profile("thoughtgraft", deadline=None, derandomize=True)
 settings.load_profile("thoughtgraft")
+
+# Shapes in signatures are checked where tensors are transformed. Not everywhere: where users' input arrives, our own
+# errors must answer it, and the checker would speak first.
+jaxtyping.install_import_hook(
+    ["thoughtgraft.interventions.ops", "thoughtgraft.thoughts", "thoughtgraft.readouts"], "beartype.beartype"
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 

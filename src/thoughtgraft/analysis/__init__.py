@@ -1,1 +1,19 @@
 """What records mean: estimates, intervals, tests and claims, from a table of generations alone (no torch)."""
+
+from thoughtgraft.analysis.bootstrap import bootstrap_table, pigeonhole
+from thoughtgraft.analysis.estimate import position_table
+from thoughtgraft.analysis.frame import Frame, build_frame
+from thoughtgraft.analysis.result import Analysis, analyse
+from thoughtgraft.analysis.rule import RULE, Rule
+
+__all__ = [
+    "RULE",
+    "Analysis",
+    "Frame",
+    "Rule",
+    "analyse",
+    "bootstrap_table",
+    "build_frame",
+    "pigeonhole",
+    "position_table",
+]

@@ -10,7 +10,6 @@ from scipy import stats
 
 from thoughtgraft.analysis.cells import Cells, paired
 from thoughtgraft.analysis.clustered import group_totals
-from thoughtgraft.analysis.estimate import family_rng
 from thoughtgraft.analysis.frame import Frame, as_frame
 from thoughtgraft.analysis.permutation import exact_correlation_p
 from thoughtgraft.analysis.power import correlation_power, critical_correlation
@@ -18,11 +17,11 @@ from thoughtgraft.analysis.profiles import (
     CrossHost,
     Interval,
     correlate,
-    host_weights,
     percentile,
     rank_correlate,
     split_half_reliability,
 )
+from thoughtgraft.analysis.resampling import family_rng, multiplicities
 
 BAR = 0.5
 OTHERS = ("mean", "zero", "skip", "noise")
@@ -44,8 +43,10 @@ class Interaction:
 
 
 def agreement_verdict(dis: Interval, interaction_p: float, bar: float = BAR) -> str:
-    """CONVERGENT if the disattenuated r's lower bound > bar; DIVERGENT if its upper bound < bar and the profiles
-    differ (interaction p < .05); otherwise INCONCLUSIVE.
+    """The verdict on agreement.
+
+    CONVERGENT if the disattenuated r's lower bound exceeds `bar`; DIVERGENT if its upper bound is below it and the
+    profiles differ (interaction p < .05); otherwise INCONCLUSIVE. An undefined bound decides nothing.
     """
     if dis.low > bar:
         return "CONVERGENT"
@@ -68,7 +69,10 @@ def position_by_method(first: list[Cells], second: list[Cells]) -> Interaction:
     for a, b in zip(first, second, strict=True):
         left, right = paired(a, b)
         column = np.full(len(base), np.nan)
-        column[np.searchsorted(base.pair, a.pair[left])] = a.difference[left] - b.difference[right]
+        # Cells are sorted by pair; one that the first arm lacks (a failure there) has no place.
+        place = np.minimum(np.searchsorted(base.pair, a.pair[left]), len(base) - 1)
+        known = base.pair[place] == a.pair[left]
+        column[place[known]] = (a.difference[left] - b.difference[right])[known]
         columns.append(column)
     z = np.stack(columns, axis=1)
     whole = np.isfinite(z).all(1)
@@ -103,7 +107,7 @@ def _row(frame: Frame, other: str, stratum: str, seed: int, resamples: int) -> d
     both = np.isfinite(x).all(1) & np.isfinite(y).all(1)
     x, y = x[both], y[both]
     rng = family_rng(seed, "agreement", other)
-    weights = host_weights(len(x), resamples, rng)
+    weights = multiplicities(len(x), resamples, rng)
     shares = weights / len(x)
     mean_x, mean_y = x.mean(0), y.mean(0)
     r = percentile(float(correlate(mean_x, mean_y)), correlate(shares @ x, shares @ y), "r")

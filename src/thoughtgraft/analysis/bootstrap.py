@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from thoughtgraft.analysis.cells import Cells
-from thoughtgraft.analysis.estimate import family_rng
 from thoughtgraft.analysis.frame import Frame, as_frame
+from thoughtgraft.analysis.resampling import family_rng, multiplicities
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,6 @@ class BootstrapInterval:
     low: float
     high: float
     resamples: int
-
-
-def _multiplicities(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of n clusters is drawn, shape [resample, cluster]."""
-    return rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
 
 
 def pigeonhole(
@@ -59,8 +54,8 @@ def pigeonhole(
     total, count = np.zeros(shape), np.zeros(shape)
     np.add.at(total, (rows, columns), values)
     np.add.at(count, (rows, columns), 1.0)
-    w = _multiplicities(shape[0], resamples, rng)
-    v = np.ones((resamples, 1)) if donor is None else _multiplicities(shape[1], resamples, rng)
+    w = multiplicities(shape[0], resamples, rng)
+    v = np.ones((resamples, 1)) if donor is None else multiplicities(shape[1], resamples, rng)
     drawn = ((w @ count) * v).sum(1)
     # A resample of a sparse crossing may meet no cell at all; it says nothing about the mean.
     means = (((w @ total) * v).sum(1))[drawn > 0] / drawn[drawn > 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 
 from thoughtgraft.analysis.cells import ArmKey, Cells, paired
 from thoughtgraft.analysis.clustered import Estimate, clustered_mean
+from thoughtgraft.analysis.equivalence import independent_units
 from thoughtgraft.analysis.estimate import impact
 from thoughtgraft.analysis.frame import Frame, as_frame
 from thoughtgraft.analysis.multiplicity import holm
@@ -18,11 +20,16 @@ FREEZES = ("freeze_input", "freeze_kv")
 
 
 def paired_difference(first: Cells, second: Cells) -> Estimate:
-    """Mean of (first's accuracy loss - second's) over the cells both have, two-way clustered, as a fraction."""
+    """Mean of (first's accuracy loss - second's) over the cells both have, two-way clustered, as a fraction.
+
+    Where every pair differs alike and not by 0, there is no t interval; p is then the sign test's.
+    """
     left, right = paired(first, second)
     values = first.difference[left] - second.difference[right]
     donor = first.donor[left] if first.has_donors else None
-    return clustered_mean(values, first.host[left], donor, first.weight[left])
+    est = clustered_mean(values, first.host[left], donor, first.weight[left])
+    units = independent_units(est)
+    return replace(est, p=min(1.0, 2 * 0.5**units)) if est.se == 0 and est.value != 0 and units else est
 
 
 def contrast_table(records: pd.DataFrame | Frame) -> pd.DataFrame:
@@ -109,7 +116,8 @@ def dose_table(records: pd.DataFrame | Frame) -> pd.DataFrame:
     for method, downstream, stratum in frame.families():
         for series in ("from first", "to last"):
             before: Cells | None = None
-            sets = [tuple(range(n)) if series == "from first" else tuple(range(last - n, last)) for n in range(1, last + 1)]
+            starts = [0] * last if series == "from first" else list(range(last - 1, -1, -1))
+            sets = [tuple(range(start, start + n)) for n, start in enumerate(starts, start=1)]
             arms = [frame.arms.get(ArmKey(method, slots, downstream, stratum)) for slots in sets]
             # A single slot alone is no dose-response.
             if sum(arm is not None and len(arm) > 0 for arm in arms) < 2:

@@ -16,6 +16,7 @@ from thoughtgraft.analysis.frame import Frame, as_frame
 from thoughtgraft.analysis.multiplicity import holm
 from thoughtgraft.analysis.permutation import sign_flip_max_t
 from thoughtgraft.analysis.power import detectable_effect
+from thoughtgraft.analysis.resampling import family_rng
 
 COLUMNS = (
     "slots", "method", "downstream", "donor_stratum", "n_hosts", "n_donors", "n_gen", "base_acc", "acc",
@@ -120,11 +121,6 @@ def arm_row(frame: Frame, cells: Cells) -> dict[str, Any]:
         if taken.excess.note:
             notes.append(f"adoption: {taken.excess.note}")
     return row | {"note": "; ".join(notes)}
-
-
-def family_rng(seed: int, *names: str) -> np.random.Generator:
-    """A generator that depends on the seed and on what it is for, not on the order of computation."""
-    return np.random.default_rng([seed, *"|".join(names).encode()])
 
 
 def _adjust(table: pd.DataFrame, frame: Frame, seed: int, resamples: int) -> None:

@@ -84,8 +84,8 @@ def _answer_codes(columns: Sequence[pd.Series]) -> tuple[list[Ints], tuple[Fract
     answers = tuple(sorted(set(numbers.values())))
     position = {number: code for code, number in enumerate(answers)}
     code = {text: position[number] for text, number in numbers.items()}
-    coded = [np.array([-1 if pd.isna(t) else code[str(t)] for t in column], dtype=np.int64) for column in columns]
-    return coded, answers
+    # Nulls are looked up too, as the text they print as: none of those is a number.
+    return [np.array([code.get(str(t), -1) for t in column], dtype=np.int64) for column in columns], answers
 
 
 def _flag(column: pd.Series) -> Floats:
@@ -99,12 +99,14 @@ def _column(records: pd.DataFrame, name: str) -> pd.Series:
 
 def _texts(records: pd.DataFrame, name: str) -> list[str]:
     """A column as text, null as ""."""
-    return ["" if pd.isna(value) else str(value) for value in _column(records, name)]
+    column = _column(records, name)
+    return ["" if null else str(value) for value, null in zip(column, column.isna(), strict=True)]
 
 
 def _index(values: pd.Series) -> tuple[Ints, tuple[str, ...]]:
     """0-based codes in sorted order of the ids (null: -1), so that results do not depend on row order."""
-    codes, uniques = pd.factorize(np.array([None if pd.isna(v) else str(v) for v in values], dtype=object), sort=True)
+    texts = [None if null else str(value) for value, null in zip(values, values.isna(), strict=True)]
+    codes, uniques = pd.factorize(np.array(texts, dtype=object), sort=True)
     return codes.astype(np.int64), tuple(uniques)
 
 
@@ -179,9 +181,7 @@ def build_frame(records: pd.DataFrame) -> Frame:
     # A cell is repeated if its recorded key is (within one stratum: a pair may serve several), or, without a
     # recorded key, if the same donor meets the same host twice in one arm.
     identity = pd.DataFrame({"g": group, "h": host, "d": donor, "s": seeds, "c": names})
-    repeated = identity.duplicated().to_numpy() | (
-        identity.duplicated(["g", "h", "d"]).to_numpy() & (donor >= 0)
-    )
+    repeated = identity.duplicated().to_numpy() | (identity.duplicated(["g", "h", "d"]).to_numpy() & (donor >= 0))
     error = np.array([text != "" for text in _texts(records, "error")], dtype=bool)
     failed = error | np.isnan(correct)
     changed = _flag(_column(records, "changed"))

@@ -9,9 +9,9 @@ import pandas as pd
 from scipy import optimize, stats
 from scipy.special import betaln
 
-from thoughtgraft.analysis.estimate import family_rng
 from thoughtgraft.analysis.frame import Frame, as_frame
 from thoughtgraft.analysis.profiles import correlate
+from thoughtgraft.analysis.resampling import family_rng
 
 # Beyond this alpha + beta the prior is so narrow that problems do not differ.
 NO_SPREAD = 1e5
@@ -119,8 +119,13 @@ def per_problem(records: pd.DataFrame | Frame, *, seed: int = 0, method: str = "
     kept = np.flatnonzero(trials)
     trials = trials[kept]
     hits, losses, right = (np.bincount(host, v, n)[kept] for v in (changed, loss, base))
-    prior = fit_beta_binomial(hits, trials)
-    mean, low, high = shrink(hits, trials, prior)
+    # Slots differ, so a host's count varies less than a binomial one; its worth is that of `worth` times the trials.
+    rates = np.array([c.weight @ c.changed for c in arms.values()])
+    common = float(hits.sum() / trials.sum())
+    worth = common * (1 - common) / max(float(np.mean(rates * (1 - rates))), 1e-9) if 0 < common < 1 else 1.0
+    worth = min(max(worth, 1.0), 10.0)
+    prior = fit_beta_binomial(worth * hits, worth * trials)
+    mean, low, high = shrink(worth * hits, worth * trials, prior)
     by_slot = np.stack([c.host_mean(c.changed, n)[kept] for c in arms.values()], axis=1)
     labels = [frame.label((slot,)) for slot in arms]
     best = np.nan_to_num(by_slot, nan=-1.0).argmax(1)

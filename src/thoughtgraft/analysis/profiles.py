@@ -31,11 +31,6 @@ def rank_correlate(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return correlate(stats.rankdata(x, axis=-1), stats.rankdata(y, axis=-1))
 
 
-def host_weights(n: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Multiplicities of hosts drawn with replacement, shape [resample, host]."""
-    return rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
-
-
 def percentile(value: float, draws: np.ndarray, what: str, level: float = 0.95) -> Interval:
     """Percentile interval of bootstrap draws; undefined if over 5% of them are."""
     lost = float(np.mean(~np.isfinite(draws)))

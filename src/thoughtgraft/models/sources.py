@@ -115,7 +115,8 @@ def _hub_error(name: str, error: Exception) -> CheckpointError:
         )
     else:
         what, fix = f"{name} could not be downloaded", "check the network and try again, or pass a local directory"
-    return CheckpointError(what, got=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}", fix=fix)
+    detail = (str(error).splitlines() or [""])[0][:200]
+    return CheckpointError(what, got=f"{type(error).__name__}: {detail}", fix=fix)
 
 
 def _weights_in(directory: Path) -> tuple[Path, ...]:

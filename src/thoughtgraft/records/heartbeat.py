@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from thoughtgraft.errors import RunError
@@ -20,7 +21,10 @@ SILENCE_S = 120.0
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """One sign of life; times are seconds since the epoch, `rate` is items per second in this phase."""
+    """One sign of life; times are seconds since the epoch, `rate` is items per second in this phase.
+
+    `ended` says that the process stopped writing the run in good order, though it may live on (a notebook).
+    """
 
     pid: int
     host: str
@@ -31,6 +35,7 @@ class Heartbeat:
     total: int
     phase: str
     rate: float | None
+    ended: bool = False
 
     @property
     def age_s(self) -> float:
@@ -39,7 +44,9 @@ class Heartbeat:
 
     @property
     def alive(self) -> bool:
-        """Whether its process runs: asked of this machine, or judged by silence for another."""
+        """Whether its process writes on: asked of this machine, or judged by silence for another."""
+        if self.ended:
+            return False
         if self.host == socket.gethostname():
             return process_runs(self.pid, self.pid_started)
         return self.age_s < SILENCE_S
@@ -53,6 +60,7 @@ class HeartbeatWriter:
         self._started = time.time()
         self._written = float("-inf")
         self._phase: str | None = None
+        self._last: Heartbeat | None = None
         self._anchor = (0.0, 0)
 
     def beat(self, done: int, total: int, phase: str) -> None:
@@ -76,12 +84,19 @@ class HeartbeatWriter:
         beat = Heartbeat(
             pid, socket.gethostname(), process_started(pid), self._started, time.time(), done, total, phase, rate
         )
-        try:
-            write_atomic(self._path, json.dumps(asdict(beat)).encode(), sync=False)
-        except RunError:
-            # A full disk stops the run where it matters, at the next shard, with a better message.
-            return
+        self._write(beat)
         self._written = now
+
+    def end(self) -> None:
+        """Say that this process has stopped writing the run."""
+        if self._last is not None:
+            self._write(replace(self._last, updated=time.time(), ended=True))
+
+    def _write(self, beat: Heartbeat) -> None:
+        self._last = beat
+        # A full disk stops the run where it matters, at the next shard, with a better message.
+        with contextlib.suppress(RunError):
+            write_atomic(self._path, json.dumps(asdict(beat)).encode(), sync=False)
 
 
 def read_heartbeat(folder: Path) -> Heartbeat | None:

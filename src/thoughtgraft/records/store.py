@@ -71,6 +71,7 @@ class RunStore:
                 sweep(folder)
             store._shards.recover()
             store._note_start(spec)
+            store.heartbeat(0, stored.n_cells, "starting")
         except BaseException:
             lock.release()
             raise
@@ -189,6 +190,7 @@ class RunStore:
         """Note this start's wall time, CPU time and peak memory, and let others write. Safe to call twice."""
         if self._unlock is None or not self._unlock.alive:
             return
+        self._heart.end()
         try:
             starts = self.read_json(STARTS_FILE)
             starts[-1]["finish"] = self._meter.finish()
@@ -223,7 +225,7 @@ class RunStore:
 
     def _file(self, name: str) -> Path:
         parts = Path(name).parts
-        if Path(name).is_absolute() or ".." in parts or name == SPEC_FILE or parts[0] == RECORDS_FOLDER:
+        if not parts or Path(name).is_absolute() or ".." in parts or parts[0] in (SPEC_FILE, RECORDS_FOLDER):
             raise RunError("this name is not free for a run's file", got=repr(name), expected="such as analysis/x.json")
         make_folder((self.path / name).parent)
         return self.path / name

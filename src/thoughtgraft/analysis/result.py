@@ -1,0 +1,97 @@
+"""`analyse`: everything that the records of a resampling run say, in one frozen result."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from thoughtgraft.analysis.agreement import agreement_table
+from thoughtgraft.analysis.bootstrap import bootstrap_table
+from thoughtgraft.analysis.counterfactual import counterfactual_table
+from thoughtgraft.analysis.decision import Decision, decide
+from thoughtgraft.analysis.effects import contrast_table, dose_table, mediation_table
+from thoughtgraft.analysis.estimate import position_table
+from thoughtgraft.analysis.frame import Frame, build_frame
+from thoughtgraft.analysis.per_problem import PerProblem, per_problem
+from thoughtgraft.analysis.rule import RULE, Rule
+from thoughtgraft.problems.problem import Problem
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All tables of one run; a table whose arms were not run is empty. Each table's function documents its columns."""
+
+    frame: Frame
+    positions: pd.DataFrame
+    bootstrap: pd.DataFrame
+    contrasts: pd.DataFrame
+    mediation: pd.DataFrame
+    agreement: pd.DataFrame
+    dose: pd.DataFrame
+    counterfactual: pd.DataFrame
+    per_problem: PerProblem
+    decision: Decision
+    seed: int
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table by name, for writing to disk."""
+        named = {"positions": self.positions, "bootstrap": self.bootstrap, "contrasts": self.contrasts}
+        named |= {"mediation": self.mediation, "agreement": self.agreement, "dose": self.dose}
+        named |= {"counterfactual": self.counterfactual, "per_problem": self.per_problem.table}
+        return named | {"claims": self.decision.claims, "gates": self.decision.gate_table}
+
+
+def analyse(
+    records: pd.DataFrame,
+    problems: Iterable[Problem] | None = None,
+    seed: int = 0,
+    *,
+    certificate: Mapping[str, bool] | None = None,
+    dead_slots: Collection[int] = (),
+    available_hosts: int | None = None,
+    largest: int | None = None,
+    rule: Rule = RULE,
+) -> Analysis:
+    """Estimate, test and judge a run from its records alone.
+
+    Args:
+        records: One row per generation; see `build_frame` for the columns.
+        problems: The run's problems with their steps, for counterfactual adoption; None leaves it out.
+        seed: Seed of every resampling; the same records (in any order) and seed give the same result.
+        certificate: Outcomes of the gates that records cannot show; see `check_gates`.
+        dead_slots: 0-based slots that are structurally dead under the run's protocol.
+        available_hosts: Problems left for a full run, for the pilot's verdict.
+        largest: Largest number that the model can say, if it has one, for counterfactual adoption.
+        rule: The frozen decision rule.
+
+    Raises:
+        AnalysisError: The records cannot be used.
+    """
+    frame = build_frame(records)
+    positions = position_table(frame, seed=seed)
+    agreement = agreement_table(frame, seed=seed)
+    decision = decide(
+        frame,
+        positions=positions,
+        agreement=agreement,
+        certificate=certificate,
+        dead_slots=dead_slots,
+        available_hosts=available_hosts,
+        rule=rule,
+        seed=seed,
+    )
+    return Analysis(
+        frame=frame,
+        positions=positions,
+        bootstrap=bootstrap_table(frame, seed=seed),
+        contrasts=contrast_table(frame),
+        mediation=mediation_table(frame),
+        agreement=agreement,
+        dose=dose_table(frame),
+        counterfactual=counterfactual_table(frame, problems or (), largest=largest),
+        per_problem=per_problem(frame, seed=seed),
+        decision=decision,
+        seed=seed,
+    )

@@ -1,0 +1,81 @@
+"""How a batch's rows lie: V variants of each of P problems, variant-major, so that alive rows are contiguous."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thoughtgraft.interventions.ops import Op
+from thoughtgraft.interventions.schedule import Action, Feed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One generation that the engine is asked for.
+
+    Attributes:
+        problem: 0-based index into the batch's prompts.
+        actions: What each slot is fed.
+        op: The edit of EDIT slots.
+        host: Index of the host into the source thoughts.
+        donor: Index of the donor into the source thoughts, if any.
+        key: The cell's key, which seeds random edits.
+    """
+
+    problem: int
+    actions: tuple[Action, ...]
+    op: Op | None = None
+    host: int = 0
+    donor: int | None = None
+    key: str = ""
+
+    @property
+    def first_run(self) -> int:
+        """The first slot at which the row computes anything; K if none."""
+        return next((t for t, a in enumerate(self.actions) if a.runs), len(self.actions))
+
+
+class Grid:
+    """Places rows at `variant * P + problem`; places without a row repeat the clean run and are ignored.
+
+    Attributes:
+        order: For each place, the index of its row, or -1.
+        rows: For each place, its row.
+        own: Whether the place's own keys and values stand at a slot [V*P, K]; else the clean run's may.
+        seen: Whether the clean run's keys and values are seen at a slot [V*P, K].
+        thoughts: How many thoughts each place is fed [V*P].
+    """
+
+    def __init__(self, rows: Sequence[Row], n_problems: int, num_latents: int, device: torch.device) -> None:
+        by_problem: list[list[int]] = [[] for _ in range(n_problems)]
+        for index in sorted(range(len(rows)), key=lambda i: rows[i].first_run):
+            by_problem[rows[index].problem].append(index)
+        self.n_problems, self.n_variants = n_problems, max(1, *map(len, by_problem))
+        idle = Row(0, (Action(Feed.CLEAN),) * num_latents)
+        self.order = [
+            group[v] if v < len(group) else -1 for v in range(self.n_variants) for group in by_problem
+        ]
+        self.rows = [rows[i] if i >= 0 else idle for i in self.order]
+
+        def table(test: set[Feed]) -> Tensor:
+            flags = [[action.feed in test for action in row.actions] for row in self.rows]
+            return torch.tensor(flags, dtype=torch.bool).view(len(self.rows), num_latents)
+
+        self.runs = table({Feed.LIVE, Feed.EDIT, Feed.REPLAY})
+        self.own = self.runs.to(device)
+        self.seen = table({Feed.CLEAN}).to(device)
+        self.thoughts = num_latents - table({Feed.ABSENT}).sum(1).to(device)
+
+    def problem_of(self, device: torch.device) -> Tensor:
+        """Each place's problem [V*P]."""
+        return torch.arange(self.n_problems, device=device).repeat(self.n_variants)
+
+    def active(self, slot: int) -> Tensor | None:
+        """Places of all variants in which some place runs at `slot`; None if there is none."""
+        variants = self.runs[:, slot].view(self.n_variants, self.n_problems).any(1).nonzero().flatten()
+        if len(variants) == 0:
+            return None
+        return (variants[:, None] * self.n_problems + torch.arange(self.n_problems)).flatten()

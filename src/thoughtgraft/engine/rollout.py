@@ -1,0 +1,268 @@
+"""The one loop: question, clean thoughts, forked thoughts, end of thought, greedy answer.
+
+Every question is encoded once and its clean thoughts are computed once; all variants of it attend to that
+one copy and keep only what differs. Results do not depend on how problems and rows are packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thoughtgraft.engine.decode import Answers, greedy
+from thoughtgraft.engine.grid import Grid, Row
+from thoughtgraft.errors import ModelError
+from thoughtgraft.interventions.ops import EditContext
+from thoughtgraft.interventions.schedule import Feed
+from thoughtgraft.models.prefix import ColumnCache, Prefix
+from thoughtgraft.models.reasoner import LatentReasoner, Prompt
+
+
+@dataclass(frozen=True)
+class Source:
+    """Clean thoughts that edits draw on, on the model's device: `fed` and `mean` (of the others) [N, K, d]."""
+
+    fed: Tensor
+    mean: Tensor
+
+    @classmethod
+    def from_fed(cls, fed: Tensor) -> Source:
+        """Means leave the host out; with one problem they are undefined (NaN)."""
+        others = fed.shape[0] - 1
+        return cls(fed, (fed.sum(0, keepdim=True) - fed) / others if others else torch.full_like(fed, torch.nan))
+
+
+@dataclass(frozen=True)
+class RolloutResult:
+    """Clean thoughts of P problems and the answers of R rows, in the order asked for.
+
+    Attributes:
+        fed: [P, K, d].
+        hidden: [P, K+1, d].
+        answers: One per row.
+        edit_norm: Norm of the first edited vector [R]; NaN where nothing is edited.
+        edit_cosine: Cosine of that vector with the host's clean one [R].
+    """
+
+    fed: Tensor
+    hidden: Tensor
+    answers: Answers
+    edit_norm: Tensor
+    edit_cosine: Tensor
+
+
+@dataclass
+class _Clean:
+    """The state after the clean thoughts: P rows of keys and values, and what may be seen of them."""
+
+    cache: ColumnCache
+    question_bias: Tensor  # [P, L]
+    next_position: Tensor  # [P], of slot 0
+    fed: Tensor
+    hidden: Tensor
+
+
+@torch.inference_mode()
+def rollout(
+    model: LatentReasoner,
+    prompts: Sequence[Prompt],
+    rows: Sequence[Row],
+    source: Source | None = None,
+    *,
+    max_new_tokens: int | None = None,
+    keep_logits: bool = False,
+) -> RolloutResult:
+    """Run rows over prompts.
+
+    Args:
+        model: The model.
+        prompts: P encoded questions.
+        rows: R generations; each names its prompt.
+        source: Clean thoughts for edits; rows without an op do not need it.
+        max_new_tokens: The longest answer; None takes the model's.
+        keep_logits: Keep the first answer token's logits.
+
+    Raises:
+        ModelError: A prompt does not fit the model's context.
+    """
+    check_lengths(model, prompts)
+    # 1. Encode each question once, 2. think its clean thoughts once.
+    clean = _think_clean(model, prompts)
+    # 3. Fork: variants keep their own columns and share everything before.
+    grid = Grid(rows, len(prompts), model.num_latents, model.device)
+    where = grid.problem_of(model.device)
+    cache = ColumnCache(len(grid.rows), model.num_latents + 1)
+    prefix = Prefix(clean.cache, _shared_bias(clean, grid))
+    own_bias = _additive(grid.own, model.dtype)
+    # 4. Feed the slots that differ.
+    edits = _think_forked(model, clean, grid, cache, prefix, own_bias, source)
+    # 5. Close the thoughts, 6. write the answer.
+    answers = greedy(
+        model,
+        grid,
+        cache,
+        prefix,
+        own_bias,
+        clean.next_position[where] + grid.thoughts,
+        max_new_tokens=model.max_new_tokens if max_new_tokens is None else max_new_tokens,
+        keep_logits=keep_logits,
+    )
+    back = torch.empty(len(rows), dtype=torch.long)
+    for place, index in enumerate(grid.order):
+        if index >= 0:
+            back[index] = place
+    return RolloutResult(clean.fed, clean.hidden, answers.at(back), edits[0].cpu()[back], edits[1].cpu()[back])
+
+
+def check_lengths(model: LatentReasoner, prompts: Sequence[Prompt]) -> None:
+    """Raise a ModelError for the first prompt that leaves no room for thoughts and an answer."""
+    limit = model.max_positions
+    for index, prompt in enumerate(prompts):
+        need = len(prompt) + model.num_latents + 2
+        if limit is not None and need > limit:
+            raise ModelError(
+                f"problem {index} of the batch is too long for {model.name}",
+                got=f"{len(prompt)} prompt tokens, {need} with thoughts and one answer token",
+                expected=f"at most {limit}",
+                fix="shorten or drop that question",
+            )
+
+
+def _think_clean(model: LatentReasoner, prompts: Sequence[Prompt]) -> _Clean:
+    device, k = model.device, model.num_latents
+    length = max(map(len, prompts))
+    ids = torch.tensor([(model.pad_id,) * (length - len(p)) + p.ids for p in prompts], device=device)
+    empty = torch.tensor([length - len(p) for p in prompts], device=device)  # columns before each prompt
+    pads = torch.tensor([p.pad for p in prompts], device=device)
+    columns = torch.arange(length, device=device)
+    positions = (columns - empty[:, None]).clamp_min(0)
+
+    cache = ColumnCache(len(prompts), length + k)
+    mask = _question_mask(length, empty, pads, model.dtype)
+    hidden = [model.forward(model.embed(ids), positions, mask, cache.at(0))[:, -1]]
+    question_bias = _additive(columns >= empty[:, None], model.dtype)  # visible pads count from here on
+    next_position = length - empty
+    step_mask = torch.cat([question_bias, question_bias.new_zeros(len(prompts), k)], 1)[:, None, None]
+    fed: list[Tensor] = []
+    for slot in range(k):
+        fed.append(model.project(hidden[-1]))
+        out = model.forward(
+            fed[-1][:, None],
+            next_position[:, None] + slot,
+            step_mask[..., : length + slot + 1],
+            cache.at(length + slot),
+        )
+        hidden.append(out[:, 0])
+    none = hidden[0].new_zeros(len(prompts), 0, model.d_model)
+    return _Clean(cache, question_bias, next_position, torch.stack(fed, 1) if fed else none, torch.stack(hidden, 1))
+
+
+def _think_forked(
+    model: LatentReasoner,
+    clean: _Clean,
+    grid: Grid,
+    cache: ColumnCache,
+    prefix: Prefix,
+    own_bias: Tensor,
+    source: Source | None,
+) -> tuple[Tensor, Tensor]:
+    device = model.device
+    problem = grid.problem_of(device)
+    last = clean.hidden[problem, 0]
+    norms = torch.full((len(grid.rows),), torch.nan, device=device, dtype=torch.float32)
+    cosines = norms.clone()
+    for slot in range(model.num_latents):
+        places = grid.active(slot)
+        if places is None:
+            continue
+        on_device = places.to(device)
+        at = clean.fed[problem[on_device], slot]
+        if slot > 0:
+            ran = grid.own[on_device, slot - 1, None]
+            live = torch.where(ran, model.project(last[on_device]), at)
+        else:
+            live = at
+        fed = _feed(grid, places.tolist(), slot, live, clean, source, norms, cosines)
+        n_variants = len(places) // grid.n_problems
+        everything = len(places) == int(places[-1]) + 1
+        some = Prefix(prefix.cache, prefix.bias[:, :, places[:: grid.n_problems].to(device) // grid.n_problems])
+        assert some.variants == n_variants
+        out = model.forward(
+            fed[:, None],
+            (clean.next_position[problem[on_device]] + slot)[:, None],
+            own_bias[on_device, None, None, : slot + 1],
+            cache.at(slot, slice(0, len(places)) if everything else on_device),
+            some,
+        )
+        last[on_device] = out[:, 0]
+    return norms, cosines
+
+
+def _feed(
+    grid: Grid,
+    places: list[int],
+    slot: int,
+    live: Tensor,
+    clean: _Clean,
+    source: Source | None,
+    norms: Tensor,
+    cosines: Tensor,
+) -> Tensor:
+    """What each place is fed at this slot [n, d]: its live vector, a replayed one, or an edit of it."""
+    fed = live.clone()
+    edits: dict[object, list[int]] = {}
+    for i, place in enumerate(places):
+        action = grid.rows[place].actions[slot]
+        if action.feed is Feed.REPLAY:
+            fed[i] = clean.fed[place % grid.n_problems, action.slot]
+        elif action.feed is Feed.EDIT:
+            edits.setdefault(grid.rows[place].op, []).append(i)
+    for op, members in edits.items():
+        assert callable(op) and source is not None, "an edit needs an op and source thoughts"
+        rows = [grid.rows[places[i]] for i in members]
+        hosts = torch.tensor([r.host for r in rows], device=fed.device)
+        donors = torch.tensor([r.host if r.donor is None else r.donor for r in rows], device=fed.device)
+        host = source.fed[hosts]
+        context = EditContext(slot, host, source.fed[donors], source.mean[hosts], tuple(r.key for r in rows))
+        edited = op(live[members], context)
+        if edited.shape != live[members].shape:
+            raise ModelError("an op changed the shape", got=tuple(edited.shape), expected=tuple(live[members].shape))
+        fed[members] = edited.to(fed)
+        first = [n for n, r in enumerate(rows) if all(a.feed is not Feed.EDIT for a in r.actions[:slot])]
+        at = torch.tensor([places[members[n]] for n in first], device=fed.device, dtype=torch.long)
+        norms[at] = edited[first].norm(dim=-1).float()
+        cosines[at] = torch.cosine_similarity(edited[first].float(), host[first, slot].float(), dim=-1)
+    return fed
+
+
+def _question_mask(length: int, empty: Tensor, pads: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive mask [P, 1, L, L]: causal over each prompt's real tokens.
+
+    A visible pad's row is masked everywhere in its prompt by one finite number, so its attention is uniform,
+    as in the official code on a CPU. Rows before a prompt see only themselves and are never looked at.
+    """
+    columns = torch.arange(length, device=empty.device)
+    row, column = columns[:, None], columns[None]
+    start, real = empty[:, None, None], (empty + pads)[:, None, None]
+    sees = (column <= row) & (column >= real) | (column == row) & (row < start)
+    mask = torch.zeros(sees.shape, dtype=dtype, device=empty.device).masked_fill_(~sees, -torch.inf)
+    mask.masked_fill_((row >= start) & (row < real) & (column >= start), torch.finfo(dtype).min)
+    return mask[:, None]
+
+
+def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where visible, else a number so low that its weight is exactly 0 beside anything visible."""
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
+        ~visible, torch.finfo(dtype).min
+    )
+
+
+def _shared_bias(clean: _Clean, grid: Grid) -> Tensor:
+    """Additive mask [P, 1, V, 1, 1, L+K]: the question, and the clean thoughts that a variant keeps."""
+    variants, problems = grid.n_variants, grid.n_problems
+    question = clean.question_bias.expand(variants, *clean.question_bias.shape)
+    thoughts = _additive(grid.seen, question.dtype).view(variants, problems, -1)
+    return torch.cat([question, thoughts], -1).permute(1, 0, 2)[:, None, :, None, None]

@@ -1,0 +1,46 @@
+"""Who donates to whom: seeded, never a host itself, the same donors for every slot and method."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from thoughtgraft.errors import PlanError
+from thoughtgraft.problems import Problem, ProblemSet
+
+STRATA: dict[str, Callable[[Problem], object]] = {
+    "random": lambda problem: None,
+    "operation": lambda problem: problem.operation,
+    "steps": lambda problem: len(problem.steps),
+    "answer": lambda problem: problem.answer,
+}
+
+
+def draw_donors(problems: ProblemSet, n_donors: int, seed: int, stratum: str = "random") -> dict[int, list[int]]:
+    """Donor indices of each host.
+
+    Args:
+        problems: Hosts and donors, the same block.
+        n_donors: Distinct donors of each host, D.
+        seed: The run's seed.
+        stratum: random, or the same operation, steps or answer as the host. In a stratum smaller than D
+            a host gets what exists; it is never filled up.
+
+    Raises:
+        PlanError: An unknown stratum, D < 1, or D > n - 1.
+    """
+    if stratum not in STRATA:
+        raise PlanError("unknown donor stratum", got=repr(stratum), expected=", ".join(STRATA))
+    if not 1 <= n_donors <= len(problems) - 1:
+        raise PlanError(
+            f"{n_donors} donors for each of {len(problems)} problems",
+            expected=f"1..{len(problems) - 1}" if len(problems) > 1 else "at least 2 problems",
+            fix="ask for fewer donors, or load more problems",
+        )
+    key = STRATA[stratum]
+    donors: dict[int, list[int]] = {}
+    for host, problem in enumerate(problems):
+        pool = [i for i, other in enumerate(problems) if i != host and key(other) == key(problem)]
+        rng = random.Random(f"donors-{seed}-{stratum}-{problem.content_hash}")
+        donors[host] = rng.sample(pool, min(n_donors, len(pool)))
+    return donors

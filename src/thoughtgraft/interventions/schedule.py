@@ -1,0 +1,63 @@
+"""What each slot of one cell is fed: an arm spelled out slot by slot, so that one loop can run them all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from thoughtgraft.interventions.plan import Arm
+
+
+class Feed(Enum):
+    """Where the vector at a slot comes from.
+
+    CLEAN: nothing runs; the clean run's keys and values stand there.
+    LIVE: what the row itself computes, `project` of its latest hidden state.
+    EDIT: the arm's edit of the live vector.
+    REPLAY: the host's clean `fed` of some slot, run again on this row.
+    ABSENT: nothing is fed and nothing stands there.
+    """
+
+    CLEAN = "clean"
+    LIVE = "live"
+    EDIT = "edit"
+    REPLAY = "replay"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Action:
+    """The feed at one slot; `slot` is the clean slot that a REPLAY repeats."""
+
+    feed: Feed
+    slot: int | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether the row computes anything at this slot."""
+        return self.feed in (Feed.LIVE, Feed.EDIT, Feed.REPLAY)
+
+
+_CLEAN, _LIVE, _EDIT, _ABSENT = (Action(f) for f in (Feed.CLEAN, Feed.LIVE, Feed.EDIT, Feed.ABSENT))
+
+
+def schedule(arm: Arm, num_latents: int) -> tuple[Action, ...]:
+    """One action for each of the K slots.
+
+    Before the first edited slot everything is clean. Unedited slots after it are LIVE (`recompute`),
+    REPLAY of their own clean vector (`freeze_input`), or CLEAN keys and values (`freeze_kv`).
+    `noop` runs every slot live. `skip` of slot k replays clean `fed[k + 1]` one position earlier, then goes
+    on live, and is one thought short.
+    """
+    if arm.method == "baseline":
+        return (_CLEAN,) * num_latents
+    if arm.method == "noop":
+        return (_LIVE,) * num_latents
+    first = arm.slots[0]
+    if arm.method == "skip":
+        middle = [Action(Feed.REPLAY, first + 1)] if first + 1 < num_latents else []
+        live = [_LIVE] * (num_latents - first - 1 - len(middle))
+        return (*[_CLEAN] * first, *middle, *live, _ABSENT)
+    after = {"recompute": lambda k: _LIVE, "freeze_input": lambda k: Action(Feed.REPLAY, k), "freeze_kv": lambda k: _CLEAN}
+    rule = after[arm.downstream]
+    return tuple(_CLEAN if k < first else _EDIT if k in arm.slots else rule(k) for k in range(num_latents))

@@ -1,0 +1,95 @@
+"""`load_model`: from a name to a model that is ready to think."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from thoughtgraft.errors import ModelError
+from thoughtgraft.models.checkpoints import read_checkpoint
+from thoughtgraft.models.codi import CodiReasoner
+from thoughtgraft.models.reasoner import LatentReasoner
+
+EMBEDDED = ("tiny-codi",)
+"""Models that ship inside the package."""
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    base: str | Path | None = None,
+    tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
+    protocol: str = "official",
+    device: str = "auto",
+    dtype: str | torch.dtype | None = None,
+    lora_alpha: float = 32,
+    num_latents: int = 6,
+) -> LatentReasoner:
+    """Load a latent-reasoning model.
+
+    Args:
+        name_or_path: `tiny-codi`, a hub id such as `zen-E/CODI-gpt2`, or a local directory.
+        base: Directory or hub id with the base model's config and tokenizer, where the checkpoint has none.
+        tokenizer: A tokenizer, or a directory or hub id with one.
+        protocol: `official` or `official-padded`.
+        device: `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
+        dtype: A torch dtype or its name; None takes what suits checkpoint and device.
+        lora_alpha: LoRA's alpha, which raw checkpoints do not store.
+        num_latents: Thoughts to feed; other numbers than the trained one are allowed.
+
+    Raises:
+        CheckpointError: The files are missing, damaged or do not fit.
+        ModelError: A wrong device, dtype, protocol or number of latents.
+    """
+    place = embedded_path(str(name_or_path)) if str(name_or_path) in EMBEDDED else name_or_path
+    checkpoint = read_checkpoint(
+        place,
+        base=base,
+        tokenizer=tokenizer,
+        dtype=_find_dtype(dtype),
+        device=find_device(device),
+        lora_alpha=lora_alpha,
+    )
+    model = CodiReasoner(checkpoint, protocol=protocol, num_latents=num_latents)
+    model.name = str(name_or_path)
+    return model
+
+
+def embedded_path(name: str) -> Path:
+    """Where an embedded model's files lie."""
+    return Path(str(resources.files("thoughtgraft.models") / "weights" / name))
+
+
+def find_device(name: str) -> torch.device:
+    """The device of this name, checked to be there.
+
+    Raises:
+        ModelError: It is not a device, or not on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ModelError("unknown device", got=repr(name), expected="auto, cpu, cuda, cuda:N or mps") from None
+    missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise ModelError(f"this machine has no {device.type} device that torch can use", fix="--device cpu")
+    return device
+
+
+def _find_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in _DTYPES:
+        raise ModelError("unknown dtype", got=repr(dtype), expected=", ".join(_DTYPES))
+    return _DTYPES[dtype]

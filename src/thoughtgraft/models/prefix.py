@@ -1,0 +1,175 @@
+"""Shared-prefix attention: many variants of one question attend to one copy of its keys and values.
+
+Hugging Face modules stay unmodified: they call the attention function registered here, and a cache
+whose `update` writes into preallocated columns. A row's attention has two parts, the shared prefix and
+the row's own suffix, each normalised by itself and merged by log-sum-exp: with
+`w = sigmoid(lse_prefix - lse_suffix)` the output is `w * prefix + (1 - w) * suffix`, which is exact.
+The idea is cascade (or bifurcated) attention; see Ye et al. 2024 (FlashInfer) and Athiwaratkun et al. 2024.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface
+
+ATTENTION = "thoughtgraft_prefix"
+
+
+class ColumnCache:
+    """Keys and values of R rows in columns that are allocated once; a step writes some rows at some columns.
+
+    Args:
+        rows: R.
+        columns: How many tokens each row can hold.
+    """
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.rows, self.columns = rows, columns
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self._where: slice | Tensor = slice(0, rows)
+        self._start = 0
+
+    def at(self, start: int, where: slice | Tensor | None = None) -> ColumnCache:
+        """Point the next forward pass at column `start` of the rows `where` (all of them if None)."""
+        self._start, self._where = start, slice(0, self.rows) if where is None else where
+        return self
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Store [R', H, T, hd] and return all columns up to them; Hugging Face attention calls this."""
+        if layer_idx == len(self.keys):
+            shape = (self.rows, key.shape[1], self.columns, key.shape[3])
+            # Zeros, not empty: a masked column has weight 0, and 0 x NaN would still be NaN.
+            self.keys.append(key.new_zeros(shape))
+            self.values.append(value.new_zeros(shape))
+        end = self._start + key.shape[2]
+        keys, values = self.keys[layer_idx], self.values[layer_idx]
+        keys[self._where, :, self._start : end] = key
+        values[self._where, :, self._start : end] = value
+        return keys[self._where, :, :end], values[self._where, :, :end]
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these."""
+        self.keys = [k[rows] for k in self.keys]
+        self.values = [v[rows] for v in self.values]
+        self.rows = len(rows)
+        self.at(self._start)
+
+    def select(self, rows: Tensor) -> ColumnCache:
+        """A copy that holds these rows only."""
+        copy = ColumnCache(len(rows), self.columns)
+        copy.keys, copy.values = [k[rows] for k in self.keys], [v[rows] for v in self.values]
+        return copy
+
+    def grow(self, columns: int) -> None:
+        """Add empty columns."""
+        self.columns += columns
+        self.keys = [F.pad(k, (0, 0, 0, columns)) for k in self.keys]
+        self.values = [F.pad(v, (0, 0, 0, columns)) for v in self.values]
+
+    def get_seq_length(self, *_: Any) -> int:
+        """Columns before the next write."""
+        return self._start
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The shared columns of P problems, as V variants of each see them.
+
+    Rows are variant-major: row `v * P + p` is variant v of problem p.
+
+    Attributes:
+        cache: P rows of keys and values.
+        bias: Additive mask [P, 1, V, 1, 1, L] over the shared columns.
+    """
+
+    cache: ColumnCache
+    bias: Tensor
+
+    @property
+    def variants(self) -> int:
+        """V."""
+        return self.bias.shape[2]
+
+
+def _normalised(scores: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax-weighted values [..., q, hd] and the log-sum-exp [..., q, 1] of scores [..., q, s]; scores are consumed.
+
+    The weights stay unnormalised until after the product, which is the cheaper place to divide.
+    """
+    scores = scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
+    top = scores.amax(-1, keepdim=True)
+    weights = scores.sub_(top).exp_()
+    total = weights.sum(-1, keepdim=True)
+    return (weights.to(value.dtype) @ value).to(scores.dtype) / total, total.log_().add_(top)
+
+
+def prefix_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    prefix: Prefix | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention over a row's own columns and, with `prefix`, over the columns it shares with its siblings.
+
+    Args:
+        module: The calling attention module.
+        query: [R, H, T, hd].
+        key: The row's own keys [R, Hkv, S, hd].
+        value: The row's own values, the same shape.
+        attention_mask: Additive [R or 1, 1, T, S].
+        scaling: Factor on the scores.
+        dropout: Unused; models run in eval mode.
+        prefix: Shared columns.
+
+    Returns:
+        [R, T, H, hd] and no weights.
+    """
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if prefix is None:
+        out = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+        )
+        return out.transpose(1, 2), None
+
+    rows, heads, tokens, width = query.shape
+    groups, shared = key.shape[1], heads // key.shape[1]
+    grouped = (query * scaling).view(rows, groups, shared * tokens, width)
+
+    scores = grouped @ key.transpose(-1, -2)
+    if attention_mask is not None:
+        scores.view(rows, groups, shared, tokens, -1).add_(attention_mask[:, :, None])
+    own, own_lse = _normalised(scores, value)
+
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    keys, values = prefix.cache.keys[layer], prefix.cache.values[layer]
+    variants, problems = prefix.variants, keys.shape[0]
+    by_problem = grouped.view(variants, problems, groups, shared * tokens, width).permute(1, 2, 0, 3, 4)
+    scores = by_problem.reshape(problems, groups, -1, width) @ keys.transpose(-1, -2)
+    scores.view(problems, groups, variants, shared, tokens, -1).add_(prefix.bias)
+    common, common_lse = _normalised(scores, values)
+
+    def to_rows(x: Tensor) -> Tensor:
+        split = x.view(problems, groups, variants, shared * tokens, -1).permute(2, 0, 1, 3, 4)
+        return split.reshape(rows, groups, shared * tokens, -1)
+
+    merged = torch.lerp(own, to_rows(common), torch.sigmoid(to_rows(common_lse) - own_lse))
+    return merged.to(query.dtype).view(rows, heads, tokens, width).transpose(1, 2), None
+
+
+AttentionInterface.register(ATTENTION, prefix_attention)

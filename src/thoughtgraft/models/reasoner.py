@@ -1,0 +1,212 @@
+"""The contract of every model that thinks in continuous thoughts; adapters fill it, the engine runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from thoughtgraft.errors import ModelError
+from thoughtgraft.models.prefix import ATTENTION
+from thoughtgraft.models.protocols import Protocol, find_protocol
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids up to and including begin-of-thought; the first `pad` of them are visible padding."""
+
+    ids: tuple[int, ...]
+    pad: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class LatentReasoner(ABC):
+    """A causal LM that feeds `num_latents` vectors back to itself between a question and its answer.
+
+    Adapters give primitives (prompt, project, the ids around the latents); they hold no loop. Ids and
+    slots are 0-based. Shapes: R rows, T tokens, d = d_model, V = embedding rows.
+
+    Args:
+        lm: A plain Hugging Face causal LM in eval mode.
+        tokenizer: Its tokenizer.
+        name: What the user called it.
+        weight_hash: Hash of everything that defines its weights.
+        protocol: The name of the rule of inference.
+        num_latents: Thoughts that are fed, K >= 0.
+        trained_latents: The K that it was trained with.
+        max_new_tokens: The longest answer.
+    """
+
+    family: str = "latent"
+
+    def __init__(
+        self,
+        lm: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        weight_hash: str,
+        protocol: str = "official",
+        num_latents: int = 6,
+        trained_latents: int = 6,
+        max_new_tokens: int = 256,
+    ) -> None:
+        if num_latents < 0:
+            raise ModelError("num_latents must not be negative", got=num_latents, expected="0 or more")
+        _refuse_sliding_window(lm, name)
+        self.lm, self.tokenizer, self.name, self.weight_hash = lm, tokenizer, name, weight_hash
+        self.protocol: Protocol = find_protocol(protocol)
+        self.num_latents, self.trained_latents = num_latents, trained_latents
+        self.max_new_tokens = max_new_tokens
+        lm.set_attn_implementation(ATTENTION)
+
+    # What an adapter supplies.
+
+    @abstractmethod
+    def question_ids(self, question: str) -> list[int]:
+        """The prompt's token ids, begin-of-thought included, padding excluded."""
+
+    @abstractmethod
+    def project(self, hidden: Tensor) -> Tensor:
+        """`fed[k]` [R, d] from `hidden[k]` [R, d]."""
+
+    @property
+    @abstractmethod
+    def pad_id(self) -> int:
+        """The id of a visible pad."""
+
+    @property
+    @abstractmethod
+    def end_of_thought(self) -> int:
+        """The id fed after the last thought."""
+
+    @property
+    @abstractmethod
+    def forbidden_ids(self) -> tuple[int, ...]:
+        """Ids that greedy decoding never writes."""
+
+    # What every model then has.
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.lm.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.lm.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are computed in."""
+        return self.lm.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        """`float32`, `bfloat16`, ..."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Ids that end an answer."""
+        return (int(self.tokenizer.eos_token_id),)
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest sequence the model can hold; None if unbounded."""
+        limit = getattr(self.lm.config, "max_position_embeddings", None)
+        return None if limit is None else int(limit)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs of one cell the same: weights, protocol, dtype, K."""
+        return {
+            "model": self.weight_hash,
+            "protocol": self.protocol.name,
+            "dtype": self.dtype_name,
+            "num_latents": self.num_latents,
+        }
+
+    @property
+    def model_hash(self) -> str:
+        """One hash over the identity."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    def prompt(self, question: str, pad: int = 0) -> Prompt:
+        """The encoded prompt, with `pad` visible pads on its left."""
+        return Prompt((self.pad_id,) * pad + tuple(self.question_ids(question)), pad)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embedding rows [..., d] of ids [...]."""
+        return self.lm.get_input_embeddings()(ids)
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] of final-normed states [..., d]; the caller picks the rows it needs."""
+        return self.lm.get_output_embeddings()(hidden)
+
+    def forward(self, embeds: Tensor, positions: Tensor, mask: Tensor, cache: Any = None, prefix: Any = None) -> Tensor:
+        """Run the layers; returns final-normed states [R, T, d].
+
+        Args:
+            embeds: [R, T, d].
+            positions: 0-based positions [R, T].
+            mask: Additive mask [R, 1, T, S] over the S columns of `cache` (of the tokens themselves without one).
+            cache: Where keys and values are kept; it is written to.
+            prefix: A shared prefix that the rows also attend to.
+        """
+        extra: dict[str, Any] = {} if prefix is None else {"prefix": prefix}
+        out = self.lm.base_model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **extra,
+        )
+        return out.last_hidden_state
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Decoded answer without special tokens; rows outside the tokenizer are left out."""
+        known = [i for i in ids if i < len(self.tokenizer)]
+        return str(self.tokenizer.decode(known, skip_special_tokens=True)).strip()
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The transformer blocks, in order."""
+        for name in ("layers", "h"):
+            if hasattr(self.lm.base_model, name):
+                return getattr(self.lm.base_model, name)
+        raise ModelError(f"{type(self.lm).__name__} keeps its blocks in an unknown place", expected="layers or h")
+
+
+@contextmanager
+def attention_implementation(lm: PreTrainedModel, name: str) -> Iterator[None]:
+    """Switch a model's attention for a while."""
+    before = lm.config._attn_implementation
+    lm.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        lm.set_attn_implementation(before)
+
+
+def _refuse_sliding_window(lm: PreTrainedModel, name: str) -> None:
+    layer_types = getattr(lm.config, "layer_types", None) or []
+    window = getattr(lm.config, "sliding_window", None) if getattr(lm.config, "use_sliding_window", True) else None
+    if any("full" not in kind for kind in layer_types) or (window is not None and not layer_types):
+        raise ModelError(
+            f"{name} has layers that do not attend to everything before them",
+            got=f"sliding_window={window}, layer_types={sorted(set(layer_types))}",
+            expected="full causal attention in every layer",
+        )

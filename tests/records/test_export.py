@@ -1,0 +1,116 @@
+"""Exports hold the same records as the run, filters mean what they say, and nobody's README is overwritten."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from thoughtgraft.errors import RunError
+from thoughtgraft.records import RECORD_SCHEMA, RunStore, export_records, load_records
+from thoughtgraft.records.card import COLUMN_MEANINGS
+from thoughtgraft.records.filters import RecordFilter
+
+
+def test_parquet_and_jsonl_round_trip(run_folder, tmp_path):
+    rows = RunStore.open(run_folder).table().to_pylist()
+    export_records(run_folder, tmp_path / "a.parquet", "parquet")
+    assert pq.read_table(tmp_path / "a.parquet").to_pylist() == rows
+    export_records(run_folder, tmp_path / "sub" / "a.jsonl", "jsonl")
+    assert [json.loads(line) for line in (tmp_path / "sub" / "a.jsonl").read_text().splitlines()] == rows
+
+
+def test_csv_holds_every_column(run_folder, tmp_path):
+    export_records(run_folder, tmp_path / "a.csv", where="slots == [3] and adopted")
+    with (tmp_path / "a.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    assert list(rows[0]) == RECORD_SCHEMA.names
+    assert (rows[0]["slots"], rows[0]["pred"], rows[0]["correct"], rows[0]["seed"]) == ("[3]", "7", "false", "")
+    export_records(run_folder, tmp_path / "a.csv", where='method == "baseline"')
+    with (tmp_path / "a.csv").open() as file:
+        assert {(row["slots"], row["token_ids"]) for row in csv.DictReader(file)} == {("[]", "[1,2]")}
+
+
+def test_the_card_says_what_it_is_and_spares_other_readmes(run_folder, tmp_path):
+    out = tmp_path / "out"
+    assert export_records(run_folder, out / "a.parquet", "parquet") == [out / "a.parquet", out / "README.md"]
+    card = (out / "README.md").read_text()
+    assert "12 of 12 planned" in card
+    assert all(f"| {name} |" in card for name in RECORD_SCHEMA.names)
+    export_records(run_folder, out / "a.parquet", "parquet", where="correct")
+    assert "8, selected by `correct`" in (out / "README.md").read_text(), "our own card is renewed"
+    (out / "README.md").write_text("# mine")
+    assert export_records(run_folder, out / "a.parquet", "parquet")[1] == out / "a.README.md"
+    assert (out / "README.md").read_text() == "# mine"
+    assert set(COLUMN_MEANINGS) == set(RECORD_SCHEMA.names)
+
+
+def test_load_records(run_folder):
+    assert len(load_records(run_folder)) == 12
+    frame = load_records(run_folder, where="kl is not None")
+    assert frame["kl"].tolist() == [0.5] * 4
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ('method == "swap"', 8),
+        ('method != "swap"', 4),
+        ("slots == [3]", 8),
+        ("slots != (3,)", 4),
+        ("slots == []", 4),
+        ("slots in [[3], [4]]", 8),
+        ("3 in slots", 8),
+        ("30 in slots", 0),
+        ("3 not in slots", 4),
+        ("adopted", 4),
+        ("not adopted", 0),  # undefined elsewhere: keeps no row
+        ("adopted is None", 8),
+        ('donor_id in ["d0", "d9"]', 4),
+        ('donor_id not in ["d0"]', 4),
+        ("pred == donor_pred", 4),
+        ("pred == gold or adopted", 12),
+        ("0 < kl < 1", 4),
+        ("0.5 <= kl", 4),
+        ("correct == True and (kl > 1 or logp_gold < -0.1)", 4),
+        ("logp_gold == -0.25", 4),
+    ],
+)
+def test_filters_mean_what_they_say(run_folder, where, kept):
+    assert RunStore.open(run_folder).table(["cell"], where=where).num_rows == kept
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("method ==", "does not parse"),
+        ("colour == 3", "names unknown columns; got colour"),
+        ("pred == 42", "compares values of different kinds; got pred is string"),
+        ("correct == 1", "different kinds; got correct is bool"),
+        ('kl == "x"', "different kinds; got kl is double"),
+        ("pred == None", "compares with None; got write: pred is None"),
+        ("slots == 3", r"list column with something else; got write: slots == \[3\]"),
+        ("method", "uses 'method' as a condition, but it is string"),
+        ("3", "is not a condition"),
+        ("kl + 1 > 2", "compares no column"),
+        ("__import__('os').system('true') == 0", "names unknown columns"),
+        ("correct.__class__ == 1", "compares no column"),
+        ("kl == (lambda: 0)()", "neither a column nor a literal"),
+    ],
+)
+def test_filters_that_are_none_are_explained(where, message):
+    with pytest.raises(RunError, match=message) as caught:
+        RecordFilter(where)
+    assert "Fix: for example" in str(caught.value)
+
+
+def test_exports_that_cannot_be(run_folder, tmp_path):
+    with pytest.raises(RunError, match="unknown export format; got 'xlsx'"):
+        export_records(run_folder, tmp_path / "a", "xlsx")
+    with pytest.raises(RunError, match="is a folder"):
+        export_records(run_folder, tmp_path)
+    with pytest.raises(RunError, match="among the run's own shards"):
+        export_records(run_folder, run_folder / "records" / "a.parquet", "parquet")
