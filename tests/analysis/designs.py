@@ -54,8 +54,7 @@ def outcomes(world: World, donors: np.ndarray, slots: int, rng: np.random.Genera
 
 @dataclass(frozen=True)
 class Score:
-    """Results over designs and slots: share of intervals that cover, their mean width, share of families with a
-    Holm-rejected slot, share of arms without an interval, and the number of designs."""
+    """Results over designs and slots: coverage, mean width, families with a rejection, arms without an interval."""
 
     coverage: float
     width: float

@@ -35,7 +35,7 @@ def independent_units(estimate: Estimate) -> int:
 
 def tost_p(value: float, se: float, df: float, margin: float = MARGIN) -> float:
     """The p of two one-sided t tests of |mean| >= margin (Schuirmann 1987); NaN where undefined."""
-    if not (se > 0 and df >= 1):
+    if not (se > 0 and df > 0):
         return np.nan
     return float(max(stats.t.sf((value + margin) / se, df), stats.t.cdf((value - margin) / se, df)))
 

@@ -17,9 +17,9 @@ MAX_HOSTS = 1_000_000
 def detectable_effect(se: float, df: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """Smallest true mean that a two-sided t test finds with the given power, in the unit of `se`.
 
-    Solved from the noncentral t distribution; NaN where se is zero or undefined, or df < 1.
+    Solved from the noncentral t distribution; NaN where se is zero or undefined.
     """
-    if not (se > 0 and df >= 1):
+    if not (se > 0 and df > 0):
         return np.nan
     critical = stats.t.ppf(1 - alpha / 2, df)
 
@@ -56,7 +56,7 @@ def tost_power(se: float, df: float, margin: float, *, alpha: float = 0.05) -> f
     The power is E[(2 Phi(margin/se - t u) - 1)+] over the estimated se's error u = sqrt(chi2_df / df)
     (Phillips 1990, J. Pharmacokinet. Biopharm. 18), integrated numerically.
     """
-    if not (se > 0 and df >= 1):
+    if not (se > 0 and df > 0):
         return np.nan
     critical = stats.t.ppf(1 - alpha, df)
     top = margin / (se * critical)

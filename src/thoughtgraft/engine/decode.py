@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,49 @@ from thoughtgraft.models.reasoner import LatentReasoner
 
 _GROW = 16  # answer columns added at a time
 _LOGITS_AT_ONCE = 1 << 25  # rows x vocabulary
+_SPARSE = 0.7  # below this share of rows alive, the rest is packed anew
+
+
+@dataclass
+class Writing:
+    """R rows in the middle of their answers.
+
+    Attributes:
+        cache: The rows' own columns.
+        prefix: What they share.
+        bias: Additive mask over the columns written so far [R, C].
+        positions: Position of the next token fed [R].
+        token: The next token fed [R].
+        place: Which grid place each row answers for [R].
+        alive: Whether the row still writes [R].
+        ids: What each grid place has written, -1 where nothing [places, length].
+        length: How much of `ids` each grid place has written [places].
+        stopped: Whether each grid place has ended by itself [places].
+        first_logits: Logits of the first answer token [places, V], on the CPU, if kept.
+    """
+
+    cache: ColumnCache
+    prefix: Prefix
+    bias: Tensor
+    positions: Tensor
+    token: Tensor
+    place: Tensor
+    alive: Tensor
+    ids: Tensor
+    length: Tensor
+    stopped: Tensor
+    first_logits: Tensor | None = None
+
+    def take(self, token: Tensor, eos: Tensor) -> None:
+        """Write the next token of the rows alive, [R]; an end of sequence ends its row and is not written."""
+        ended = self.alive & torch.isin(token, eos)
+        self.stopped[self.place[ended]] = True
+        self.alive = self.alive & ~ended
+        places = self.place[self.alive]
+        self.ids[places, self.length[places]] = token[self.alive]
+        self.length[places] += 1
+        self.alive = self.alive & (self.length[self.place] < self.ids.shape[1])
+        self.token = token
 
 
 @dataclass(frozen=True)
@@ -39,73 +82,65 @@ class Answers:
         )
 
 
-def greedy(
+def begin(
     model: LatentReasoner,
     grid: Grid,
     cache: ColumnCache,
     prefix: Prefix,
     own_bias: Tensor,
     positions: Tensor,
-    *,
     max_new_tokens: int,
-    keep_logits: bool,
-) -> Answers:
-    """Feed end-of-thought, then write greedily until the end of sequence or the limit.
-
-    Args:
-        model: The model.
-        grid: Where rows lie.
-        cache: The rows' own columns; slots 0..K-1 are filled.
-        prefix: What they share.
-        own_bias: Additive mask over the rows' own slots [R, K].
-        positions: Position of end-of-thought in each row [R].
-        max_new_tokens: The longest answer.
-        keep_logits: Keep the first answer token's logits.
-    """
-    device, total = model.device, len(grid.rows)
-    place = torch.arange(total, device=device)  # which grid place each remaining row answers for
-    alive = torch.tensor([i >= 0 for i in grid.order], device=device)
-    written = torch.full((total, max_new_tokens), -1, dtype=torch.long, device=device)
-    stopped = torch.zeros(total, dtype=torch.bool, device=device)
-    eos = torch.tensor(model.eos_ids, device=device)
-    token = torch.full((total,), model.end_of_thought, device=device)
-    column, kept = model.num_latents, None
+) -> Writing:
+    """Rows about to be fed end-of-thought at `positions` [R]; `own_bias` [R, K] masks the rows' own slots."""
+    total, device = len(grid.rows), model.device
     if model.max_positions is not None:
         max_new_tokens = min(max_new_tokens, model.max_positions - int(positions.max()) - 1)
-    for step in range(max_new_tokens):
-        if column >= cache.columns:
-            cache.grow(_GROW)
-        bias = torch.cat([own_bias, own_bias.new_zeros(len(own_bias), step + 1)], 1)[:, None, None]
-        out = model.forward(model.embed(token)[:, None], positions[:, None], bias, cache.at(column), prefix)[:, 0]
-        token, logits = next_token(model, out, keep_logits=keep_logits and step == 0)
-        kept = logits if logits is not None else kept
-        ended = alive & torch.isin(token, eos)
-        stopped[place[ended]] = True
-        alive = alive & ~ended
-        written[place[alive], step] = token[alive]
-        column, positions = column + 1, positions + 1
-        remaining = int(alive.sum())
-        if remaining == 0:
-            break
-        if remaining < 0.7 * len(alive):
-            rows, problems, variants = _pack(alive, prefix)
-            cache.keep(rows)
-            prefix = _shrink(prefix, rows, problems, variants)
-            own_bias, positions, token, place = own_bias[rows], positions[rows], token[rows], place[rows]
-            # A place that only fills up the grid repeats a row that is alive elsewhere or has ended.
-            first = torch.zeros(len(rows), dtype=torch.bool, device=device)
-            first[_first_occurrence(rows)] = True
-            alive = alive[rows] & first
-    ids = tuple(tuple(row[row >= 0].tolist()) for row in written.cpu())
-    return Answers(ids, tuple(stopped.tolist()), kept)
+    return Writing(
+        cache=cache,
+        prefix=prefix,
+        bias=own_bias,
+        positions=positions,
+        token=torch.full((total,), model.end_of_thought, device=device),
+        place=torch.arange(total, device=device),
+        alive=torch.tensor([i >= 0 for i in grid.order], device=device),
+        ids=torch.full((total, max_new_tokens), -1, dtype=torch.long, device=device),
+        length=torch.zeros(total, dtype=torch.long, device=device),
+        stopped=torch.zeros(total, dtype=torch.bool, device=device),
+    )
+
+
+def finish(model: LatentReasoner, state: Writing, *, keep_logits: bool = False) -> Answers:
+    """Write until every row has ended or reached the limit."""
+    eos = torch.tensor(model.eos_ids, device=model.device)
+    while bool(state.alive.any()):
+        if int(state.alive.sum()) < _SPARSE * len(state.alive):
+            state = packed(state)
+        column = state.bias.shape[1]
+        state.bias = torch.cat([state.bias, state.bias.new_zeros(len(state.bias), 1)], 1)
+        hidden = feed(model, state, state.token[:, None], state.bias[:, None, None], column)[:, 0]
+        keep = keep_logits and state.first_logits is None
+        token, logits = next_token(model, hidden, keep_logits=keep)
+        if keep:
+            state.first_logits = logits
+        state.positions = state.positions + 1
+        state.take(token, eos)
+    ids = tuple(tuple(row[:n].tolist()) for row, n in zip(state.ids.cpu(), state.length.tolist(), strict=True))
+    return Answers(ids, tuple(state.stopped.tolist()), state.first_logits)
+
+
+def feed(model: LatentReasoner, state: Writing, tokens: Tensor, mask: Tensor, column: int) -> Tensor:
+    """Feed `tokens` [R, T] at `column` and the rows' next positions; returns final-normed states [R, T, d]."""
+    width = tokens.shape[1]
+    while column + width > state.cache.columns:
+        state.cache.grow(_GROW)
+    positions = state.positions[:, None] + torch.arange(width, device=tokens.device)
+    return model.forward(model.embed(tokens), positions, mask, state.cache.at(column), state.prefix)
 
 
 def next_token(model: LatentReasoner, hidden: Tensor, *, keep_logits: bool = False) -> tuple[Tensor, Tensor | None]:
     """The allowed token with the highest logit [n], unembedding a bounded number of rows at a time."""
-    vocabulary = model.lm.get_output_embeddings().weight.shape[0]
-    chunk = max(1, _LOGITS_AT_ONCE // vocabulary)
     tokens, kept = [], []
-    for part in hidden.split(chunk):
+    for part in hidden.split(rows_at_once(model)):
         logits = model.unembed(part)
         if keep_logits:
             kept.append(logits.cpu().clone())
@@ -114,32 +149,29 @@ def next_token(model: LatentReasoner, hidden: Tensor, *, keep_logits: bool = Fal
     return torch.cat(tokens), torch.cat(kept) if keep_logits else None
 
 
-def _pack(alive: Tensor, prefix: Prefix) -> tuple[Tensor, Tensor, int]:
-    """A smaller grid for the rows alive: (rows to keep, problems to keep, variants)."""
-    problems = prefix.bias.shape[0]
-    table = alive.view(-1, problems).cpu()
-    counts = table.sum(0)
-    keep = counts.nonzero().flatten()
-    variants = int(counts.max())
-    # Alive rows first in each column; the fillers behind them are ended rows of the same problem.
+def rows_at_once(model: LatentReasoner) -> int:
+    """How many rows may be unembedded at a time."""
+    return max(1, _LOGITS_AT_ONCE // model.lm.get_output_embeddings().weight.shape[0])
+
+
+def packed(state: Writing) -> Writing:
+    """The rows alive in a smaller grid; ended rows of the same problem fill it up where problems differ in number."""
+    problems = state.prefix.bias.shape[0]
+    table = state.alive.view(-1, problems).cpu()
+    keep = table.any(0).nonzero().flatten()
+    variants = int(table.sum(0).max())
     order = table[:, keep].int().argsort(dim=0, descending=True, stable=True)[:variants]
-    rows = order * problems + keep[None]
-    return rows.flatten().to(alive.device), keep.to(alive.device), variants
-
-
-def _first_occurrence(rows: Tensor) -> Tensor:
-    seen: dict[int, int] = {}
-    for i, row in enumerate(rows.tolist()):
-        seen.setdefault(row, i)
-    return torch.tensor(list(seen.values()), device=rows.device)
-
-
-def _shrink(prefix: Prefix, rows: Tensor, problems: Tensor, variants: int) -> Prefix:
-    before = prefix.bias.shape[0]
-    shared = prefix.cache
-    if len(problems) < before:
-        shared = shared.select(problems)
-    # [P, 1, V, 1, 1, L] -> rows -> the same for the smaller grid
-    by_row = prefix.bias.permute(2, 0, 1, 3, 4, 5).flatten(0, 1)[rows]
-    bias = by_row.view(variants, len(problems), *by_row.shape[1:]).permute(1, 2, 0, 3, 4, 5)
-    return Prefix(shared, bias)
+    rows = (order * problems + keep[None]).flatten().to(state.alive.device)
+    state.cache.keep(rows)
+    shared = state.prefix.cache if len(keep) == problems else state.prefix.cache.select(keep.to(rows.device))
+    by_row = state.prefix.bias.permute(2, 0, 1, 3, 4, 5).flatten(0, 1)[rows]
+    bias = by_row.view(variants, len(keep), *by_row.shape[1:]).permute(1, 2, 0, 3, 4, 5)
+    return replace(
+        state,
+        prefix=Prefix(shared, bias),
+        bias=state.bias[rows],
+        positions=state.positions[rows],
+        token=state.token[rows],
+        place=state.place[rows],
+        alive=state.alive[rows],
+    )

@@ -23,6 +23,7 @@ class Row:
         host: Index of the host into the source thoughts.
         donor: Index of the donor into the source thoughts, if any.
         key: The cell's key, which seeds random edits.
+        donor_tail: The donor's number and the end of sequence as tokens, to be scored; empty for none.
     """
 
     problem: int
@@ -31,6 +32,7 @@ class Row:
     host: int = 0
     donor: int | None = None
     key: str = ""
+    donor_tail: tuple[int, ...] = ()
 
     @property
     def first_run(self) -> int:
@@ -41,6 +43,8 @@ class Row:
 class Grid:
     """Places rows at `variant * P + problem`; places without a row repeat the clean run and are ignored.
 
+    With `with_clean`, the last variant of every problem is such a clean run.
+
     Attributes:
         order: For each place, the index of its row, or -1.
         rows: For each place, its row.
@@ -49,11 +53,19 @@ class Grid:
         thoughts: How many thoughts each place is fed [V*P].
     """
 
-    def __init__(self, rows: Sequence[Row], n_problems: int, num_latents: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        n_problems: int,
+        num_latents: int,
+        device: torch.device,
+        *,
+        with_clean: bool = False,
+    ) -> None:
         by_problem: list[list[int]] = [[] for _ in range(n_problems)]
         for index in sorted(range(len(rows)), key=lambda i: rows[i].first_run):
             by_problem[rows[index].problem].append(index)
-        self.n_problems, self.n_variants = n_problems, max(1, *map(len, by_problem))
+        self.n_problems, self.n_variants = n_problems, max(1, *map(len, by_problem)) + with_clean
         idle = Row(0, (Action(Feed.CLEAN),) * num_latents)
         self.order = [
             group[v] if v < len(group) else -1 for v in range(self.n_variants) for group in by_problem
@@ -68,6 +80,19 @@ class Grid:
         self.own = self.runs.to(device)
         self.seen = table({Feed.CLEAN}).to(device)
         self.thoughts = num_latents - table({Feed.ABSENT}).sum(1).to(device)
+
+    def clean_place(self) -> Tensor:
+        """For each place, one of its problem that is not edited: the last variant, if made `with_clean` [V*P]."""
+        last = (self.n_variants - 1) * self.n_problems
+        return (last + torch.arange(self.n_problems, device=self.own.device)).repeat(self.n_variants)
+
+    def places(self, n_rows: int) -> Tensor:
+        """The place of each row [n_rows], on the CPU."""
+        places = torch.empty(n_rows, dtype=torch.long)
+        for place, index in enumerate(self.order):
+            if index >= 0:
+                places[index] = place
+        return places
 
     def problem_of(self, device: torch.device) -> Tensor:
         """Each place's problem [V*P]."""

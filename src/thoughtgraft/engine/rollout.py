@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thoughtgraft.engine.decode import Answers, greedy
+from thoughtgraft.engine.decode import Answers, begin, finish
+from thoughtgraft.engine.drafts import Draft
 from thoughtgraft.engine.grid import Grid, Row
+from thoughtgraft.engine.score import Scores, verify_drafts
 from thoughtgraft.errors import ModelError
 from thoughtgraft.interventions.ops import EditContext
 from thoughtgraft.interventions.schedule import Feed
@@ -45,6 +47,7 @@ class RolloutResult:
         answers: One per row.
         edit_norm: Norm of the first edited vector [R]; NaN where nothing is edited.
         edit_cosine: Cosine of that vector with the host's clean one [R].
+        scores: Log-probabilities and divergences [R], where drafts were given.
     """
 
     fed: Tensor
@@ -52,6 +55,7 @@ class RolloutResult:
     answers: Answers
     edit_norm: Tensor
     edit_cosine: Tensor
+    scores: Scores | None = None
 
 
 @dataclass
@@ -72,6 +76,7 @@ def rollout(
     rows: Sequence[Row],
     source: Source | None = None,
     *,
+    drafts: Sequence[Draft] | None = None,
     max_new_tokens: int | None = None,
     keep_logits: bool = False,
 ) -> RolloutResult:
@@ -82,6 +87,8 @@ def rollout(
         prompts: P encoded questions.
         rows: R generations; each names its prompt.
         source: Clean thoughts for edits; rows without an op do not need it.
+        drafts: The clean answer of each prompt: it is verified in one pass instead of being written token by
+            token (the answers are the same), and scored against.
         max_new_tokens: The longest answer; None takes the model's.
         keep_logits: Keep the first answer token's logits.
 
@@ -92,29 +99,31 @@ def rollout(
     # 1. Encode each question once, 2. think its clean thoughts once.
     clean = _think_clean(model, prompts)
     # 3. Fork: variants keep their own columns and share everything before.
-    grid = Grid(rows, len(prompts), model.num_latents, model.device)
+    grid = Grid(rows, len(prompts), model.num_latents, model.device, with_clean=drafts is not None)
     where = grid.problem_of(model.device)
     cache = ColumnCache(len(grid.rows), model.num_latents + 1)
     prefix = Prefix(clean.cache, _shared_bias(clean, grid))
     own_bias = _additive(grid.own, model.dtype)
     # 4. Feed the slots that differ.
     edits = _think_forked(model, clean, grid, cache, prefix, own_bias, source)
-    # 5. Close the thoughts, 6. write the answer.
-    answers = greedy(
-        model,
-        grid,
-        cache,
-        prefix,
-        own_bias,
-        clean.next_position[where] + grid.thoughts,
-        max_new_tokens=model.max_new_tokens if max_new_tokens is None else max_new_tokens,
-        keep_logits=keep_logits,
+    # 5. Close the thoughts and 6. write the answer, first as far as it agrees with the draft.
+    limit = model.max_new_tokens if max_new_tokens is None else max_new_tokens
+    state = begin(model, grid, cache, prefix, own_bias, clean.next_position[where] + grid.thoughts, limit)
+    scores = None
+    if drafts is not None:
+        by_place = [drafts[place % grid.n_problems] for place in range(len(grid.rows))]
+        tails = [row.donor_tail for row in grid.rows]
+        scores = verify_drafts(model, state, by_place, tails, grid.clean_place(), keep_logits=keep_logits)
+    answers = finish(model, state, keep_logits=keep_logits)
+    back = grid.places(len(rows))
+    return RolloutResult(
+        clean.fed,
+        clean.hidden,
+        answers.at(back),
+        edits[0].cpu()[back],
+        edits[1].cpu()[back],
+        None if scores is None else scores.at(back),
     )
-    back = torch.empty(len(rows), dtype=torch.long)
-    for place, index in enumerate(grid.order):
-        if index >= 0:
-            back[index] = place
-    return RolloutResult(clean.fed, clean.hidden, answers.at(back), edits[0].cpu()[back], edits[1].cpu()[back])
 
 
 def check_lengths(model: LatentReasoner, prompts: Sequence[Prompt]) -> None:

@@ -149,7 +149,7 @@ def prefix_attention(
 
     rows, heads, tokens, width = query.shape
     groups, shared = key.shape[1], heads // key.shape[1]
-    grouped = (query * scaling).view(rows, groups, shared * tokens, width)
+    grouped = (query * scaling).reshape(rows, groups, shared * tokens, width)
 
     scores = grouped @ key.transpose(-1, -2)
     if attention_mask is not None:

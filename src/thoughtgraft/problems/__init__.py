@@ -6,6 +6,7 @@ from thoughtgraft.problems.answers import (
     extract_official,
     format_number,
     grade,
+    number_start,
     parse_number,
     same_answer,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "format_number",
     "grade",
     "load_problems",
+    "number_start",
     "parse_number",
     "read_problems",
     "same_answer",

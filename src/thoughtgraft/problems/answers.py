@@ -60,6 +60,12 @@ def extract_answer(text: str) -> Fraction | None:
     return -value if value is not None and _ends_in_sign(text[: last.start()]) else value
 
 
+def number_start(text: str) -> int | None:
+    """Where the last number of a text begins (0-based character, its sign left out); None where there is none."""
+    starts = [match.start() for match in _IN_TEXT.finditer(text)]
+    return starts[-1] if starts else None
+
+
 def _quotient(numerator: str, denominator: str) -> Fraction | None:
     if len(numerator) + len(denominator) > _MOST_CHARACTERS:
         return None

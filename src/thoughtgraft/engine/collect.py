@@ -1,0 +1,72 @@
+"""Clean runs: think and answer every problem once, unedited."""
+
+from __future__ import annotations
+
+import torch
+from tqdm import tqdm
+
+from thoughtgraft.engine.batching import packs, row_budget
+from thoughtgraft.engine.grid import Row
+from thoughtgraft.engine.rollout import RolloutResult, rollout
+from thoughtgraft.interventions.schedule import Action, Feed
+from thoughtgraft.models.protocols import padding
+from thoughtgraft.models.reasoner import LatentReasoner, Prompt
+from thoughtgraft.problems import ProblemSet, extract_answer, format_number, same_answer
+from thoughtgraft.thoughts import Thoughts
+
+
+def encode(model: LatentReasoner, problems: ProblemSet) -> list[Prompt]:
+    """Each problem's prompt under the model's protocol."""
+    lengths = [len(model.question_ids(p.question)) for p in problems]
+    pads = padding(lengths, model.protocol)
+    return [model.prompt(p.question, pad) for p, pad in zip(problems, pads, strict=True)]
+
+
+def collect_thoughts(
+    model: LatentReasoner,
+    problems: ProblemSet,
+    *,
+    batch_size: int | str = "auto",
+    max_new_tokens: int | None = None,
+    progress: bool = True,
+) -> Thoughts:
+    """The thoughts and answers of every problem, unedited.
+
+    Args:
+        model: The model.
+        problems: P problems.
+        batch_size: Rows at once, or `auto`; it does not change results.
+        max_new_tokens: The longest answer; None takes the model's.
+        progress: Show a progress bar.
+
+    Returns:
+        `fed [P, K, d]`, `hidden [P, K+1, d]` on the CPU in the model's dtype, answers and grades.
+
+    Raises:
+        ModelError: A question does not fit the model's context.
+    """
+    prompts = encode(model, problems)
+    clean = tuple([Action(Feed.CLEAN)] * model.num_latents)
+    budget = row_budget(model, batch_size, model.num_latents + 32)
+    batches = packs(range(len(problems)), lambda i: 1, lambda i: len(prompts[i]), min(budget, 256))
+    results: dict[int, tuple[RolloutResult, int]] = {}
+    for batch in tqdm(batches, desc="clean thoughts", unit="batch", disable=not progress):
+        rows = [Row(at, clean) for at in range(len(batch))]
+        out = rollout(model, [prompts[i] for i in batch], rows, max_new_tokens=max_new_tokens)
+        results.update({i: (out, at) for at, i in enumerate(batch)})
+    found = [results[i] for i in range(len(problems))]
+    ids = tuple(out.answers.token_ids[at] for out, at in found)
+    texts = tuple(model.text(answer) for answer in ids)
+    numbers = [extract_answer(text) for text in texts]
+    return Thoughts(
+        fed=torch.stack([out.fed[at] for out, at in found]).cpu(),
+        hidden=torch.stack([out.hidden[at] for out, at in found]).cpu(),
+        token_ids=ids,
+        texts=texts,
+        stopped=tuple(out.answers.stopped[at] for out, at in found),
+        pred=tuple(None if n is None else format_number(n) for n in numbers),
+        correct=tuple(same_answer(n, p.gold) for n, p in zip(numbers, problems, strict=True)),
+        problem_ids=tuple(p.id for p in problems),
+        identity=model.identity,
+        problem_hash=problems.content_hash,
+    )

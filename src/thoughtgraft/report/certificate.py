@@ -1,0 +1,73 @@
+"""The certificate as the report treats it: passed, failed, switched off or missing, and what each allows to be said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from thoughtgraft.errors import RunError
+from thoughtgraft.records import RunStore
+from thoughtgraft.records.layout import CERTIFICATE_FILE
+
+State = Literal["passed", "failed", "off", "missing"]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The outcome of the checks of model, protocol and engine; each check a mapping as in `certificate.json`."""
+
+    state: State
+    kind: str
+    checks: tuple[Mapping[str, Any], ...]
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the failed checks."""
+        return [str(check.get("name", "unnamed")) for check in self.checks if not check.get("passed")]
+
+    @property
+    def gates(self) -> dict[str, bool]:
+        """Outcomes of the gates that records cannot show; a gate without evidence is absent.
+
+        A gate is named by a check of its name or one that begins so ("transplant"); the whole certificate is one.
+        """
+        if self.state in ("missing", "off"):
+            return {}
+        found = {"certificate": self.state == "passed"}
+        transplant = [c for c in self.checks if str(c.get("name", "")).lower().startswith("transplant")]
+        return found | ({"transplant": all(bool(c.get("passed")) for c in transplant)} if transplant else {})
+
+    @property
+    def badge(self) -> tuple[str, str]:
+        """(tone, words) for the head of the report."""
+        n = len(self.checks)
+        words = {
+            "passed": f"certificate passed: {n} of {n} checks",
+            "failed": f"certificate FAILED: {', '.join(self.failed) or 'no check is named'}",
+            "off": "not certified: the checks were switched off",
+            "missing": "not certified: the run has no certificate",
+        }
+        return {"passed": "good", "failed": "bad"}.get(self.state, "open"), words[self.state]
+
+
+def read_certificate(store: RunStore) -> Certificate:
+    """The run's certificate.
+
+    Raises:
+        RunError: `certificate.json` is there but is not a certificate.
+    """
+    if not (store.path / CERTIFICATE_FILE).is_file():
+        plan, made = store.spec.plan, store.spec.provenance
+        off = "off" in (plan.get("certify"), made.get("certify"))
+        return Certificate("off" if off else "missing", "", ())
+    raw = store.read_json(CERTIFICATE_FILE)
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("passed"), bool):
+        raise RunError(
+            f"{store.path / CERTIFICATE_FILE} is damaged",
+            got="no field 'passed' that is true or false",
+            fix="run the same command again to certify anew",
+        )
+    checks = tuple(check for check in raw.get("checks") or () if isinstance(check, Mapping))
+    passed = raw["passed"] and all(check.get("passed") for check in checks)
+    return Certificate("passed" if passed else "failed", str(raw.get("kind", "")), checks)

@@ -1,0 +1,84 @@
+"""A run folder as the report reads it: records, problems, decoded thoughts, certificate, starts; what lacks is None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from thoughtgraft.errors import RunError
+from thoughtgraft.records import RunSpec, RunStore
+from thoughtgraft.records.layout import STARTS_FILE
+from thoughtgraft.report.certificate import Certificate, read_certificate
+from thoughtgraft.report.formats import shorten
+
+PROBLEMS_FILE = "problems.parquet"
+DECODED_FILE = "decoded.parquet"
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Everything of a run that a report may quote; thoughts themselves are never read.
+
+    Attributes:
+        problems: id -> its row of `problems.parquet`; empty where the file is missing.
+        decoded: Rows of `decoded.parquet` (problem_id, slot, rank, token, prob); None where missing.
+        starts: One entry per start of the run.
+    """
+
+    path: Path
+    store: RunStore
+    records: pd.DataFrame
+    problems: Mapping[str, Mapping[str, Any]]
+    decoded: pd.DataFrame | None
+    certificate: Certificate
+    starts: tuple[Mapping[str, Any], ...]
+
+    @property
+    def spec(self) -> RunSpec:
+        """What `run.json` says."""
+        return self.store.spec
+
+    def question(self, problem_id: str, limit: int = 400) -> str:
+        """A problem's question on one line."""
+        text = self.problems.get(problem_id, {}).get("question")
+        return shorten(str(text), limit) if isinstance(text, str) else "(its text is not in the run)"
+
+    def plan(self, name: str) -> Any:
+        """A field of the plan; None where it has none."""
+        return self.spec.plan.get(name)
+
+
+def load(path: Path | str) -> RunData:
+    """Open a run for reading.
+
+    Raises:
+        RunError: The folder is not a run's, or one of its files is damaged.
+    """
+    store = RunStore.open(path)
+    table = _parquet(store.path / PROBLEMS_FILE)
+    problems: dict[str, Mapping[str, Any]] = {}
+    if table is not None and "id" in table:
+        problems = {str(row["id"]): {str(k): v for k, v in row.items()} for row in table.to_dict("records")}
+    starts = store.read_json(STARTS_FILE) if (store.path / STARTS_FILE).is_file() else []
+    return RunData(
+        path=store.path,
+        store=store,
+        records=store.frame(),
+        problems=problems,
+        decoded=_parquet(store.path / DECODED_FILE),
+        certificate=read_certificate(store),
+        starts=tuple(starts),
+    )
+
+
+def _parquet(file: Path) -> pd.DataFrame | None:
+    if not file.is_file():
+        return None
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} is damaged", got=str(error), fix="run the same command again to write it anew") from error

@@ -1,0 +1,123 @@
+"""Thoughts: the clean run of one model on one problem set, frozen, saved with the hashes of what made it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from thoughtgraft.errors import RunError
+
+
+@dataclass(frozen=True)
+class Thoughts:
+    """What a model thought and answered, unedited, on each problem.
+
+    Attributes:
+        fed: The vectors fed at slots 0..K-1.
+        hidden: The final-normed states they are projected from; `hidden[:, K]` is never fed.
+        token_ids: Each answer, without the end of sequence.
+        texts: Each answer, decoded.
+        stopped: Whether the end of sequence was written.
+        pred: The number in each answer as exact text; None where there is none.
+        correct: Whether it equals the gold answer.
+        problem_ids: In the problem set's order.
+        identity: Model, protocol, dtype and K.
+        problem_hash: Content hash of the problem set.
+    """
+
+    fed: Float[Tensor, "problem slot d"]
+    hidden: Float[Tensor, "problem state d"]
+    token_ids: tuple[tuple[int, ...], ...]
+    texts: tuple[str, ...]
+    stopped: tuple[bool, ...]
+    pred: tuple[str | None, ...]
+    correct: tuple[bool, ...]
+    problem_ids: tuple[str, ...]
+    identity: Mapping[str, Any]
+    problem_hash: str
+
+    def __post_init__(self) -> None:
+        n = len(self.problem_ids)
+        if self.fed.shape[0] != n or self.hidden.shape[0] != n or self.hidden.shape[1] != self.fed.shape[1] + 1:
+            raise RunError(
+                "thoughts do not fit together",
+                got=f"fed {tuple(self.fed.shape)}, hidden {tuple(self.hidden.shape)}, {n} problems",
+                expected="fed [problem, K, d] and hidden [problem, K+1, d]",
+            )
+
+    def __len__(self) -> int:
+        return len(self.problem_ids)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct answers."""
+        return sum(self.correct) / len(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, whole or not at all."""
+        path = Path(path)
+        rest = {
+            name: getattr(self, name)
+            for name in ("token_ids", "texts", "stopped", "pred", "correct", "problem_ids", "problem_hash")
+        }
+        metadata = {"thoughts": json.dumps(rest), "identity": json.dumps(dict(self.identity))}
+        part = path.with_name(path.name + ".tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tensors = {"fed": self.fed.contiguous(), "hidden": self.hidden.contiguous()}
+            save_file(tensors, part, metadata=metadata)
+            os.replace(part, path)
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{path} cannot be written", got=str(error), fix="choose a folder you may write to") from error
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, identity: Mapping[str, Any] | None = None, problem_hash: str | None = None
+    ) -> Thoughts:
+        """Read a saved file.
+
+        Args:
+            path: The file.
+            identity: What its model, protocol, dtype and K must be; None accepts any.
+            problem_hash: What its problem set must be; None accepts any.
+
+        Raises:
+            RunError: The file is damaged, or was made from something else.
+        """
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                metadata = file.metadata() or {}
+                fed, hidden = file.get_tensor("fed"), file.get_tensor("hidden")
+                rest, made_by = json.loads(metadata["thoughts"]), json.loads(metadata["identity"])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise RunError(f"{path} is not a readable thoughts file", got=str(error), fix="delete it and run again") from error
+        for name, found, wanted in (
+            ("model", made_by, None if identity is None else dict(identity)),
+            ("problem set", rest["problem_hash"], problem_hash),
+        ):
+            if wanted is not None and found != wanted:
+                raise RunError(
+                    f"{path} was made from another {name}", got=found, expected=wanted, fix="use another folder"
+                )
+        return cls(
+            fed=fed,
+            hidden=hidden,
+            token_ids=tuple(tuple(ids) for ids in rest["token_ids"]),
+            texts=tuple(rest["texts"]),
+            stopped=tuple(rest["stopped"]),
+            pred=tuple(rest["pred"]),
+            correct=tuple(rest["correct"]),
+            problem_ids=tuple(rest["problem_ids"]),
+            identity=made_by,
+            problem_hash=rest["problem_hash"],
+        )
