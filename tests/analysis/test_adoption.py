@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 from tests.analysis.invent import make_records
 
@@ -88,7 +89,7 @@ def test_counterfactual_adoption_finds_which_slot_holds_which_step() -> None:
     rng = np.random.default_rng(0)
     records["gold"] = [problems[int(p[1:])].answer for p in records.problem_id]
     records["base_pred"] = records["gold"]
-    records["donor_pred"] = [None if d is None else problems[int(d[1:])].answer for d in records.donor_id]
+    records["donor_pred"] = [None if pd.isna(d) else problems[int(d[1:])].answer for d in records.donor_id]
     preds = []
     for r in records.itertuples():
         host = problems[int(r.problem_id[1:])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from tests.analysis.invent import donor_lists, make_records
 
@@ -16,13 +17,11 @@ from thoughtgraft.analysis.resampling import multiplicities
 SHAPE = (0.05, 0.4, 0.2, 0.6, 0.1, 0.3)
 
 
-def profile_records(zero_shape: tuple[float, ...], seed: int = 0, n: int = 100) -> object:
+def profile_records(zero_shape: tuple[float, ...], seed: int = 0, n: int = 100) -> pd.DataFrame:
     swap = make_records(n, 5, loss={(k,): v for k, v in enumerate(SHAPE)}, base_acc=1.0, seed=seed)
     zero = make_records(
         n, 5, loss={(k,): v for k, v in enumerate(zero_shape)}, methods=("zero",), base_acc=1.0, seed=seed
     )
-    import pandas as pd
-
     return pd.concat([swap, zero[zero.method == "zero"]], ignore_index=True)
 
 

@@ -116,15 +116,15 @@ def test_pilot_verdict_depends_on_variance_and_supply_only() -> None:
 
 
 def test_false_claims_under_a_null_model() -> None:
-    """300 null runs of 24 hosts x 4 donors x 3 slots, seeds 0-299: edits re-roll one answer in five, right or wrong alike.
+    """200 null runs of 24 hosts x 4 donors x 3 slots, seeds 0-199.
 
-    H0, H1 and H4 are false in all of them; each family's rate of false support is at most 5% (binomial test). The
-    margin's claim H2 is true here, so that it cannot be false.
+    Edits re-roll one answer in five, to right or wrong alike. H0, H1 and H4 are false in all runs; each family's rate
+    of false support is at most 5% (binomial test). H2 is true here, so that it cannot be claimed falsely.
     """
     wrong = dict.fromkeys(("H0", "H1", "H4"), 0)
     empty = pd.DataFrame()
     slots = {(0,): 0.0, (1,): 0.0, (2,): 0.0, (0, 1, 2): 0.0}
-    for seed in range(300):
+    for seed in range(200):
         records = make_records(24, 4, loss=slots, base_acc=0.5, seed=seed)
         rng = np.random.default_rng(seed)
         edited = (records.method == "swap") & (rng.random(len(records)) < 0.2)
@@ -133,11 +133,11 @@ def test_false_claims_under_a_null_model() -> None:
         records.loc[right, "pred"] = records.loc[right, "gold"]
         records["correct"] = records.pred == records.gold
         records["changed"] = records.pred != records.base_pred
-        frame = build_frame(records)
+        frame = build_frame(records[records.method == "swap"])
         claims = claim_table(frame, position_table(frame, resamples=19), empty)
         for name in wrong:
             part = claims[claims.claim == name]
             part = part[part.subject != "all"] if name == "H4" else part
             wrong[name] += bool((part.verdict == "SUPPORTED").any())
     for name, count in wrong.items():
-        assert stats.binomtest(count, 300, 0.05, alternative="greater").pvalue > 0.01, (name, count)
+        assert stats.binomtest(count, 200, 0.05, alternative="greater").pvalue > 0.01, (name, count)

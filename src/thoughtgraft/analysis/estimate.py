@@ -108,7 +108,9 @@ def arm_row(frame: Frame, cells: Cells) -> dict[str, Any]:
     if np.isnan(dlogp.value):
         notes.append("no log-probabilities in the records")
 
-    row |= {"base_acc": float(cells.weight @ cells.base_correct), "acc": float(cells.weight @ cells.correct)}
+    # Rounded far below 1 / n_gen, so that the one baseline prints as one number whatever the weights' rounding.
+    accuracies = [round(float(cells.weight @ right), 12) for right in (cells.base_correct, cells.correct)]
+    row |= {"base_acc": accuracies[0], "acc": accuracies[1]}
     row |= {"impact_pp": 100 * effect.value, "ci_low": 100 * effect.low, "ci_high": 100 * effect.high}
     row |= {"se_host": 100 * effect.se_host, "se_donor": 100 * effect.se_donor, "se_twoway": 100 * effect.se}
     row |= {"lost": int((cells.difference == 1).sum()), "gained": int((cells.difference == -1).sum())}

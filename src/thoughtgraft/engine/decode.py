@@ -120,8 +120,9 @@ def finish(model: LatentReasoner, state: Writing, *, keep_logits: bool = False) 
         hidden = feed(model, state, state.token[:, None], state.bias[:, None, None], column)[:, 0]
         keep = keep_logits and state.first_logits is None
         token, logits = next_token(model, hidden, keep_logits=keep)
-        if keep:
-            state.first_logits = logits
+        if keep and logits is not None:
+            state.first_logits = logits.new_full((len(state.ids), logits.shape[1]), torch.nan)
+            state.first_logits[state.place.cpu()] = logits
         state.positions = state.positions + 1
         state.take(token, eos)
     ids = tuple(tuple(row[:n].tolist()) for row, n in zip(state.ids.cpu(), state.length.tolist(), strict=True))

@@ -26,15 +26,17 @@ class Scores:
         logp_gold: The gold number and the stop, after the clean answer's own words [R].
         logp_donor: The same for the donor's number [R].
         kl: KL(clean || edited) at the number's first token [R].
+        clean_logp_gold: `logp_gold` of the same problem, not edited [R].
     """
 
     logp_gold: Tensor
     logp_donor: Tensor
     kl: Tensor
+    clean_logp_gold: Tensor
 
     def at(self, index: Tensor) -> Scores:
         """The scores of these rows, in this order."""
-        return Scores(self.logp_gold[index], self.logp_donor[index], self.kl[index])
+        return Scores(self.logp_gold[index], self.logp_donor[index], self.kl[index], self.clean_logp_gold[index])
 
 
 def verify_drafts(
@@ -71,7 +73,8 @@ def verify_drafts(
 
     logp = _tails(model, state, drafts, [d.gold for d in drafts], chosen, ids, start)
     logp_donor = _tails(model, state, drafts, donor_tails, chosen, ids, start)
-    scores = Scores(logp.cpu(), logp_donor.cpu(), _kl(model, hidden, drafts, clean_place).cpu())
+    kl = _kl(model, hidden, drafts, clean_place)
+    scores = Scores(logp.cpu(), logp_donor.cpu(), kl.cpu(), logp[clean_place].cpu())
     _accept(model, state, ids, best)
     return scores
 

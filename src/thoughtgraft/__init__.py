@@ -1,0 +1,63 @@
+"""thoughtgraft: causal experiments on the continuous thoughts of latent-reasoning language models."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thoughtgraft.analysis import analyse
+    from thoughtgraft.engine.collect import collect_thoughts
+    from thoughtgraft.engine.run import run
+    from thoughtgraft.engine.verify import verify
+    from thoughtgraft.interventions.plan import Arm, Plan
+    from thoughtgraft.models.load import load_model
+    from thoughtgraft.problems import Problem, ProblemSet, load_problems
+    from thoughtgraft.readouts.lens import decode_thoughts
+    from thoughtgraft.records import load_records
+    from thoughtgraft.report import write_report
+    from thoughtgraft.thoughts import Thoughts
+
+__version__ = version("thoughtgraft")
+
+# Loaded when first asked for, so that reading records never imports torch.
+_HOMES = {
+    "Arm": "interventions.plan",
+    "Plan": "interventions.plan",
+    "Problem": "problems",
+    "ProblemSet": "problems",
+    "Thoughts": "thoughts",
+    "analyse": "analysis",
+    "collect_thoughts": "engine.collect",
+    "decode_thoughts": "readouts.lens",
+    "load_model": "models.load",
+    "load_problems": "problems",
+    "load_records": "records",
+    "run": "engine.run",
+    "verify": "engine.verify",
+    "write_report": "report",
+}
+
+__all__ = [
+    "Arm",
+    "Plan",
+    "Problem",
+    "ProblemSet",
+    "Thoughts",
+    "analyse",
+    "collect_thoughts",
+    "decode_thoughts",
+    "load_model",
+    "load_problems",
+    "load_records",
+    "run",
+    "verify",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

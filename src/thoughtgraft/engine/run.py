@@ -1,0 +1,267 @@
+"""Run a plan: think once, expand to cells, run what is not stored yet, grade, store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from thoughtgraft.engine.batching import halving, packs, row_budget
+from thoughtgraft.engine.collect import collect_thoughts, encode
+from thoughtgraft.engine.drafts import Draft, make_draft, number_tail
+from thoughtgraft.engine.grading import Grader
+from thoughtgraft.engine.grid import Row
+from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
+from thoughtgraft.errors import PlanError
+from thoughtgraft.interventions.ops import OPS
+from thoughtgraft.interventions.plan import Cell, Plan
+from thoughtgraft.interventions.schedule import schedule
+from thoughtgraft.models.reasoner import LatentReasoner, Prompt
+from thoughtgraft.problems import ProblemSet
+from thoughtgraft.records import RunSpec, RunStore, arm_key, rows_to_table
+from thoughtgraft.records.frames import table_to_frame
+from thoughtgraft.records.provenance import collect_provenance
+from thoughtgraft.thoughts import Thoughts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+THOUGHTS_FILE = "thoughts.safetensors"
+PROBLEMS_FILE = "problems.parquet"
+
+
+def run(
+    model: LatentReasoner,
+    problems: ProblemSet,
+    plan: Plan,
+    out: str | Path | None = None,
+    *,
+    study: str = "custom",
+    batch_size: int | str = "auto",
+    max_new_tokens: int | None = None,
+    keep_logits: bool = False,
+    progress: bool = True,
+    facts: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Run every cell of a plan and return its records.
+
+    Args:
+        model: The model.
+        problems: Hosts and donors.
+        plan: What to run.
+        out: The run's folder; the same call continues it. None keeps everything in memory.
+        study: What the run is called in run.json.
+        batch_size: Rows at once, or `auto`; it does not change results.
+        max_new_tokens: The longest answer; None takes the model's.
+        keep_logits: Add a column `first_logits`, the first answer token's logits [V] as numpy arrays; in memory only.
+        progress: Show progress bars.
+        facts: More facts for run.json's provenance.
+
+    Returns:
+        One row per cell in the plan's order, with the columns of `records.RECORD_SCHEMA`.
+
+    Raises:
+        PlanError: A slot, donor or host that does not exist, or no problems.
+        RunError: The folder holds another run or cannot be written.
+        ModelError: A question does not fit the model's context.
+    """
+    if len(problems) == 0:
+        raise PlanError("there are no problems to run", fix="load at least one problem")
+    if keep_logits and out is not None:
+        raise PlanError("logits are not stored in run folders", fix="use keep_logits=True without out")
+    prompts = encode(model, problems)
+    pads = [p.pad for p in prompts] if model.protocol.pads_visible else None
+    cells = plan.cells(problems, model.identity, pads)
+    spec = make_spec(model, problems, plan, cells, study=study, facts=facts)
+    store = None if out is None else RunStore.create(out, spec)
+    with store or nullcontext():
+        thoughts = _thoughts(model, problems, store, batch_size, max_new_tokens, progress)
+        grader = Grader(model, problems, thoughts, prompts, spec.run_id, plan.seed, plan.stratum)
+        stored = store.stored_cells() if store else set()
+        todo = [cell for cell in cells if cell.key not in stored]
+        kept: list[dict[str, Any]] = []
+        logits: dict[str, Any] = {}
+        bar = tqdm(total=len(cells), initial=len(cells) - len(todo), desc="interventions", unit="cell", disable=not progress)
+        with bar:
+            for done, result in run_cells(
+                model, prompts, todo, thoughts, problems, batch_size, max_new_tokens, keep_logits
+            ):
+                rows = grader.rows(done, result)
+                if store:
+                    for unit, members in _units(done, rows):
+                        store.write_unit(unit, members)
+                    store.heartbeat(bar.n + len(done), len(cells), "interventions")
+                kept += [] if store else rows
+                if keep_logits and result.answers.first_logits is not None:
+                    logits.update(zip((c.key for c in done), result.answers.first_logits.float().numpy(), strict=True))
+                bar.update(len(done))
+        if store:
+            store.heartbeat(len(cells), len(cells), "finished")
+        frame = store.frame() if store else table_to_frame(rows_to_table(kept))
+    order = {key: i for i, key in enumerate(dict.fromkeys(cell.key for cell in cells))}
+    frame = frame.sort_values("cell", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+    if keep_logits:
+        frame["first_logits"] = frame["cell"].map(logits)
+    return frame
+
+
+def run_cells(
+    model: LatentReasoner,
+    prompts: Sequence[Prompt],
+    cells: Sequence[Cell],
+    thoughts: Thoughts,
+    problems: ProblemSet,
+    batch_size: int | str,
+    max_new_tokens: int | None,
+    keep_logits: bool,
+) -> Iterator[tuple[list[Cell], RolloutResult]]:
+    """Run cells in packs of whole hosts; yields each pack's cells with their results, as it finishes."""
+    source = Source.from_fed(thoughts.fed.to(model.device))
+    drafts = {
+        host: make_draft(model, thoughts.token_ids[host], thoughts.stopped[host], problems[host].answer)
+        for host in sorted({cell.host for cell in cells})
+    }
+    budget = row_budget(model, batch_size, model.num_latents + 32)
+    groups: dict[int, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.host, []).append(cell)
+    # A host with more cells than rows are allowed is cut; its parts share nothing but the question.
+    pieces = [g[i : i + budget] for g in groups.values() for i in range(0, len(g), budget)]
+
+    for pack in packs(pieces, len, lambda piece: len(prompts[piece[0].host]), budget):
+        results: list[RolloutResult] = []
+
+        def once(part: list[list[Cell]], results: list[RolloutResult] = results) -> None:
+            hosts = [piece[0].host for piece in part]
+            rows = [
+                _row(model, cell, at, thoughts, drafts[cell.host]) for at, piece in enumerate(part) for cell in piece
+            ]
+            results.append(
+                rollout(
+                    model,
+                    [prompts[h] for h in hosts],
+                    rows,
+                    source,
+                    drafts=[drafts[h] for h in hosts],
+                    max_new_tokens=max_new_tokens,
+                    keep_logits=keep_logits,
+                )
+            )
+
+        for part in halving(once, pack):
+            yield [cell for piece in part for cell in piece], results.pop()
+
+
+def make_spec(
+    model: LatentReasoner,
+    problems: ProblemSet,
+    plan: Plan,
+    cells: Sequence[Cell],
+    *,
+    study: str = "custom",
+    facts: Mapping[str, Any] | None = None,
+) -> RunSpec:
+    """What run.json says of a run."""
+    provenance = collect_provenance() | dict(facts or {})
+    counts = Counter(
+        arm_key(
+            cell.arm.method,
+            cell.arm.slots,
+            cell.arm.downstream if cell.arm.slots else None,
+            None if cell.donor is None else ("self" if cell.donor == cell.host else plan.stratum),
+        )
+        for cell in cells
+    )
+    return RunSpec(
+        study=study,
+        model=model.name,
+        model_hash=model.model_hash,
+        protocol=model.protocol.name,
+        num_latents=model.num_latents,
+        problems=problems.name,
+        problem_hash=problems.content_hash,
+        plan_hash=plan.plan_hash,
+        plan=plan.describe() | {"cells_per_arm": dict(counts)},
+        seed=plan.seed,
+        dtype=model.dtype_name,
+        device=model.device.type,
+        n_hosts=len({cell.host for cell in cells}),
+        n_donors=plan.n_donors,
+        n_cells=len(cells),
+        versions=provenance.pop("versions", {}),
+        provenance=provenance,
+    )
+
+
+def _thoughts(
+    model: LatentReasoner,
+    problems: ProblemSet,
+    store: RunStore | None,
+    batch_size: int | str,
+    max_new_tokens: int | None,
+    progress: bool,
+) -> Thoughts:
+    path = None if store is None else store.path / THOUGHTS_FILE
+    if path is not None and path.exists():
+        return Thoughts.load(path, identity=model.identity, problem_hash=problems.content_hash)
+    thoughts = collect_thoughts(
+        model, problems, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress
+    )
+    if store is not None and path is not None:
+        thoughts.save(path)
+        store.write_table(PROBLEMS_FILE, problems_frame(problems))
+    return thoughts
+
+
+def problems_frame(problems: ProblemSet) -> pd.DataFrame:
+    """The problems as a table: id, split, question, gold, solution, steps (equations, one a line), n_steps, operation."""
+    import pandas as pd
+
+    from thoughtgraft.problems.arithmetic import equations
+
+    return pd.DataFrame(
+        [
+            {
+                "id": p.id,
+                "split": p.split,
+                "question": p.question,
+                "gold": p.answer,
+                "solution": p.solution,
+                "steps": "\n".join(equations(p.steps)),
+                "n_steps": len(p.steps),
+                "operation": p.operation,
+                "template": p.template,
+            }
+            for p in problems
+        ]
+    )
+
+
+def _row(model: LatentReasoner, cell: Cell, at: int, thoughts: Thoughts, draft: Draft) -> Row:
+    donor_pred = None if cell.donor is None else thoughts.pred[cell.donor]
+    tail: tuple[int, ...] = ()
+    if donor_pred is not None and draft.number_at is not None:
+        tail = number_tail(model, thoughts.token_ids[cell.host], draft.number_at, donor_pred)
+    return Row(
+        problem=at,
+        actions=schedule(cell.arm, model.num_latents),
+        op=cell.arm.op or OPS.get(cell.arm.method),
+        host=cell.host,
+        donor=cell.donor,
+        key=cell.key,
+        donor_tail=tail,
+    )
+
+
+def _units(cells: Sequence[Cell], rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """One unit for each host: its cells, named by a hash of their keys."""
+    by_host: dict[int, list[dict[str, Any]]] = {}
+    for cell, row in zip(cells, rows, strict=True):
+        by_host.setdefault(cell.host, []).append(row)
+    for members in by_host.values():
+        yield hashlib.sha256("".join(sorted(m["cell"] for m in members)).encode()).hexdigest()[:20], members

@@ -1,0 +1,1 @@
+"""What is changed: arms, donors, schedules and the edits themselves; no model in sight."""

@@ -1,0 +1,1 @@
+"""Who thinks: models that reason in continuous thoughts, behind one contract."""

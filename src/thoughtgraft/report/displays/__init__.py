@@ -1,0 +1,1 @@
+"""Figures: each computes in a `from_*` classmethod and then only draws."""

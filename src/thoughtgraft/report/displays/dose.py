@@ -1,0 +1,93 @@
+"""Figure: accuracy against the number of thoughts edited."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from thoughtgraft.analysis.result import Analysis
+from thoughtgraft.report.displays.base import Point, Skipped
+from thoughtgraft.report.displays.style import errorbars, light_grid, look
+from thoughtgraft.report.document import records_of
+from thoughtgraft.report.formats import plural
+
+TITLE = "Accuracy against the number of thoughts edited (percent)"
+SERIES = {"from first": "from CT0 on", "to last": "back from the last"}
+
+
+@dataclass(frozen=True)
+class DoseResponse:
+    """Panels: edits from the first slot on, and back from the last; one line per method."""
+
+    series: tuple[tuple[str, tuple[tuple[str, tuple[Point, ...]], ...]], ...]
+    baseline: float
+    most: int
+    caption: str
+    name: str = "dose"
+    title: str = TITLE
+
+    @property
+    def panels(self) -> int:
+        """One for each direction."""
+        return len(self.series)
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Inches."""
+        return (4.2 * self.panels + 0.8, 3.8)
+
+    @classmethod
+    def from_analysis(cls, analysis: Analysis) -> DoseResponse | Skipped:
+        """From the dose table: recompute, the primary stratum."""
+        primary = analysis.frame.primary_stratum()
+        rows = [
+            row
+            for row in records_of(analysis.dose)
+            if row["downstream"] == "recompute" and row["donor_stratum"] in ("", primary)
+        ]
+        if not rows:
+            return Skipped(cls.name, TITLE, "It needs edits of several slots at once (0..k or k..last).")
+        base = rows[0]["acc"] + rows[0]["impact_pp"] / 100
+        panels = []
+        for name in dict.fromkeys(row["series"] for row in rows):
+            methods = sorted({row["method"] for row in rows if row["series"] == name}, key=lambda m: (m != "swap", m))
+            lines = []
+            for i, method in enumerate(methods):
+                shift = 0.09 * (i - (len(methods) - 1) / 2)
+                chosen = [row for row in rows if row["series"] == name and row["method"] == method]
+                points = tuple(
+                    Point(
+                        row["n_slots"] + shift,
+                        100 * row["acc"],
+                        100 * base - row["ci_high"],
+                        100 * base - row["ci_low"],
+                    )
+                    for row in chosen
+                )
+                lines.append((method, points))
+            panels.append((name, tuple(lines)))
+        ns = {row["n_hosts"] for row in rows}
+        caption = (
+            "Accuracy after editing the first so many thoughts, or the last so many; 0 thoughts edited is the clean run. "
+            "Bars: 95% t interval of the paired loss, clustered over hosts and donors, drawn from the clean accuracy "
+            f"down. n = {plural(max(ns), 'host')}."
+        )
+        return cls(tuple(panels), 100 * base, max(row["n_slots"] for row in rows), caption)
+
+    def plot(self, ax: Any, panel: int = 0) -> None:
+        """Draw one direction."""
+        name, lines = self.series[panel]
+        light_grid(ax)
+        ax.axhline(self.baseline, color="#555555", linewidth=0.9, linestyle="--", zorder=1)
+        for method, points in lines:
+            colour, marker = look(method)
+            xs, ys = [0.0, *(p.x for p in points)], [self.baseline, *(p.value for p in points)]
+            ax.plot(xs, ys, color=colour, linewidth=1, alpha=0.7, zorder=2)
+            errorbars(ax, points, colour, marker, method)
+        ax.set_ylim(min(0, *(p.low for _, ps in lines for p in ps if p.low == p.low), 0), 103)
+        ax.set_xticks(range(self.most + 1))
+        ax.set_xlabel(f"thoughts edited, {SERIES[name]}")
+        ax.set_title(SERIES[name])
+        if panel == 0:
+            ax.set_ylabel("accuracy (%)")
+            ax.legend(loc="lower left")

@@ -1,0 +1,59 @@
+"""Displays onto disk: PNG at 200 dpi and SVG, each with a foot line that says which run it shows."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from thoughtgraft.records.atomic import make_folder, write_atomic
+from thoughtgraft.report.displays.base import Display, Skipped
+from thoughtgraft.report.document import Picture, Prose
+from thoughtgraft.report.run import RunData
+
+DPI = 200
+FOLDER = "figures"
+
+
+def draw(display: Display, foot: str) -> Any:
+    """The display as a matplotlib Figure, independent of pyplot's state and of the user's style."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    from thoughtgraft.report.displays.style import GREY, RC
+
+    with rc_context(RC):
+        figure = Figure(figsize=display.size, layout="constrained")
+        figure.get_layout_engine().set(rect=(0, 0.035, 1, 0.965))  # type: ignore[union-attr]
+        axes = figure.subplots(1, display.panels, squeeze=False)[0]
+        for panel, ax in enumerate(axes):
+            display.plot(ax, panel)
+        figure.text(0.008, 0.008, foot, fontsize=6.5, color=GREY, ha="left", va="bottom")
+        figure.draw_without_rendering()
+    return figure
+
+
+def encode(figure: Any, kind: str) -> bytes:
+    """A figure as the bytes of a PNG or SVG file, the same for the same figure."""
+    from matplotlib import rc_context
+
+    from thoughtgraft.report.displays.style import RC
+
+    buffer = io.BytesIO()
+    with rc_context(RC):
+        metadata = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+def save(display: Display | Skipped, run: RunData, foot: str) -> Picture | Prose:
+    """Write a display into the run's figures; a skipped one becomes the sentence that says why."""
+    if isinstance(display, Skipped):
+        return Prose(f"Not shown: {display.title}. {display.reason}", "note")
+    figure = draw(display, foot)
+    folder = run.path / FOLDER
+    make_folder(folder)
+    files = {kind: encode(figure, kind) for kind in ("png", "svg")}
+    for kind, data in files.items():
+        write_atomic(folder / f"{display.name}.{kind}", data, sync=False)
+    name = f"{FOLDER}/{display.name}"
+    return Picture(display.name, display.title, display.caption, f"{name}.png", f"{name}.svg", files["png"])

@@ -1,0 +1,103 @@
+"""How figures look: Okabe-Ito colours told apart by marker as well, quiet axes, text that any token survives."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+from matplotlib.font_manager import FontProperties, findfont, get_font
+
+from thoughtgraft.report.displays.base import Point
+from thoughtgraft.report.formats import visible
+
+BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+SKY, PURPLE, GREY, INK = "#56B4E9", "#CC79A7", "#7A7A7A", "#222222"
+
+# One colour and one marker for each method, the same in every figure; readable without colour.
+METHODS: dict[str, tuple[str, str]] = {
+    "swap": (BLUE, "o"),
+    "mean": (ORANGE, "s"),
+    "zero": (VERMILLION, "^"),
+    "noise": (GREEN, "D"),
+    "skip": (PURPLE, "v"),
+    "shuffle": (SKY, "P"),
+}
+OTHER = (GREY, "X")
+
+RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.labelsize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.linewidth": 0.8,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": "#333333",
+    "ytick.color": "#333333",
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "thoughtgraft",
+    # Texts hold tokens and questions: a dollar sign in them is a dollar sign.
+    "text.parse_math": False,
+}
+
+
+def look(method: str) -> tuple[str, str]:
+    """Colour and marker of a method."""
+    return METHODS.get(method, OTHER)
+
+
+@cache
+def _drawable(char: str) -> bool:
+    return bool(get_font(findfont(FontProperties(family="DejaVu Sans"))).get_char_index(ord(char)))
+
+
+def drawable(text: str) -> str:
+    """Text with white space made visible, and characters that the font lacks as their code point."""
+    return "".join(c if _drawable(c) else f"<{ord(c):X}>" for c in visible(text))
+
+
+def zero_line(ax: Any) -> None:
+    """The line of no effect."""
+    ax.axhline(0, color="#555555", linewidth=0.8, zorder=1)
+
+
+def light_grid(ax: Any, axis: str = "y") -> None:
+    """A grid that stays behind the data."""
+    ax.grid(axis=axis, color="#E3E3E3", linewidth=0.7)
+    ax.set_axisbelow(True)
+
+
+def errorbars(ax: Any, points: tuple[Point, ...], colour: str, marker: str, label: str) -> None:
+    """Points with their 95% intervals; hollow where the interval is undefined, with the exact bound dashed."""
+    shown = False
+    for point in points:
+        defined = math.isfinite(point.low) and math.isfinite(point.high)
+        if defined:
+            ax.plot([point.x] * 2, [point.low, point.high], color=colour, linewidth=1.6, zorder=3)
+        elif math.isfinite(point.bound):
+            ax.plot([point.x] * 2, [point.value, point.bound], color=colour, linewidth=1.2, linestyle=":", zorder=3)
+        face = colour if defined else "white"
+        name = label if not shown else None
+        ax.plot(
+            [point.x], [point.value], marker, color=colour, markerfacecolor=face, markersize=6, label=name, zorder=4
+        )
+        shown = True
+
+
+def slot_ticks(ax: Any, labels: tuple[str, ...]) -> None:
+    """Slot names on the x axis."""
+    ax.set_xticks(range(len(labels)), labels)
+    ax.set_xlim(-0.6, len(labels) - 0.4)
+    ax.tick_params(axis="x", length=0)

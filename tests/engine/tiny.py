@@ -1,0 +1,180 @@
+"""The two golden CODIs as test models, and the oracle's answer to any arm, from thoughts that the oracle thought itself."""
+
+from __future__ import annotations
+
+import functools
+import json
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thoughtgraft.engine.grid import Row
+from thoughtgraft.engine.reference import ReferenceRun, reference_run
+from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
+from thoughtgraft.interventions.ops import OPS, EditContext, Op
+from thoughtgraft.interventions.plan import Arm
+from thoughtgraft.interventions.schedule import schedule
+from thoughtgraft.models.codi import CodiReasoner
+from thoughtgraft.models.load import load_model
+from thoughtgraft.models.reasoner import LatentReasoner, Prompt
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+FAMILIES = ("codi-gpt2", "codi-llama")
+EARLY_ENDS = {"codi-gpt2": (1, 41), "codi-llama": (1, 88, 67)}
+"""Tokens that both nets write often: as ends of sequence they make answers of many lengths."""
+
+
+@functools.cache
+def expected(family: str) -> dict[str, Any]:
+    """What the official code did."""
+    found: dict[str, Any] = json.loads((GOLDEN / family / "expected.json").read_text())
+    return found
+
+
+def questions(family: str) -> list[str]:
+    return list(expected(family)["questions"])
+
+
+@functools.cache
+def loaded(family: str, dtype: str) -> CodiReasoner:
+    """The golden checkpoint through the public loader; in float64 without the library's float32 islands."""
+    root = GOLDEN / family
+    model = load_model(root / "checkpoint", base=next(root.glob("base-*")), device="cpu", dtype=dtype)
+    assert isinstance(model, CodiReasoner)
+    if dtype == "float64":
+        lift_norms(model)
+    return model
+
+
+def lift_norms(model: LatentReasoner) -> None:
+    """Let RMSNorm compute in the dtype of its input; the library computes it in float32 whatever the model's dtype."""
+
+    def forward(self: Any, states: Tensor) -> Tensor:
+        scale = torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        result: Tensor = self.weight * (states * scale)
+        return result
+
+    for module in model.lm.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = types.MethodType(forward, module)
+
+
+class _EarlyEnds(CodiReasoner):
+    ends: tuple[int, ...] = ()
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        return self.ends
+
+
+def tiny(
+    family: str,
+    dtype: str = "float64",
+    *,
+    protocol: str = "official",
+    num_latents: int = 6,
+    max_new_tokens: int = 12,
+    ends: tuple[int, ...] | None = None,
+) -> CodiReasoner:
+    """A golden CODI; all of one dtype share their weights. `ends` replaces the tokens that end an answer."""
+    model = _EarlyEnds(
+        loaded(family, dtype).checkpoint, protocol=protocol, num_latents=num_latents, max_new_tokens=max_new_tokens
+    )
+    model.ends = CodiReasoner.eos_ids.fget(model) if ends is None else ends
+    return model
+
+
+def own_op(live: Tensor, context: EditContext) -> Tensor:
+    """A user's edit that looks at everything an edit may look at."""
+    donor, mean = context.donor[:, context.slot], context.mean[:, context.slot]
+    return 0.5 * live.roll(1, -1) + 0.3 * donor - 0.2 * mean + 0.1 * context.host[:, 0]
+
+
+def op_of(arm: Arm) -> Op | None:
+    return arm.op or OPS.get(arm.method)
+
+
+@dataclass
+class Oracle:
+    """Reference runs of one model over some prompts, each computed once."""
+
+    model: LatentReasoner
+    prompts: Sequence[Prompt]
+    _clean: dict[int, ReferenceRun] = field(default_factory=dict)
+    _cells: dict[Any, ReferenceRun] = field(default_factory=dict)
+
+    def clean(self, host: int) -> ReferenceRun:
+        if host not in self._clean:
+            self._clean[host] = reference_run(self.model, self.prompts[host])
+        return self._clean[host]
+
+    def fed(self) -> Tensor:
+        """The clean `fed` of every prompt [N, K, d]."""
+        return torch.stack([self.clean(i).fed for i in range(len(self.prompts))])
+
+    def run(self, arm: Arm, host: int, donor: int | None = None, key: str = "") -> ReferenceRun:
+        """One cell, with a context made from the oracle's own thoughts, for this cell alone."""
+        name = (arm.method, arm.slots, arm.downstream, host, donor, key)
+        if name not in self._cells:
+            op = op_of(arm)
+
+            def edit(slot: int, live: Tensor) -> Tensor:
+                others = [self.clean(i).fed for i in range(len(self.prompts)) if i != host]
+                context = EditContext(
+                    slot,
+                    self.clean(host).fed[None],
+                    self.clean(host if donor is None else donor).fed[None],
+                    torch.stack(others).mean(0)[None],
+                    (key,),
+                )
+                assert op is not None
+                return op(live[None], context)[0]
+
+            self._cells[name] = reference_run(
+                self.model,
+                self.prompts[host],
+                schedule(arm, self.model.num_latents),
+                edit=edit,
+                clean=self.clean(host),
+            )
+        return self._cells[name]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An arm on a host: what a plan's cell is to the engine."""
+
+    arm: Arm
+    host: int
+    donor: int | None = None
+    key: str = ""
+
+    def row(self, num_latents: int, problem: int | None = None) -> Row:
+        """The engine's row; `problem` is the host's place in the batch."""
+        return Row(
+            problem=self.host if problem is None else problem,
+            actions=schedule(self.arm, num_latents),
+            op=op_of(self.arm),
+            host=self.host,
+            donor=self.donor,
+            key=self.key,
+        )
+
+
+def run_cases(
+    model: LatentReasoner, prompts: Sequence[Prompt], cases: Sequence[Case], source: Source, **options: Any
+) -> RolloutResult:
+    """The batched engine over cases whose hosts index `prompts`."""
+    rows = [case.row(model.num_latents) for case in cases]
+    return rollout(model, prompts, rows, source, keep_logits=True, **options)
+
+
+def difference(a: Tensor, b: Any) -> float:
+    """The largest absolute difference, taken in float64."""
+    gap = a.double() - torch.as_tensor(b, dtype=torch.float64)
+    return float(gap.abs().max()) if gap.numel() else 0.0
