@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -76,9 +74,11 @@ class Thoughts:
             path.parent.mkdir(parents=True, exist_ok=True)
             tensors = {"fed": self.fed.contiguous(), "hidden": self.hidden.contiguous()}
             save_file(tensors, part, metadata=metadata)
-            os.replace(part, path)
+            part.replace(path)
         except (OSError, SafetensorError) as error:
-            raise RunError(f"{path} cannot be written", got=str(error), fix="choose a folder you may write to") from error
+            raise RunError(
+                f"{path} cannot be written", got=str(error), fix="choose a folder you may write to"
+            ) from error
 
     @classmethod
     def load(
@@ -100,7 +100,9 @@ class Thoughts:
                 fed, hidden = file.get_tensor("fed"), file.get_tensor("hidden")
                 rest, made_by = json.loads(metadata["thoughts"]), json.loads(metadata["identity"])
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise RunError(f"{path} is not a readable thoughts file", got=str(error), fix="delete it and run again") from error
+            raise RunError(
+                f"{path} is not a readable thoughts file", got=str(error), fix="delete it and run again"
+            ) from error
         for name, found, wanted in (
             ("model", made_by, None if identity is None else dict(identity)),
             ("problem set", rest["problem_hash"], problem_hash),

@@ -18,6 +18,7 @@ from thoughtgraft.engine import decode
 from thoughtgraft.engine.reference import ReferenceRun
 from thoughtgraft.engine.rollout import RolloutResult, Source
 from thoughtgraft.interventions.plan import DOWNSTREAM, METHODS, Arm
+from thoughtgraft.models.reasoner import Prompt
 
 BOUND = 1e-9
 K = 6
@@ -232,3 +233,52 @@ def test_an_op_that_changes_the_shape_is_refused() -> None:
     arm = Arm("own", (0,), op=lambda live, context: live[:, :3])
     with pytest.raises(ModelError, match="an op changed the shape"):
         run_cases(runs.model, runs.prompts, [Case(arm, 0)], Source.from_fed(runs.fed()))
+
+
+@EVERY
+@pytest.mark.parametrize("kind", ["clean", "wrong", "short", "long", "one wrong token"])
+def test_a_draft_changes_no_answer_whatever_it_says(family: str, kind: str) -> None:
+    from thoughtgraft.engine.drafts import Draft
+    from thoughtgraft.engine.rollout import rollout
+
+    runs = oracle(family)
+    drafts = []
+    for host in range(8):
+        run = runs.clean(host)
+        ids = [*run.token_ids, runs.model.eos_ids[0]] if run.stopped else list(run.token_ids)
+        if kind == "wrong":
+            ids = [(t + 1) % 100 for t in ids]
+        elif kind == "short":
+            ids = ids[: 1 + host % 2]
+        elif kind == "long":
+            ids = [t for t in ids if t not in runs.model.eos_ids] + [50] * (3 + host)
+        elif kind == "one wrong token":
+            at = host % len(ids)
+            ids = [*ids[:at], (ids[at] + 1) % 100, *ids[at + 1 :]]
+        drafts.append(Draft(tuple(ids)))
+    rows = [case.row(K) for case in cases()]
+    result = rollout(runs.model, runs.prompts, rows, Source.from_fed(runs.fed()), drafts=drafts, keep_logits=True)
+    assert_equal(result, answers(family), cases())
+
+
+@EVERY
+@pytest.mark.parametrize("with_drafts", [False, True])
+def test_each_row_writes_to_the_end_of_its_own_context_whoever_it_runs_with(family: str, with_drafts: bool) -> None:
+    """A long question that leaves room for a few tokens neither fails nor shortens its batch-mates' answers."""
+    from thoughtgraft.engine.drafts import Draft
+    from thoughtgraft.engine.rollout import rollout
+
+    model = tiny(family, max_new_tokens=9, ends=())
+    limit = model.max_positions
+    assert limit is not None
+    words = model.prompt(" ".join(["Ben has 26 books ."] * limit)).ids
+    long = Prompt(words[: limit - K - 4 - 1] + words[-1:])
+    prompts = [long, model.prompt(questions(family)[3])]
+    runs = Oracle(model, prompts)
+    found = [Case(Arm("baseline"), 0), Case(Arm("baseline"), 1), Case(Arm("swap", (1,)), 1, 0), Case(Arm("skip", (1,)), 0)]
+    wanted = [runs.run(c.arm, c.host, c.donor) for c in found]
+    assert [len(run.token_ids) for run in wanted] == [3, 9, 9, 4]
+    drafts = [Draft(runs.clean(i).token_ids) for i in range(2)] if with_drafts else None
+    rows = [case.row(K) for case in found]
+    result = rollout(model, prompts, rows, Source.from_fed(runs.fed()), drafts=drafts, keep_logits=True)
+    assert_equal(result, wanted, found)

@@ -42,7 +42,9 @@ def row_budget(model: LatentReasoner, batch_size: int | str, columns: int) -> in
     return max(1, int(free * _MEMORY_SHARE) // ((keys_values + activations) * model.dtype.itemsize))
 
 
-def packs(items: Sequence[Item], rows: Callable[[Item], int], length: Callable[[Item], int], budget: int) -> list[list[Item]]:
+def packs(
+    items: Sequence[Item], rows: Callable[[Item], int], length: Callable[[Item], int], budget: int
+) -> list[list[Item]]:
     """Items in packs of at most `budget` rows, neighbours in length together; an item too large stands alone."""
     result: list[list[Item]] = []
     filled = 0

@@ -30,6 +30,7 @@ class Writing:
         alive: Whether the row still writes [R].
         ids: What each grid place has written, -1 where nothing [places, length].
         length: How much of `ids` each grid place has written [places].
+        limit: How much it may write [places].
         stopped: Whether each grid place has ended by itself [places].
         first_logits: Logits of the first answer token [places, V], on the CPU, if kept.
     """
@@ -43,6 +44,7 @@ class Writing:
     alive: Tensor
     ids: Tensor
     length: Tensor
+    limit: Tensor
     stopped: Tensor
     first_logits: Tensor | None = None
 
@@ -54,8 +56,12 @@ class Writing:
         places = self.place[self.alive]
         self.ids[places, self.length[places]] = token[self.alive]
         self.length[places] += 1
-        self.alive = self.alive & (self.length[self.place] < self.ids.shape[1])
+        self.alive = self.alive & self.unfinished()
         self.token = token
+
+    def unfinished(self) -> Tensor:
+        """Whether each row may write more [R]."""
+        return self.length[self.place] < self.limit[self.place]
 
 
 @dataclass(frozen=True)
@@ -93,8 +99,9 @@ def begin(
 ) -> Writing:
     """Rows about to be fed end-of-thought at `positions` [R]; `own_bias` [R, K] masks the rows' own slots."""
     total, device = len(grid.rows), model.device
-    if model.max_positions is not None:
-        max_new_tokens = min(max_new_tokens, model.max_positions - int(positions.max()) - 1)
+    limit = torch.full((total,), max_new_tokens, device=device)
+    if model.max_positions is not None:  # each row to the end of its own context, whoever it runs with
+        limit = limit.minimum(model.max_positions - positions - 1)
     return Writing(
         cache=cache,
         prefix=prefix,
@@ -105,6 +112,7 @@ def begin(
         alive=torch.tensor([i >= 0 for i in grid.order], device=device),
         ids=torch.full((total, max_new_tokens), -1, dtype=torch.long, device=device),
         length=torch.zeros(total, dtype=torch.long, device=device),
+        limit=limit,
         stopped=torch.zeros(total, dtype=torch.bool, device=device),
     )
 
@@ -135,6 +143,8 @@ def feed(model: LatentReasoner, state: Writing, tokens: Tensor, mask: Tensor, co
     while column + width > state.cache.columns:
         state.cache.grow(_GROW)
     positions = state.positions[:, None] + torch.arange(width, device=tokens.device)
+    if model.max_positions is not None:  # rows that have ended still run until they are packed away
+        positions = positions.clamp_max(model.max_positions - 1)
     return model.forward(model.embed(tokens), positions, mask, state.cache.at(column), state.prefix)
 
 

@@ -67,9 +67,7 @@ class Grid:
             by_problem[rows[index].problem].append(index)
         self.n_problems, self.n_variants = n_problems, max(1, *map(len, by_problem)) + with_clean
         idle = Row(0, (Action(Feed.CLEAN),) * num_latents)
-        self.order = [
-            group[v] if v < len(group) else -1 for v in range(self.n_variants) for group in by_problem
-        ]
+        self.order = [group[v] if v < len(group) else -1 for v in range(self.n_variants) for group in by_problem]
         self.rows = [rows[i] if i >= 0 else idle for i in self.order]
 
         def table(test: set[Feed]) -> Tensor:

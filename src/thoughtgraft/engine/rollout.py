@@ -198,6 +198,8 @@ def _think_forked(
         n_variants = len(places) // grid.n_problems
         everything = len(places) == int(places[-1]) + 1
         some = Prefix(prefix.cache, prefix.bias[:, :, places[:: grid.n_problems].to(device) // grid.n_problems])
+        # Clean thoughts that `freeze_kv` keeps stand in later columns: this slot must not see them yet.
+        some.bias[..., clean.question_bias.shape[1] + slot :] = torch.finfo(some.bias.dtype).min
         assert some.variants == n_variants
         out = model.forward(
             fed[:, None],
@@ -264,9 +266,7 @@ def _question_mask(length: int, empty: Tensor, pads: Tensor, dtype: torch.dtype)
 
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where visible, else a number so low that its weight is exactly 0 beside anything visible."""
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
-        ~visible, torch.finfo(dtype).min
-    )
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, torch.finfo(dtype).min)
 
 
 def _shared_bias(clean: _Clean, grid: Grid) -> Tensor:

@@ -86,7 +86,9 @@ def run(
         todo = [cell for cell in cells if cell.key not in stored]
         kept: list[dict[str, Any]] = []
         logits: dict[str, Any] = {}
-        bar = tqdm(total=len(cells), initial=len(cells) - len(todo), desc="interventions", unit="cell", disable=not progress)
+        bar = tqdm(
+            total=len(cells), initial=len(cells) - len(todo), desc="interventions", unit="cell", disable=not progress
+        )
         with bar:
             for done, result in run_cells(
                 model, prompts, todo, thoughts, problems, batch_size, max_new_tokens, keep_logits

@@ -97,7 +97,9 @@ def _accept(model: LatentReasoner, state: Writing, ids: Tensor, best: Tensor) ->
     state.length[state.place] = length
     state.stopped[state.place] = ended & (last[:, 0] <= room)
     state.alive = state.alive & ~ended & (length < room)
-    refused = torch.zeros_like(ids, dtype=state.bias.dtype).masked_fill_(columns > last, torch.finfo(state.bias.dtype).min)
+    refused = torch.zeros_like(ids, dtype=state.bias.dtype).masked_fill_(
+        columns > last, torch.finfo(state.bias.dtype).min
+    )
     state.bias = torch.cat([state.bias, refused], 1)
     state.positions = state.positions + last[:, 0] + 1
 
@@ -114,9 +116,12 @@ def _tails(
     """Log-probability [R] of each row's tail in the place of the draft's from its number on; NaN without one."""
     device, rows = ids.device, len(drafts)
     at = torch.tensor([d.number_at or 0 for d in drafts], device=device)
-    defined = torch.tensor([d.number_at is not None and bool(t) for d, t in zip(drafts, tails, strict=True)], device=device)
+    defined = torch.tensor(
+        [d.number_at is not None and bool(t) for d, t in zip(drafts, tails, strict=True)], device=device
+    )
     same = torch.tensor(
-        [d.number_at is not None and d.ids[d.number_at :] == t for d, t in zip(drafts, tails, strict=True)], device=device
+        [d.number_at is not None and d.ids[d.number_at :] == t for d, t in zip(drafts, tails, strict=True)],
+        device=device,
     )
     columns = torch.arange(ids.shape[1], device=device)
     inside = (columns >= at[:, None]) & (ids >= 0)

@@ -108,13 +108,18 @@ class _Checks:
 
         noop = self.roll([self.row("noop", (), h) for h in hosts])
         self.note(
-            "null edit", "running every slot through the edit path with no edit changes nothing",
-            _gap(noop, logits), self.bound, "differences between arms would include the engine's own",
+            "null edit",
+            "running every slot through the edit path with no edit changes nothing",
+            _gap(noop, logits),
+            self.bound,
+            "differences between arms would include the engine's own",
         )
         own = self.roll([self.row("self", (k,), h) for k in slots for h in hosts])
         self.note(
-            "self-swap identity", "putting back a problem's own saved thought changes nothing, at every slot",
-            _gap(own, logits.repeat(len(slots), 1)), self.bound,
+            "self-swap identity",
+            "putting back a problem's own saved thought changes nothing, at every slot",
+            _gap(own, logits.repeat(len(slots), 1)),
+            self.bound,
             "thoughts are read at one place and written at another, as in a shifted index",
         )
         donors = [(h + 1) % len(self.prompts) for h in hosts]
@@ -122,21 +127,29 @@ class _Checks:
         assert swaps.answers.first_logits is not None
         moved = (swaps.answers.first_logits - logits.repeat(len(slots), 1)).abs().amax(1).view(len(slots), -1)
         self.note(
-            "donor swaps reach the logits", "at every slot, another problem's thought changes the output",
-            float((moved > self.bound).float().mean(1).min()), 0.95,
-            "a slot whose edit cannot be seen would be reported as 0% impact", at_least=True,
+            "donor swaps reach the logits",
+            "at every slot, another problem's thought changes the output",
+            float((moved > self.bound).float().mean(1).min()),
+            0.95,
+            "a slot whose edit cannot be seen would be reported as 0% impact",
+            at_least=True,
         )
         alone = [self.roll([self.row("baseline", (), 0)], only=h).answers.first_logits for h in hosts]
         self.note(
-            "batch invariance", "a problem's output does not depend on the problems beside it",
-            float((torch.cat([a for a in alone if a is not None]) - logits).abs().max()), self.bound,
+            "batch invariance",
+            "a problem's output does not depend on the problems beside it",
+            float((torch.cat([a for a in alone if a is not None]) - logits).abs().max()),
+            self.bound,
             "answers would depend on batch size and order",
         )
         self.reference(logits)
         again = self.roll([self.row("baseline", (), h) for h in hosts])
         self.note(
-            "cache isolation and determinism", "after all these edits the clean run is bit for bit what it was",
-            _gap(again, logits), 0.0, "a run changes what later runs reuse",
+            "cache isolation and determinism",
+            "after all these edits the clean run is bit for bit what it was",
+            _gap(again, logits),
+            0.0,
+            "a run changes what later runs reuse",
         )
         name = self.model
         return Certificate(name.name, name.protocol.name, name.dtype_name, "core checks", tuple(self.results))
@@ -157,8 +170,11 @@ class _Checks:
             float((slow.first_logits.cpu() - fast[0]).abs().max()),
         )
         self.note(
-            "fast equals reference", "the batched engine and a loop without cache or batch agree, clean and swapped",
-            gap, self.bound, "the fast engine computes something else",
+            "fast equals reference",
+            "the batched engine and a loop without cache or batch agree, clean and swapped",
+            gap,
+            self.bound,
+            "the fast engine computes something else",
         )
 
     def note(

@@ -167,7 +167,9 @@ class Plan:
         check_slots((slot,), num_latents)
         for index in (host, donor):
             if not 0 <= index < len(maker.problems):
-                raise PlanError("a triple names a problem that is not there", got=index, expected=f"0..{len(maker.problems) - 1}")
+                raise PlanError(
+                    "a triple names a problem that is not there", got=index, expected=f"0..{len(maker.problems) - 1}"
+                )
         return maker.cell(Arm("swap", (slot,)), host, donor=donor)
 
     def describe(self) -> dict[str, Any]:
@@ -216,7 +218,9 @@ def check_slots(slots: Sequence[int], num_latents: int) -> None:
     """Raise a PlanError if a slot does not exist."""
     for slot in slots:
         if not 0 <= slot < num_latents:
-            hint = "; the vector after the last thought is never fed, so it cannot matter" if slot == num_latents else ""
+            hint = (
+                "; the vector after the last thought is never fed, so it cannot matter" if slot == num_latents else ""
+            )
             raise PlanError(
                 f"slot {slot} does not exist",
                 got=f"slot {slot}",

@@ -58,6 +58,10 @@ def schedule(arm: Arm, num_latents: int) -> tuple[Action, ...]:
         middle = [Action(Feed.REPLAY, first + 1)] if first + 1 < num_latents else []
         live = [_LIVE] * (num_latents - first - 1 - len(middle))
         return (*[_CLEAN] * first, *middle, *live, _ABSENT)
-    after = {"recompute": lambda k: _LIVE, "freeze_input": lambda k: Action(Feed.REPLAY, k), "freeze_kv": lambda k: _CLEAN}
+    after = {
+        "recompute": lambda k: _LIVE,
+        "freeze_input": lambda k: Action(Feed.REPLAY, k),
+        "freeze_kv": lambda k: _CLEAN,
+    }
     rule = after[arm.downstream]
     return tuple(_CLEAN if k < first else _EDIT if k in arm.slots else rule(k) for k in range(num_latents))

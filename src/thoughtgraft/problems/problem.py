@@ -106,8 +106,8 @@ class Problem:
             value: The value put in the place of the step's own.
 
         Returns:
-            The counterfactual answer, or the reason why it is undefined: a later value
-            that is not a whole positive number.
+            The counterfactual answer, or the reason why it is undefined: a later value that is not a whole
+            positive number, or an answer that does not depend on the step as far as the graph knows.
 
         Raises:
             ProblemError: The problem has no such step.
@@ -117,6 +117,8 @@ class Problem:
                 f"problem {self.id!r} has no step {step}",
                 expected=f"0..{len(self.steps) - 1}" if self.steps else "a problem with known steps",
             )
+        if not self._reaches_answer(step):
+            return Counterfactual(None, f"step {step} does not reach the answer")
         values: list[Fraction] = []
         for index, s in enumerate(self.steps):
             if index == step:
@@ -130,6 +132,13 @@ class Problem:
                 return Counterfactual(None, f"step {index} becomes {format_number(new)}, not a whole positive number")
             values.append(new)
         return Counterfactual(values[-1])
+
+    def _reaches_answer(self, step: int) -> bool:
+        reached = {step}
+        for index, s in enumerate(self.steps):
+            if any(isinstance(x, Ref) and x.step in reached for x in (s.left, s.right)):
+                reached.add(index)
+        return len(self.steps) - 1 in reached
 
 
 @dataclass(frozen=True)

@@ -81,4 +81,6 @@ def _parquet(file: Path) -> pd.DataFrame | None:
     try:
         return pd.read_parquet(file)
     except (OSError, ValueError) as error:
-        raise RunError(f"{file} is damaged", got=str(error), fix="run the same command again to write it anew") from error
+        raise RunError(
+            f"{file} is damaged", got=str(error), fix="run the same command again to write it anew"
+        ) from error

@@ -59,6 +59,8 @@ def resampling_plan(num_latents: int, n_donors: int, seed: int, *, full: bool = 
         doses = [every[: k + 1] for k in slots if 0 < k < num_latents - 1]
         doses += [every[k:] for k in slots if 0 < k < num_latents - 1]
         arms += [Arm("swap", dose) for dose in doses]
-        arms += [Arm(method, (k,)) for method in ("noise", "shuffle") for k in slots if num_latents > 1 or method == "noise"]
+        arms += [
+            Arm(method, (k,)) for method in ("noise", "shuffle") for k in slots if num_latents > 1 or method == "noise"
+        ]
         arms += [Arm("swap", (k,), rule) for rule in ("freeze_input", "freeze_kv") for k in slots]
     return Plan(tuple(arms), n_donors=n_donors, seed=seed)

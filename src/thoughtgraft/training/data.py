@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ProblemError
-from thoughtgraft.problems.problem import Problem, ProblemSet
 from thoughtgraft.problems.arithmetic import equations, generate
+from thoughtgraft.problems.problem import Problem, ProblemSet
 
 IGNORE = -100
 ANSWER_PREFIX = "The answer is:"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,7 +118,7 @@ class Trainer:
             },
             temporary,
         )
-        os.replace(temporary, self.out / STATE)
+        temporary.replace(self.out / STATE)
 
     def _resume(self) -> None:
         state = torch.load(self.out / STATE, map_location=self.device, weights_only=True)
@@ -156,6 +155,11 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
 
     def _log(self, figures: dict[str, float]) -> None:
-        line = {"step": self.step, "time": round(time.time(), 1), "lr": learning_rate(self.config, self.step), **figures}
+        line = {
+            "step": self.step,
+            "time": round(time.time(), 1),
+            "lr": learning_rate(self.config, self.step),
+            **figures,
+        }
         with (self.out / LOG).open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -64,7 +64,9 @@ class ProblemBySlot:
         )
         rows = np.flatnonzero(self.wrong)
         size = float(np.clip(220 / max(n, 1), 1.5, 5))
-        ax.plot(np.full(len(rows), -0.78), rows, "x", color="#D55E00", markersize=size, markeredgewidth=1, clip_on=False)
+        ax.plot(
+            np.full(len(rows), -0.78), rows, "x", color="#D55E00", markersize=size, markeredgewidth=1, clip_on=False
+        )
         ax.set_xlim(-1.0, len(self.labels) - 0.5)
         ax.set_xticks([-0.78, *range(len(self.labels))], ["wrong\nunedited", *self.labels])
         ax.get_xticklabels()[0].set_fontsize(6.5)

@@ -52,7 +52,8 @@ class ImpactPerSlot:
                 if row["method"] == method
             )
             ns = {sample(r["n_hosts"], r["n_donors"], r["n_gen"]) for r in rows if r["method"] == method}
-            series.append((f"{method} (n = {min(ns, key=len)} per slot)", points))
+            n = f"n = {ns.pop()} per slot" if len(ns) == 1 else "n varies by slot: see the table"
+            series.append((f"{method} ({n})", points))
         caption = (
             "Points: baseline accuracy minus accuracy after the edit, paired by problem; bars: 95% t interval, clustered "
             "over hosts and donors (over hosts alone for methods without donors). Hollow: every difference is 0, the "

@@ -50,7 +50,9 @@ class DirectIndirect:
             and (is_single(row["slots"]) or row["slots"] == "all")
         ]
         if not rows:
-            return Skipped(cls.name, TITLE, "It needs swaps with freeze_input or freeze_kv, which this run does not have.")
+            return Skipped(
+                cls.name, TITLE, "It needs swaps with freeze_input or freeze_kv, which this run does not have."
+            )
         labels = slot_order({row["slots"] for row in rows})
         freezes = tuple(sorted({row["freeze"] for row in rows}))
         bars = tuple(

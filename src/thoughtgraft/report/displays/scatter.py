@@ -59,10 +59,14 @@ class SwapAgainstAblation:
         impacts = {(row["method"], row["slots"]): row for row in records_of(table)}
         panels = []
         for other, row in agreements.items():
-            slots = [slot for slot in row["slots"].split(", ") if ("swap", slot) in impacts and (other, slot) in impacts]
+            slots = [
+                slot for slot in row["slots"].split(", ") if ("swap", slot) in impacts and (other, slot) in impacts
+            ]
             dots = [_dot(analysis, slot, impacts[other, slot], impacts["swap", slot], other) for slot in slots]
             r = f"r = {estimate(row['r'], row['r_low'], row['r_high'], 2)}"
-            panels.append((other, tuple(dots), f"{r}\n{plural(row['n_slots'], 'slot')}, {plural(row['n_hosts'], 'host')}"))
+            panels.append(
+                (other, tuple(dots), f"{r}\n{plural(row['n_slots'], 'slot')}, {plural(row['n_hosts'], 'host')}")
+            )
         reach = np.concatenate([[*d.x, *d.y, *d.region.ravel()] for _, dots, _ in panels for d in dots])
         reach = reach[np.isfinite(reach)]
         pad = 0.06 * max(float(np.ptp(reach)), 1.0)

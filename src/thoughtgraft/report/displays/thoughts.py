@@ -50,10 +50,12 @@ class DecodedThoughts:
                 continue
             slots = []
             for _, top in part.groupby("slot"):
-                slots.append(tuple((drawable(str(t)), float(p)) for t, p in zip(top.token, top.prob, strict=True))[:TOP])
+                slots.append(
+                    tuple((drawable(str(t)), float(p)) for t, p in zip(top.token, top.prob, strict=True))[:TOP]
+                )
             gold = run.problems.get(problem_id, {}).get("gold")
             answer = "" if gold is None else f"  → {gold}"
-            lanes.append(Lane(drawable(shorten(run.question(problem_id), 118)) + drawable(answer), tuple(slots)))
+            lanes.append(Lane(drawable(shorten(run.question(problem_id), 118) + answer), tuple(slots)))
         if not lanes:
             return Skipped(cls.name, TITLE, "The decoded thoughts of the chosen problems are not in the run.")
         caption = (

@@ -1,0 +1,45 @@
+"""The `thoughtgraft` command: verbs are registered here, errors end here, nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from thoughtgraft.cli import data, demo, models, runs, study, train
+from thoughtgraft.errors import ThoughtgraftError
+
+app = typer.Typer(
+    name="thoughtgraft",
+    help="""Causal experiments on the continuous thoughts of latent-reasoning language models.
+
+    Start with `thoughtgraft demo`: a resampling study on an embedded model, in about a minute on a laptop.
+    Every command has its own --help.""",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command()(demo.demo)
+app.command()(models.think)
+app.add_typer(study.app, name="run")
+app.command()(runs.status)
+app.command()(runs.analyze)
+app.command()(runs.report)
+app.command()(runs.records)
+app.command()(models.verify)
+app.command()(models.evaluate)
+app.command()(data.problems)
+app.command()(train.train)
+
+
+def main() -> None:
+    """Run the command line: exit 2 with one message for a user's mistake, 130 when interrupted."""
+    try:
+        app()
+    except ThoughtgraftError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("\ninterrupted; what is finished is stored. Run the same command again to continue.", err=True)
+        sys.exit(130)

@@ -1,0 +1,150 @@
+"""`thoughtgraft think`, `verify` and `evaluate`: a model by itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from thoughtgraft.cli import options
+
+
+def think(
+    question: Annotated[str, typer.Argument(help="A word problem.")],
+    model: options.Model = "tiny-codi",
+    top: Annotated[int, typer.Option(min=1, help="Tokens shown for each thought.")] = 5,
+    base: options.Base = None,
+    tokenizer: options.Tokenizer = None,
+    num_latents: options.NumLatents = 6,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show what each continuous thought of one problem decodes to, and the answer.
+
+    Example: thoughtgraft think "Tom has 3 bags of 4 apples. Tom buys 5 apples. How many apples does Tom have?"
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from thoughtgraft.engine.collect import collect_thoughts
+    from thoughtgraft.models.load import load_model
+    from thoughtgraft.problems import Problem, ProblemSet
+    from thoughtgraft.readouts.lens import decode_thoughts
+    from thoughtgraft.readouts.vocabulary import unseen_words
+
+    reasoner = load_model(model, base=base, tokenizer=tokenizer, num_latents=num_latents, device=device, dtype=dtype)
+    unseen = unseen_words(reasoner, question)
+    if unseen:
+        typer.echo(
+            f"warning: {reasoner.name} has never seen {', '.join(repr(w) for w in unseen)}, so its answer means little. "
+            'This works: "Tom has 3 bags of 4 apples. Tom buys 5 apples. How many apples does Tom have?"',
+            err=True,
+        )
+    problems = ProblemSet((Problem("asked", question, None),), "asked")
+    thoughts = collect_thoughts(reasoner, problems, progress=False)
+    decoded = decode_thoughts(reasoner, thoughts, top)
+    if as_json:
+        tokens = [
+            [{"token": r.token, "prob": round(r.prob, 4)} for r in group.itertuples()]
+            for _, group in decoded.groupby("slot")
+        ]
+        answer = {"thoughts": tokens, "text": thoughts.texts[0], "answer": thoughts.pred[0], "unseen": unseen}
+        typer.echo(json.dumps(answer, ensure_ascii=False))
+        return
+    table = Table(title="top tokens of each thought, through the unembedding", title_style="dim")
+    table.add_column("thought")
+    for rank in range(top):
+        table.add_column(f"{rank + 1}")
+    for slot, group in decoded.groupby("slot"):
+        table.add_row(f"CT{slot}", *(f"{r.token} [dim]{r.prob:.0%}[/dim]" for r in group.itertuples()))
+    console = Console()
+    console.print(table)
+    console.print(thoughts.texts[0] or "(no text)", markup=False)
+
+
+def verify(
+    model: options.Model = "tiny-codi",
+    problems: options.Problems = "arithmetic:test",
+    protocol: options.Protocol = "official",
+    base: options.Base = None,
+    tokenizer: options.Tokenizer = None,
+    num_latents: options.NumLatents = 6,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Check that model, protocol and engine do what they say; exit 1 if a check fails."""
+    from rich.console import Console
+
+    from thoughtgraft.cli.tables import certificate_line, certificate_table
+    from thoughtgraft.engine.verify import verify as run_checks
+    from thoughtgraft.models.load import load_model
+    from thoughtgraft.problems import load_problems
+
+    chosen = load_problems(problems)[:6]
+    reasoner = load_model(
+        model,
+        base=base,
+        tokenizer=tokenizer,
+        protocol=protocol,
+        num_latents=num_latents,
+        device=device,
+        dtype=dtype,
+    )
+    certificate = run_checks(reasoner, chosen).to_json()
+    if as_json:
+        typer.echo(json.dumps(certificate, indent=1))
+    else:
+        console = Console()
+        console.print(certificate_table(certificate))
+        console.print(certificate_line(certificate))
+    if not certificate["passed"]:
+        raise typer.Exit(1)
+
+
+def evaluate(
+    model: options.Model = "tiny-codi",
+    problems: options.Problems = "arithmetic:test",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many problems.")] = None,
+    protocol: options.Protocol = "official",
+    base: options.Base = None,
+    tokenizer: options.Tokenizer = None,
+    num_latents: options.NumLatents = 6,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    batch_size: options.BatchSize = "auto",
+    as_json: options.AsJson = False,
+) -> None:
+    """Accuracy from the thoughts, with Wilson intervals, by steps and operation, under both graders.
+
+    Also with 0..K thoughts, with all thoughts replaced by the mean or by another problem's, and with explicit reasoning.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from thoughtgraft.engine.evaluate import evaluate as measure
+    from thoughtgraft.models.load import load_model
+    from thoughtgraft.problems import load_problems
+
+    chosen = load_problems(problems, n=limit)
+    reasoner = load_model(
+        model,
+        base=base,
+        tokenizer=tokenizer,
+        protocol=protocol,
+        num_latents=num_latents,
+        device=device,
+        dtype=dtype,
+    )
+    table = measure(reasoner, chosen, batch_size=batch_size)
+    if as_json:
+        typer.echo(table.to_json(orient="records", indent=1))
+        return
+    shown = Table(title=f"{reasoner.name} on {chosen.name}", title_style="dim")
+    for name in ("condition", "n", "accuracy", "95% interval (Wilson)"):
+        shown.add_column(name, justify="left" if name == "condition" else "right")
+    for row in table.itertuples():
+        shown.add_row(row.condition, f"{row.n:,}", f"{row.accuracy:.1%}", f"[{row.ci_low:.1%}, {row.ci_high:.1%}]")
+    Console().print(shown)

@@ -1,0 +1,34 @@
+"""Options that several verbs share, each explained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="`tiny-codi` (embedded), a hub id such as zen-E/CODI-gpt2, or a directory.")
+]
+Base = Annotated[
+    str | None,
+    typer.Option(help="Directory or hub id with the base model's config and tokenizer, if the checkpoint has none."),
+]
+Tokenizer = Annotated[str | None, typer.Option(help="Directory or hub id with the tokenizer, if not the base's.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, bfloat16, float16 or float64; default: what suits the checkpoint.")
+]
+Protocol = Annotated[str, typer.Option(help="The rule of inference: official or official-padded.")]
+NumLatents = Annotated[int, typer.Option(help="How many thoughts to feed.")]
+Problems = Annotated[
+    str,
+    typer.Option("--problems", "-p", help="arithmetic[:split], gsm8k:test|train|all, or a .jsonl/.json/.parquet file."),
+]
+BatchSize = Annotated[str, typer.Option(help="Rows at once, or auto. It does not change results.")]
+Seed = Annotated[int, typer.Option(help="Permutes the problems, draws donors and random edits.")]
+Out = Annotated[
+    Path, typer.Option("--out", "-o", help="The run's folder. Running the same command again continues it.")
+]
+Run = Annotated[Path, typer.Argument(help="A run's folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

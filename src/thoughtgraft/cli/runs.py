@@ -1,0 +1,79 @@
+"""`thoughtgraft status`, `analyze`, `report` and `records`: runs on disk, read without torch."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thoughtgraft.cli import options
+
+
+def status(
+    run: options.Run,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every 2 seconds until the run ends.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """How far a run is, arm by arm; works while it is running, from any process."""
+    from thoughtgraft.records import read_status
+
+    if as_json:
+        typer.echo(read_status(run).to_json())
+        return
+    from rich.console import Console, Group
+    from rich.live import Live
+
+    from thoughtgraft.cli.tables import status_lines, status_table
+
+    def shown() -> tuple[Group, bool]:
+        now = read_status(run)
+        return Group(status_table(now), *status_lines(now)), now.state == "alive"
+
+    view, alive = shown()
+    if not watch:
+        Console().print(view)
+        return
+    with Live(view, refresh_per_second=4) as live:
+        while alive:
+            time.sleep(2)
+            view, alive = shown()
+            live.update(view)
+
+
+def analyze(run: options.Run, seed: Annotated[int, typer.Option(help="Seeds every resampling.")] = 0) -> None:
+    """Estimate and test a run's effects, and print the main table. Rewrites analysis/, figures/ and the report."""
+    from rich.console import Console
+
+    from thoughtgraft.cli.tables import position_summary
+    from thoughtgraft.report import write_report
+
+    write_report(run, seed=seed)
+    Console().print(position_summary(run))
+
+
+def report(run: options.Run, seed: Annotated[int, typer.Option(help="Seeds every resampling.")] = 0) -> None:
+    """Write report.md and report.html of a run, with figures."""
+    from thoughtgraft.report import write_report
+
+    paths = write_report(run, seed=seed)
+    typer.echo(str(paths.html.resolve()))
+
+
+def records(
+    run: options.Run,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write; default: RUN/records.FORMAT.")
+    ] = None,
+    format: Annotated[str, typer.Option(help="csv, parquet or jsonl.")] = "csv",
+    where: Annotated[
+        str | None, typer.Option(help="Keep some rows, for example: 'method == \"swap\" and slots == [3]'.")
+    ] = None,
+) -> None:
+    """Export a run's records, one row per generation."""
+    from thoughtgraft.records import export_records
+
+    path = out or Path(run) / f"records.{format}"
+    export_records(run, path, format, where)  # type: ignore[arg-type]
+    typer.echo(str(path))

@@ -1,0 +1,74 @@
+"""`thoughtgraft train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thoughtgraft.cli import options
+
+
+def train(
+    out: options.Out,
+    base: Annotated[
+        str, typer.Option(help="tiny (made from the arithmetic vocabulary), a hub id or a directory.")
+    ] = "tiny",
+    problems: options.Problems = "arithmetic:train",
+    validation: Annotated[str, typer.Option(help="Problems for the curves.")] = "arithmetic:validation",
+    device: options.Device = "auto",
+    num_latent: Annotated[int, typer.Option(min=0, help="Thoughts to feed.")] = 6,
+    teacher_steps: Annotated[int, typer.Option(min=0, help="Steps with explicit reasoning alone, first.")] = 1500,
+    teacher_learning_rate: Annotated[float, typer.Option(help="Their learning rate.")] = 2e-3,
+    max_steps: Annotated[int, typer.Option(min=0, help="Steps with both tasks.")] = 4500,
+    learning_rate: Annotated[float, typer.Option(help="Their peak learning rate; cosine.")] = 1.5e-3,
+    per_device_train_batch_size: Annotated[int, typer.Option(min=1)] = 128,
+    gradient_accumulation_steps: Annotated[int, typer.Option(min=1)] = 1,
+    warmup_ratio: float = 0.03,
+    weight_decay: float = 0.1,
+    max_grad_norm: float = 2.0,
+    prj_dim: Annotated[int | None, typer.Option(help="Width inside prj; default: the model's.")] = None,
+    distill_loss_factor: float = 20.0,
+    ref_loss_factor: float = 1.0,
+    bf16: Annotated[bool, typer.Option(help="bfloat16 autocast.")] = True,
+    save_steps: Annotated[int, typer.Option(min=1)] = 250,
+    eval_steps: Annotated[int, typer.Option(min=1)] = 500,
+    logging_steps: Annotated[int, typer.Option(min=1)] = 25,
+    seed: Annotated[int, typer.Option(help="Weights and data order.")] = 11,
+) -> None:
+    """Teach a language model to think in continuous thoughts (CODI), all weights trained.
+
+    The defaults remake `tiny-codi`: one model learns to write its steps out and to answer from six thoughts, which
+    are distilled from the written steps. Interrupt it and run the same command again to continue.
+    Option names are those of the official CODI scripts.
+    """
+    from thoughtgraft.models.load import find_device
+    from thoughtgraft.problems import load_problems
+    from thoughtgraft.training.config import TrainingConfig
+    from thoughtgraft.training.recipe import train as run
+
+    config = TrainingConfig(
+        num_latent=num_latent,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        warmup_ratio=warmup_ratio,
+        max_grad_norm=max_grad_norm,
+        per_device_train_batch_size=per_device_train_batch_size,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        max_steps=max_steps,
+        bf16=bf16,
+        seed=seed,
+        prj_dim=prj_dim,
+        distill_loss_factor=distill_loss_factor,
+        ref_loss_factor=ref_loss_factor,
+        logging_steps=logging_steps,
+        save_steps=save_steps,
+        eval_steps=eval_steps,
+        teacher_steps=teacher_steps,
+        teacher_learning_rate=teacher_learning_rate,
+    )
+    # The arithmetic generator has no end of training problems; other sets are gone through in epochs.
+    chosen = None if problems == "arithmetic:train" else load_problems(problems)
+    model = run(base, chosen, load_problems(validation), config, Path(out), find_device(device))
+    typer.echo(f"The model: {model.resolve()}   (thoughtgraft evaluate --model {model})")

@@ -1,0 +1,65 @@
+"""The report as blocks, in the order in which it is read."""
+
+from __future__ import annotations
+
+from thoughtgraft.records.provenance import package_versions
+from thoughtgraft.report import claims
+from thoughtgraft.report.context import Context
+from thoughtgraft.report.document import Report, Section
+from thoughtgraft.report.formats import count, percent, plural
+from thoughtgraft.report.sections import (
+    adoption,
+    certificate,
+    comparisons,
+    definitions,
+    design,
+    deviations,
+    positions,
+    problems,
+    provenance,
+    thoughts,
+)
+
+BEFORE = (claims.section, design.section, certificate.section)
+EFFECTS = (
+    positions.section,
+    comparisons.contrasts,
+    comparisons.agreement,
+    comparisons.mediation,
+    adoption.section,
+    comparisons.dose,
+    problems.section,
+    thoughts.section,
+)
+AFTER = (deviations.section, provenance.provenance, provenance.reproduce, definitions.section)
+
+
+def build(context: Context) -> Report:
+    """Write every section; effects only where they may be stated."""
+    makers = (*BEFORE, *(() if context.refused else EFFECTS), *AFTER)
+    sections: list[Section] = [make(context) for make in makers]
+    spec = context.run.spec
+    version = package_versions().get("thoughtgraft")
+    return Report(
+        title=f"{spec.study.capitalize()} study of {spec.model}",
+        facts=tuple(facts(context)),
+        badge=context.run.certificate.badge,
+        banner=context.banner,
+        sections=tuple(sections),
+        generator=f"thoughtgraft {version}" if version else "thoughtgraft",
+    )
+
+
+def facts(context: Context) -> list[tuple[str, str]]:
+    """The few facts under the title."""
+    spec, frame = context.run.spec, context.analysis.frame
+    right = context.run.records.drop_duplicates("problem_id").base_correct
+    started = str(context.run.starts[0].get("started_utc", ""))[:10] if context.run.starts else ""
+    found = [
+        ("protocol", spec.protocol),
+        ("problems", f"{plural(len(frame.hosts), 'host')} × {plural(spec.n_donors, 'donor')} of {spec.problems}"),
+        ("generations", count(frame.n_rows)),
+        ("accuracy unedited", percent(right.mean())),
+        ("run", f"{spec.run_id}{', ' + started if started else ''}"),
+    ]
+    return found

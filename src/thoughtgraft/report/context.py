@@ -1,0 +1,64 @@
+"""What every section is written from: the run, its analysis, its figures, and whether effects may be stated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from thoughtgraft.analysis.gates import NOT_RUN
+from thoughtgraft.analysis.result import Analysis
+from thoughtgraft.report.document import Banner, Picture, Prose
+from thoughtgraft.report.formats import plural, sentence_list
+from thoughtgraft.report.run import RunData
+
+
+@dataclass(frozen=True)
+class Context:
+    """One report in the making; `force` states effects although a gate or the certificate failed."""
+
+    run: RunData
+    analysis: Analysis
+    force: bool
+    figures: Mapping[str, Picture | Prose]
+
+    @property
+    def broken(self) -> list[str]:
+        """Why no effect may be stated: failed gates, and the certificate's failed checks."""
+        gates = [f"gate {gate.name} ({gate.detail})" for gate in self.analysis.decision.gates if gate.outcome == "fail"]
+        checks = [f"check {name}" for name in self.run.certificate.failed] if self.run.certificate.checks else []
+        return gates + checks
+
+    @property
+    def refused(self) -> bool:
+        """Whether effects are left out."""
+        return bool(self.broken) and not self.force
+
+    @property
+    def unproven(self) -> list[str]:
+        """Gates without evidence in this run."""
+        return [gate.name for gate in self.analysis.decision.gates if gate.outcome == NOT_RUN]
+
+    @property
+    def banner(self) -> Banner | None:
+        """The warning on every page, if one is due."""
+        if self.broken and self.force:
+            text = f"INVALID, shown by force: {sentence_list(self.broken)}. No effect in this report may be quoted."
+            return Banner("bad", text)
+        if self.broken:
+            return Banner("bad", f"INVALID: {sentence_list(self.broken)}. No effect is stated.")
+        if self.run.certificate.state != "passed":
+            _, words = self.run.certificate.badge
+            text = f"{words[0].upper()}{words[1:]}. Effects are shown, but nothing proves that the edits did what they say."
+            return Banner("warn", text)
+        return None
+
+    @property
+    def foot(self) -> str:
+        """One line that every figure carries, so that it can travel alone."""
+        spec, frame = self.run.spec, self.analysis.frame
+        text = f"{spec.study} · {spec.model} · protocol {spec.protocol} · {plural(len(frame.hosts), 'host')} · run {spec.run_id}"
+        return text if self.banner is None else f"{text} · {'INVALID' if self.broken else 'NOT CERTIFIED'}"
+
+    def figure(self, name: str) -> tuple[Picture | Prose, ...]:
+        """The figure, or the sentence that says why there is none."""
+        return (self.figures[name],) if name in self.figures else ()

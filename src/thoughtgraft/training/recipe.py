@@ -1,0 +1,108 @@
+"""From a base model and a recipe to a finished latent reasoner on disk, with its card."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from thoughtgraft.errors import ModelError
+from thoughtgraft.models.checkpoints import write_checkpoint
+from thoughtgraft.models.projection import build_projection
+from thoughtgraft.problems.problem import ProblemSet
+from thoughtgraft.training.codi import CodiObjective
+from thoughtgraft.training.config import TrainingConfig
+from thoughtgraft.training.curves import draw_curves
+from thoughtgraft.training.data import Encoder
+from thoughtgraft.training.tiny import tiny_lm, tiny_tokenizer
+from thoughtgraft.training.trainer import Trainer
+
+TINY = "tiny"
+SPECIAL_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Base:
+    """A language model to be taught: `lm` has V + 3 rows, `config` says V."""
+
+    lm: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    config: PretrainedConfig
+
+
+def load_base(name: str, seed: int) -> Base:
+    """A base to train: `tiny` (random, of the arithmetic vocabulary), or any Hugging Face causal LM.
+
+    Raises:
+        ModelError: The base cannot be loaded, or has no end of sequence.
+    """
+    torch.manual_seed(seed)
+    if name == TINY:
+        tokenizer: PreTrainedTokenizerBase = tiny_tokenizer()
+        lm: PreTrainedModel = tiny_lm(len(tokenizer), seed=seed)
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name)
+            lm = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"the base {name!r} cannot be loaded",
+                got=str(error).splitlines()[0],
+                expected=f"{TINY!r}, a hub id or a directory",
+            ) from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"the tokenizer of {name!r} has no end of sequence", fix="set eos_token in tokenizer_config.json"
+        )
+    config = copy.deepcopy(lm.config)
+    lm.resize_token_embeddings(config.vocab_size + SPECIAL_ROWS, mean_resizing=False)
+    # Single-token steps dominate; on a CPU the plain kernel is the fastest for them, forward and backward.
+    lm.set_attn_implementation("eager" if not torch.cuda.is_available() else "sdpa")
+    return Base(lm, tokenizer, config)
+
+
+def train(
+    base: str,
+    problems: ProblemSet | None,
+    validation: ProblemSet,
+    config: TrainingConfig,
+    out: Path,
+    device: torch.device,
+) -> Path:
+    """Train a CODI and export it; the same call continues an interrupted training.
+
+    Args:
+        base: `tiny`, a hub id or a directory.
+        problems: The training set; None draws from the arithmetic generator without end.
+        validation: Problems for the curves.
+        config: The recipe.
+        out: Folder of the training: state, log, curves, and the finished model in `out/model`.
+        device: Where to train.
+
+    Returns:
+        The finished model's folder, which `load_model` reads.
+    """
+    start = load_base(base, config.seed)
+    width = int(start.config.hidden_size)
+    projection = build_projection(width, config.prj_dim or width, dropout=config.prj_dropout)
+    objective = CodiObjective(start.lm, projection, config)
+    trainer = Trainer(objective, Encoder(start.tokenizer), problems, validation, config, out, device)
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        trainer.save()
+        raise
+    draw_curves(out)
+    return export(objective, start, out / "model", {"base": base, "recipe": config.model_dump(), "steps": trainer.step})
+
+
+def export(objective: CodiObjective, base: Base, folder: Path, card: dict[str, object]) -> Path:
+    """Write the model with its tokenizer, in the official key layout, and its card as JSON."""
+    lm = objective.lm.to("cpu", torch.float32)
+    write_checkpoint(folder, lm, objective.projection.to("cpu"), base.tokenizer, base.config, dtype=torch.float32)
+    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    return folder
