@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import inspect
 
 import pytest
 import torch
+from tests.engine.tiny import FAMILIES, Oracle, questions, tiny
 from torch import Tensor
 
-from tests.engine.tiny import FAMILIES, Oracle, questions, tiny
+from thoughtgraft.engine import reference
 from thoughtgraft.engine.reference import ReferenceRun, reference_run
 from thoughtgraft.interventions.plan import Arm
 from thoughtgraft.interventions.schedule import Action, Feed, schedule
@@ -51,7 +54,9 @@ def test_downstream_rules_leave_less_and_less_of_the_effect(family: str) -> None
     """Recompute changes later inputs; freeze_input only what later positions compute; freeze_kv not even that."""
     runs = oracle(family, "float64")
     clean = runs.clean(0)
-    recompute, inputs, kv = (runs.run(Arm("swap", (2,), rule), 0, 1) for rule in ("recompute", "freeze_input", "freeze_kv"))
+    recompute, inputs, kv = (
+        runs.run(Arm("swap", (2,), rule), 0, 1) for rule in ("recompute", "freeze_input", "freeze_kv")
+    )
     start = len(runs.prompts[0])
     assert not torch.equal(recompute.fed[3:], clean.fed[3:])
     for run in (inputs, kv):
@@ -84,7 +89,9 @@ def test_skip_feeds_one_thought_less_and_moves_the_next_one_forward(family: str)
         if slot < K - 1:
             assert torch.equal(run.fed[slot], clean.fed[slot + 1])
     shorter = tiny(family, "float32", num_latents=K - 1, max_new_tokens=4)
-    assert torch.equal(runs.run(Arm("skip", (K - 1,)), 0).first_logits, reference_run(shorter, runs.prompts[0]).first_logits)
+    assert torch.equal(
+        runs.run(Arm("skip", (K - 1,)), 0).first_logits, reference_run(shorter, runs.prompts[0]).first_logits
+    )
 
 
 @EVERY
@@ -101,7 +108,9 @@ def test_a_donors_question_and_thoughts_give_the_donors_answer(family: str) -> N
 @EVERY
 def test_visible_pads_change_the_answer_and_no_pads_do_not(family: str) -> None:
     model, question = tiny(family, "float32", protocol="official-padded", max_new_tokens=2), questions(family)[0]
-    bare, none, some = (reference_run(model, p) for p in (model.prompt(question), model.prompt(question, 0), model.prompt(question, 3)))
+    bare, none, some = (
+        reference_run(model, p) for p in (model.prompt(question), model.prompt(question, 0), model.prompt(question, 3))
+    )
     assert torch.equal(bare.first_logits, none.first_logits)
     assert not torch.allclose(bare.first_logits, some.first_logits)
 
@@ -137,11 +146,6 @@ def _bits(run: ReferenceRun) -> list[bytes]:
 
 
 def test_the_oracle_shares_no_code_with_the_batched_engine() -> None:
-    import ast
-    import inspect
-
-    from thoughtgraft.engine import reference
-
     tree = ast.parse(inspect.getsource(reference))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     own = {name for name in imported if name.startswith("thoughtgraft.")}

@@ -1,6 +1,7 @@
 """The batched engine equals the reference: every method, slot and downstream rule, both architectures, any packing.
 
-Float64, with the library's float32 islands lifted: first answer logits to 1e-9 (measured 6e-12) and the same tokens.
+Float64, with the library's float32 islands lifted: first answer logits to 1e-9 (measured 1e-12 on GPT-2, 9e-12 on
+Llama) and the same tokens.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.engine.tiny import EARLY_ENDS, FAMILIES, Case, Oracle, difference, own_op, questions, run_cases, tiny
+
 from thoughtgraft.engine import decode
+from thoughtgraft.engine.drafts import Draft
 from thoughtgraft.engine.reference import ReferenceRun
-from thoughtgraft.engine.rollout import RolloutResult, Source
+from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
+from thoughtgraft.errors import ModelError
 from thoughtgraft.interventions.plan import DOWNSTREAM, METHODS, Arm
 from thoughtgraft.models.reasoner import Prompt
 
@@ -63,9 +66,9 @@ def answers(family: str) -> list[ReferenceRun]:
 
 def assert_equal(result: RolloutResult, wanted: list[ReferenceRun], names: list[Case]) -> float:
     found, worst = result.answers, 0.0
-    assert found.first_logits is not None
     assert len(found.token_ids) == len(wanted)
     for i, (run, case) in enumerate(zip(wanted, names, strict=True)):
+        assert found.first_logits is not None
         gap = difference(found.first_logits[i], run.first_logits)
         assert gap < BOUND, case
         assert found.token_ids[i] == run.token_ids, case
@@ -129,8 +132,6 @@ def test_the_batch_size_changes_nothing(family: str, size: int) -> None:
 
 def check(family: str, hosts: list[int], part: list[int], runs: Oracle, source: Source) -> None:
     """Run some cases over a batch of these hosts' prompts and compare."""
-    from thoughtgraft.engine.rollout import rollout
-
     chosen = [cases()[i] for i in part]
     rows = [case.row(runs.model.num_latents, hosts.index(case.host)) for case in chosen]
     result = rollout(runs.model, [runs.prompts[h] for h in hosts], rows, source, keep_logits=True)
@@ -198,8 +199,8 @@ def test_self_swap_in_a_batch_changes_logits_by_no_more_than_kernel_rounding(
 ) -> None:
     """In a batch a self-swap is another path through other kernels.
 
-    Measured against the clean row: float64 2e-12, float32 4e-4 (GPT-2) and 7e-3 (Llama), the size of that dtype's
-    own error on these nets; the tokens are the same.
+    Measured against the clean row: float64 3e-13 (GPT-2) and 3e-12 (Llama), float32 8e-5 and 1.2e-3, the size of
+    that dtype's own rounding on these nets; the tokens are the same.
     """
     model = tiny(family, dtype)
     prompts = [model.prompt(q) for q in questions(family)]
@@ -218,7 +219,12 @@ def test_self_swap_in_a_batch_changes_logits_by_no_more_than_kernel_rounding(
 def test_edits_are_measured_against_the_hosts_own_vector(family: str) -> None:
     runs = oracle(family)
     fed = runs.fed()
-    chosen = [Case(Arm("baseline"), 0), Case(Arm("self", (2,)), 1), Case(Arm("zero", (3,)), 0), Case(Arm("swap", (1, 4)), 2, 5)]
+    chosen = [
+        Case(Arm("baseline"), 0),
+        Case(Arm("self", (2,)), 1),
+        Case(Arm("zero", (3,)), 0),
+        Case(Arm("swap", (1, 4)), 2, 5),
+    ]
     result = run_cases(runs.model, runs.prompts, chosen, Source.from_fed(fed))
     cosine = torch.cosine_similarity(fed[5, 1], fed[2, 1], dim=0)
     wanted = [torch.nan, float(fed[1, 2].norm()), 0.0, float(fed[5, 1].norm())]
@@ -227,8 +233,6 @@ def test_edits_are_measured_against_the_hosts_own_vector(family: str) -> None:
 
 
 def test_an_op_that_changes_the_shape_is_refused() -> None:
-    from thoughtgraft.errors import ModelError
-
     runs = oracle("codi-gpt2")
     arm = Arm("own", (0,), op=lambda live, context: live[:, :3])
     with pytest.raises(ModelError, match="an op changed the shape"):
@@ -238,23 +242,20 @@ def test_an_op_that_changes_the_shape_is_refused() -> None:
 @EVERY
 @pytest.mark.parametrize("kind", ["clean", "wrong", "short", "long", "one wrong token"])
 def test_a_draft_changes_no_answer_whatever_it_says(family: str, kind: str) -> None:
-    from thoughtgraft.engine.drafts import Draft
-    from thoughtgraft.engine.rollout import rollout
-
     runs = oracle(family)
     drafts = []
     for host in range(8):
         run = runs.clean(host)
         ids = [*run.token_ids, runs.model.eos_ids[0]] if run.stopped else list(run.token_ids)
         if kind == "wrong":
-            ids = [(t + 1) % 100 for t in ids]
+            ids = [50 if t == 60 else 60 for t in ids]
         elif kind == "short":
             ids = ids[: 1 + host % 2]
         elif kind == "long":
             ids = [t for t in ids if t not in runs.model.eos_ids] + [50] * (3 + host)
         elif kind == "one wrong token":
             at = host % len(ids)
-            ids = [*ids[:at], (ids[at] + 1) % 100, *ids[at + 1 :]]
+            ids = [*ids[:at], 50 if ids[at] == 60 else 60, *ids[at + 1 :]]
         drafts.append(Draft(tuple(ids)))
     rows = [case.row(K) for case in cases()]
     result = rollout(runs.model, runs.prompts, rows, Source.from_fed(runs.fed()), drafts=drafts, keep_logits=True)
@@ -265,9 +266,6 @@ def test_a_draft_changes_no_answer_whatever_it_says(family: str, kind: str) -> N
 @pytest.mark.parametrize("with_drafts", [False, True])
 def test_each_row_writes_to_the_end_of_its_own_context_whoever_it_runs_with(family: str, with_drafts: bool) -> None:
     """A long question that leaves room for a few tokens neither fails nor shortens its batch-mates' answers."""
-    from thoughtgraft.engine.drafts import Draft
-    from thoughtgraft.engine.rollout import rollout
-
     model = tiny(family, max_new_tokens=9, ends=())
     limit = model.max_positions
     assert limit is not None
@@ -275,7 +273,12 @@ def test_each_row_writes_to_the_end_of_its_own_context_whoever_it_runs_with(fami
     long = Prompt(words[: limit - K - 4 - 1] + words[-1:])
     prompts = [long, model.prompt(questions(family)[3])]
     runs = Oracle(model, prompts)
-    found = [Case(Arm("baseline"), 0), Case(Arm("baseline"), 1), Case(Arm("swap", (1,)), 1, 0), Case(Arm("skip", (1,)), 0)]
+    found = [
+        Case(Arm("baseline"), 0),
+        Case(Arm("baseline"), 1),
+        Case(Arm("swap", (1,)), 1, 0),
+        Case(Arm("skip", (1,)), 0),
+    ]
     wanted = [runs.run(c.arm, c.host, c.donor) for c in found]
     assert [len(run.token_ids) for run in wanted] == [3, 9, 9, 4]
     drafts = [Draft(runs.clean(i).token_ids) for i in range(2)] if with_drafts else None

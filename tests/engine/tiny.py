@@ -1,4 +1,4 @@
-"""The two golden CODIs as test models, and the oracle's answer to any arm, from thoughts that the oracle thought itself."""
+"""The two golden CODIs as test models, and the oracle's answer to any arm, from thoughts of its own."""
 
 from __future__ import annotations
 

@@ -22,14 +22,15 @@ from typing import Any
 
 import pytest
 import torch
+from tests.engine.tiny import FAMILIES, Case, Oracle, difference, expected, questions, run_cases, tiny
 from torch import Tensor
 
-from tests.engine.tiny import FAMILIES, Case, Oracle, difference, expected, questions, run_cases, tiny
-from thoughtgraft.engine.rollout import Source
+from thoughtgraft.engine.reference import _mask
+from thoughtgraft.engine.rollout import Source, rollout
 from thoughtgraft.errors import PlanError
 from thoughtgraft.interventions.plan import Arm, Plan
 from thoughtgraft.models.codi import CodiReasoner
-from thoughtgraft.models.reasoner import Prompt
+from thoughtgraft.models.reasoner import Prompt, attention_implementation
 from thoughtgraft.problems import Problem, ProblemSet
 
 NOISE = {"codi-gpt2": 3e-4, "codi-llama": 6e-3}
@@ -92,9 +93,6 @@ def comparable(family: str, protocol: str, case: Case | None, host: int) -> tupl
 @torch.no_grad()
 def _margins(model: Any, prompt: Prompt, fed: Tensor, tokens: Sequence[int]) -> list[float]:
     """Top-2 margins of allowed logits at each token, in one plain pass without a cache."""
-    from thoughtgraft.engine.reference import _mask
-    from thoughtgraft.models.reasoner import attention_implementation
-
     after = torch.tensor([model.end_of_thought, *tokens[:-1]])
     embeds = torch.cat([model.embed(torch.tensor(prompt.ids)), fed, model.embed(after)])[None]
     length = embeds.shape[1]
@@ -107,7 +105,9 @@ def _margins(model: Any, prompt: Prompt, fed: Tensor, tokens: Sequence[int]) -> 
     return list((best[:, 0] - best[:, 1]).tolist())
 
 
-def check_tokens(family: str, protocol: str, found: list[tuple[Case | None, int, Sequence[int], bool, list[int]]]) -> None:
+def check_tokens(
+    family: str, protocol: str, found: list[tuple[Case | None, int, Sequence[int], bool, list[int]]]
+) -> None:
     """(case, host, our tokens, stopped, official tokens): equal wherever noise cannot decide; the rest is counted."""
     compared = unsure = differ = 0
     for case, host, ours, stopped, official in found:
@@ -254,14 +254,14 @@ def test_whatever_stands_in_the_last_hidden_state_changes_nothing(family: str, s
         model.position = len(prompts[host]) + state - 1
         cases = [Case(Arm("baseline"), host), Case(Arm("noop"), host), Case(Arm("swap", (2,)), host, 1)]
         rows = [case.row(6, problem=0) for case in cases]
-        from thoughtgraft.engine.rollout import rollout
-
         poisoned, usual = (
             rollout(m, [prompts[host]], rows, source, keep_logits=True, max_new_tokens=4) for m in (model, clean)
         )
         assert poisoned.hidden[0, state].isnan().all()
         assert poisoned.answers.first_logits is not None
-        same = [torch.equal(a, b) for a, b in zip(poisoned.answers.first_logits, usual.answers.first_logits, strict=True)]
+        same = [
+            torch.equal(a, b) for a, b in zip(poisoned.answers.first_logits, usual.answers.first_logits, strict=True)
+        ]
         assert same == [not matters] * 3
         run = Oracle(model, [prompts[host]]).clean(0)
         assert run.hidden[state].isnan().all()

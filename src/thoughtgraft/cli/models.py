@@ -26,6 +26,7 @@ def think(
     Example: thoughtgraft think "Tom has 3 bags of 4 apples. Tom buys 5 apples. How many apples does Tom have?"
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from thoughtgraft.engine.collect import collect_thoughts
@@ -38,7 +39,7 @@ def think(
     unseen = unseen_words(reasoner, question)
     if unseen:
         typer.echo(
-            f"warning: {reasoner.name} has never seen {', '.join(repr(w) for w in unseen)}, so its answer means little. "
+            f"warning: {reasoner.name} has never seen {', '.join(map(repr, unseen))}, so its answer means little. "
             'This works: "Tom has 3 bags of 4 apples. Tom buys 5 apples. How many apples does Tom have?"',
             err=True,
         )
@@ -47,7 +48,7 @@ def think(
     decoded = decode_thoughts(reasoner, thoughts, top)
     if as_json:
         tokens = [
-            [{"token": r.token, "prob": round(r.prob, 4)} for r in group.itertuples()]
+            [{"token": r["token"], "prob": round(r["prob"], 4)} for r in group.to_dict("records")]
             for _, group in decoded.groupby("slot")
         ]
         answer = {"thoughts": tokens, "text": thoughts.texts[0], "answer": thoughts.pred[0], "unseen": unseen}
@@ -58,7 +59,9 @@ def think(
     for rank in range(top):
         table.add_column(f"{rank + 1}")
     for slot, group in decoded.groupby("slot"):
-        table.add_row(f"CT{slot}", *(f"{r.token} [dim]{r.prob:.0%}[/dim]" for r in group.itertuples()))
+        table.add_row(
+            f"CT{slot}", *(f"{escape(r['token'])} [dim]{r['prob']:.0%}[/dim]" for r in group.to_dict("records"))
+        )
     console = Console()
     console.print(table)
     console.print(thoughts.texts[0] or "(no text)", markup=False)
@@ -115,11 +118,12 @@ def evaluate(
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
+    card: Annotated[bool, typer.Option("--card", help="Also write the figures into the model's card.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Accuracy from the thoughts, with Wilson intervals, by steps and operation, under both graders.
 
-    Also with 0..K thoughts, with all thoughts replaced by the mean or by another problem's, and with explicit reasoning.
+    Also with 0..K thoughts, with all thoughts zero, the mean or another problem's, and with explicit reasoning.
     """
     from rich.console import Console
     from rich.table import Table
@@ -139,12 +143,19 @@ def evaluate(
         dtype=dtype,
     )
     table = measure(reasoner, chosen, batch_size=batch_size)
+    if card:
+        from thoughtgraft.models.load import model_folder
+        from thoughtgraft.training.card import add_accuracies
+
+        facts = {"weight_hash": reasoner.weight_hash, "protocol": reasoner.protocol.name}
+        add_accuracies(model_folder(model), chosen.name, table.to_dict("records"), facts)
     if as_json:
         typer.echo(table.to_json(orient="records", indent=1))
         return
     shown = Table(title=f"{reasoner.name} on {chosen.name}", title_style="dim")
     for name in ("condition", "n", "accuracy", "95% interval (Wilson)"):
         shown.add_column(name, justify="left" if name == "condition" else "right")
-    for row in table.itertuples():
-        shown.add_row(row.condition, f"{row.n:,}", f"{row.accuracy:.1%}", f"[{row.ci_low:.1%}, {row.ci_high:.1%}]")
+    for row in table.to_dict("records"):
+        interval = f"[{row['ci_low']:.1%}, {row['ci_high']:.1%}]"
+        shown.add_row(row["condition"], f"{row['n']:,}", f"{row['accuracy']:.1%}", interval)
     Console().print(shown)

@@ -51,7 +51,7 @@ def position_summary(run: Path) -> Table:
     return table
 
 
-def interval(row: Mapping[str, Any]) -> str:
+def interval(row: Mapping[Any, Any]) -> str:
     """`[a, b]`, or the exact bound where every difference is 0, or nothing."""
     if math.isfinite(row["ci_low"]):
         return f"[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"

@@ -90,6 +90,8 @@ def reference_run(
         inputs.append(vector)
         hidden.append(_last_state(model, inputs, prompt, frozen))
 
+    if model.max_positions is not None:
+        limit = min(limit, model.max_positions - len(inputs) - 1)
     ids: list[int] = []
     token, first, stopped = model.end_of_thought, None, False
     recorded: list[Tensor] = []

@@ -90,12 +90,12 @@ def _accept(model: LatentReasoner, state: Writing, ids: Tensor, best: Tensor) ->
     last = torch.minimum(agreed, (ids >= 0).sum(1) - 1)[:, None]
     state.token = best.gather(1, last)[:, 0]
     ended = torch.isin(state.token, torch.tensor(model.eos_ids, device=ids.device))
-    room = state.ids.shape[1]
-    length = (last[:, 0] + (~ended).long()).clamp_max(room)
-    keep = min(width, room)
+    room = state.limit[state.place]
+    length = (last[:, 0] + (~ended).long()).minimum(room)
+    keep = min(width, state.ids.shape[1])
     state.ids[state.place, :keep] = best.masked_fill(columns >= length[:, None], -1)[:, :keep]
     state.length[state.place] = length
-    state.stopped[state.place] = ended & (last[:, 0] <= room)
+    state.stopped[state.place] = ended & (last[:, 0] < room)
     state.alive = state.alive & ~ended & (length < room)
     refused = torch.zeros_like(ids, dtype=state.bias.dtype).masked_fill_(
         columns > last, torch.finfo(state.bias.dtype).min

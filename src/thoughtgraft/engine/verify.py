@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -142,6 +142,7 @@ class _Checks:
             self.bound,
             "answers would depend on batch size and order",
         )
+        self.transplant(logits)
         self.reference(logits)
         again = self.roll([self.row("baseline", (), h) for h in hosts])
         self.note(
@@ -153,6 +154,23 @@ class _Checks:
         )
         name = self.model
         return Certificate(name.name, name.protocol.name, name.dtype_name, "core checks", tuple(self.results))
+
+    def transplant(self, logits: torch.Tensor) -> None:
+        """The host's row on the donor's question, with every slot swapped for the donor's thought."""
+        hosts, every = range(len(self.prompts)), tuple(range(self.model.num_latents))
+        donors = [(h + 1) % len(self.prompts) for h in hosts]
+        rows = []
+        for host, donor in zip(hosts, donors, strict=True):
+            swapped = self.row("swap", every, host, donor)
+            rows.append(replace(swapped, problem=donor))
+        moved = self.roll(rows)
+        self.note(
+            "transplant",
+            "with the donor's question and thoughts both in place, a host's row gives the donor's output",
+            _gap(moved, logits[donors]),
+            self.bound,
+            "the machinery does not move what it says it moves",
+        )
 
     def reference(self, logits: torch.Tensor) -> None:
         """The fast engine against the plain one: clean, and a swap in the middle."""

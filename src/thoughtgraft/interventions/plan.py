@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from thoughtgraft.errors import PlanError
@@ -196,6 +197,12 @@ class _CellMaker:
     seed: int
     pads: Sequence[int] | None
 
+    @cached_property
+    def source(self) -> str:
+        """Hash of the set of problems that a mean is taken over, in any order, with their visible pads."""
+        pads = [0] * len(self.problems) if self.pads is None else self.pads
+        return _digest(sorted([p.content_hash, pad] for p, pad in zip(self.problems, pads, strict=True)))
+
     def cell(self, arm: Arm, host: int, donor: int | None = None, draw: int | None = None) -> Cell:
         content = dict(
             self.identity,
@@ -207,10 +214,10 @@ class _CellMaker:
         )
         if arm.method == "noise" or arm.op is not None:
             content.update(seed=self.seed, draw=draw)
-        if arm.method == "mean":
-            content.update(source=self.problems.content_hash)
+        if arm.method == "mean" or arm.op is not None:
+            content.update(source=self.source)
         if self.pads is not None:
-            content.update(pad=self.pads[host])
+            content.update(pad=self.pads[host], donor_pad=None if donor is None else self.pads[donor])
         return Cell(arm, host, _digest(content), donor, draw)
 
 

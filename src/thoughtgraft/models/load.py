@@ -46,7 +46,7 @@ def load_model(
         CheckpointError: The files are missing, damaged or do not fit.
         ModelError: A wrong device, dtype, protocol or number of latents.
     """
-    place = embedded_path(str(name_or_path)) if str(name_or_path) in EMBEDDED else name_or_path
+    place = model_folder(str(name_or_path)) if str(name_or_path) in EMBEDDED else name_or_path
     checkpoint = read_checkpoint(
         place,
         base=base,
@@ -60,9 +60,11 @@ def load_model(
     return model
 
 
-def embedded_path(name: str) -> Path:
-    """Where an embedded model's files lie."""
-    return Path(str(resources.files("thoughtgraft.models") / "weights" / name))
+def model_folder(name: str) -> Path:
+    """Where a model's files lie: inside the package for an embedded model, else the directory of that name."""
+    if name in EMBEDDED:
+        return Path(str(resources.files("thoughtgraft.models") / "weights" / name))
+    return Path(name)
 
 
 def find_device(name: str) -> torch.device:

@@ -55,11 +55,10 @@ def facts(context: Context) -> list[tuple[str, str]]:
     spec, frame = context.run.spec, context.analysis.frame
     right = context.run.records.drop_duplicates("problem_id").base_correct
     started = str(context.run.starts[0].get("started_utc", ""))[:10] if context.run.starts else ""
-    found = [
+    return [
         ("protocol", spec.protocol),
         ("problems", f"{plural(len(frame.hosts), 'host')} × {plural(spec.n_donors, 'donor')} of {spec.problems}"),
         ("generations", count(frame.n_rows)),
         ("accuracy unedited", percent(right.mean())),
         ("run", f"{spec.run_id}{', ' + started if started else ''}"),
     ]
-    return found

@@ -48,16 +48,24 @@ class Context:
             return Banner("bad", f"INVALID: {sentence_list(self.broken)}. No effect is stated.")
         if self.run.certificate.state != "passed":
             _, words = self.run.certificate.badge
-            text = f"{words[0].upper()}{words[1:]}. Effects are shown, but nothing proves that the edits did what they say."
-            return Banner("warn", text)
+            but = "Effects are shown, but nothing proves that the edits did what they say."
+            return Banner("warn", f"{words[0].upper()}{words[1:]}. {but}")
         return None
 
     @property
     def foot(self) -> str:
         """One line that every figure carries, so that it can travel alone."""
         spec, frame = self.run.spec, self.analysis.frame
-        text = f"{spec.study} · {spec.model} · protocol {spec.protocol} · {plural(len(frame.hosts), 'host')} · run {spec.run_id}"
-        return text if self.banner is None else f"{text} · {'INVALID' if self.broken else 'NOT CERTIFIED'}"
+        parts = [
+            spec.study,
+            spec.model,
+            f"protocol {spec.protocol}",
+            plural(len(frame.hosts), "host"),
+            f"run {spec.run_id}",
+        ]
+        if self.banner is not None:
+            parts.append("INVALID" if self.broken else "NOT CERTIFIED")
+        return " · ".join(parts)
 
     def figure(self, name: str) -> tuple[Picture | Prose, ...]:
         """The figure, or the sentence that says why there is none."""

@@ -108,13 +108,13 @@ class Report:
 
 
 _TONES = {
-    "good": ("SUPPORTED", "GO", "CONVERGENT", "pass", "passed", "equivalent", "yes"),
-    "bad": ("REFUTED", "INVALID", "DIVERGENT", "fail", "failed", "not equivalent"),
+    "good": ("SUPPORTED", "CONVERGENT", "pass", "passed"),
+    "bad": ("REFUTED", "INVALID", "DIVERGENT", "fail", "failed"),
 }
 
 
 def tone_of(word: str) -> str:
-    """ "good", "bad" or "open": how a verdict is coloured (its word is always there too)."""
+    """How a verdict is coloured: "good", "bad" or "open"; its word is always there too."""
     return next((tone for tone, words in _TONES.items() if word in words), "open")
 
 

@@ -76,6 +76,14 @@ def sample(hosts: Any, donors: Any = None, cells: Any = None) -> str:
     return text
 
 
+def size(hosts: Any, donors: Any = None, cells: Any = None) -> str:
+    """The same in a table's cell: "100 × 37 (1,000)", hosts × distinct donors (generations)."""
+    text = count(hosts)
+    if is_number(donors) and float(donors) > 0:
+        text += f" × {count(donors)}"
+    return f"{text} ({count(cells)})" if is_number(cells) else text
+
+
 def plural(n: Any, word: str) -> str:
     """A count with its noun."""
     return f"{count(n)} {word}" if count(n) == "1" else f"{count(n)} {word}s"

@@ -11,6 +11,7 @@ from thoughtgraft.analysis import analyse
 from thoughtgraft.records.atomic import write_atomic
 from thoughtgraft.report.build import build
 from thoughtgraft.report.context import Context
+from thoughtgraft.report.document import Picture
 from thoughtgraft.report.figures import make_figures
 from thoughtgraft.report.inventory import write_inventory
 from thoughtgraft.report.journal import write_journal
@@ -79,5 +80,5 @@ def write_report(
     for name, text in texts.items():
         write_atomic(data.path / name, text.encode())
     write_atomic(data.path / "DATA.md", write_inventory(data).encode())
-    pictures = tuple(data.path / p.png for p in context.figures.values() if p.kind == "picture")
+    pictures = tuple(data.path / p.png for p in context.figures.values() if isinstance(p, Picture))
     return ReportPaths(data.path / "report.md", data.path / "report.html", pictures)

@@ -51,6 +51,7 @@ class CodiObjective(nn.Module):
         Greedy decoding writes the target if and only if every teacher-forced argmax is the target's token.
         """
         ref_logits, logits, _, _ = self._both_tasks(batch, False)
+        assert logits is not None, "both tasks were run"
         return {
             "explicit": _all_argmax(ref_logits, batch.reasoning),
             "latent": _all_argmax(logits, batch.answer),

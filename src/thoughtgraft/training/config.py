@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -21,7 +23,7 @@ class TrainingConfig(BaseModel):
     max_grad_norm: float = 2.0
     per_device_train_batch_size: int = Field(128, ge=1)
     gradient_accumulation_steps: int = Field(1, ge=1)
-    max_steps: int = Field(4000, ge=0)
+    max_steps: int = Field(3300, ge=0)
     bf16: bool = True
     seed: int = 11
     prj_dim: int | None = None
@@ -33,8 +35,8 @@ class TrainingConfig(BaseModel):
     save_steps: int = Field(250, ge=1)
     eval_steps: int = Field(500, ge=1)
 
-    optim: str = "adamw"
-    teacher_steps: int = Field(1500, ge=0)
+    optim: Literal["adamw", "muon"] = "muon"
+    teacher_steps: int = Field(800, ge=0)
     teacher_learning_rate: float = 2e-3
 
     @property

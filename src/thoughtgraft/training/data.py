@@ -105,7 +105,7 @@ def problem_stream(problems: ProblemSet | None, seed: int) -> Iterator[Problem]:
 
 
 def batches(
-    stream: Iterator[Problem], encoder: Encoder, batch_size: int, *, skip: int = 0, pool: int = 16
+    stream: Iterator[Problem], encoder: Encoder, batch_size: int, *, skip: int = 0, pool: int = 2
 ) -> Iterator[Batch]:
     """Batches of similar length: `pool` batches are drawn, sorted by question length, cut and reshuffled.
 

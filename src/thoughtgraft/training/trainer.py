@@ -33,6 +33,25 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warmup) / max(total - warmup, 1)))
 
 
+def make_optimizers(objective: CodiObjective, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for the matrices inside the model and AdamW for the rest.
+
+    Muon: Jordan et al. 2024; its step is scaled to AdamW's size (Moonshot 2025), so both take one learning rate.
+    """
+    embedding = objective.lm.get_input_embeddings().weight
+    matrices = [p for p in objective.parameters() if p.ndim == 2 and p is not embedding]
+    vectors = [p for p in objective.parameters() if p.ndim != 2]
+    if config.optim == "muon":
+        muon = torch.optim.Muon(matrices, lr=1.0, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+        matrices = []
+    groups = [
+        {"params": [embedding, *matrices], "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+    return [adamw, muon] if config.optim == "muon" else [adamw]
+
+
 class Trainer:
     """Trains one objective and writes `state.pt` and `log.jsonl` into `out`; run again, it continues.
 
@@ -58,12 +77,7 @@ class Trainer:
     ) -> None:
         self.objective, self.encoder, self.config = objective.to(device), encoder, config
         self.problems, self.validation, self.out, self.device = problems, validation, out, device
-        decay = [p for p in objective.parameters() if p.ndim >= 2]
-        rest = [p for p in objective.parameters() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
-            betas=(0.9, 0.98),
-        )
+        self.optimizers = make_optimizers(self.objective, config)
         self.step = 0
         out.mkdir(parents=True, exist_ok=True)
         if (out / STATE).exists():
@@ -112,7 +126,7 @@ class Trainer:
         torch.save(
             {
                 "objective": self.objective.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "step": self.step,
                 "config": self.config.model_dump(),
             },
@@ -132,12 +146,13 @@ class Trainer:
                 fix="repeat the first command's options, or choose another --out",
             )
         self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
         self.step = state["step"]
 
     def _optimize(self, stream: Iterator[Batch]) -> dict[str, Tensor]:
         config = self.config
-        for group in self.optimizer.param_groups:
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = learning_rate(config, self.step)
         losses: dict[str, Tensor] = {}
         for _ in range(config.gradient_accumulation_steps):
@@ -146,9 +161,10 @@ class Trainer:
                 losses = self.objective(batch, teacher_only=self.step < config.teacher_steps)
             (losses["loss"] / config.gradient_accumulation_steps).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), config.max_grad_norm)
-        if torch.isfinite(norm):
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            if torch.isfinite(norm):
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return losses
 
     def _autocast(self) -> torch.autocast:

@@ -26,6 +26,7 @@ class AdoptionPerSlot:
     caption: str
     name: str = "adoption"
     title: str = TITLE
+    sharey: bool = False
     panels: int = 2
     size: tuple[float, float] = (8.6, 3.8)
 
@@ -41,10 +42,10 @@ class AdoptionPerSlot:
         excess = tuple(Point(i, *(100 * row[name] for name in names)) for i, row in enumerate(rows))
         n = sample(rows[0]["n_hosts"], rows[0]["n_donors"], rows[0]["n_gen"])
         caption = (
-            "Left: share of eligible swaps whose answer is the donor's (dot), and the same share when donors are exchanged "
-            "between hosts (dash): agreement by chance. Right: rate − null with its 95% t interval, clustered over hosts "
-            f"and donors. n = {n} per slot, of which eligible: those whose donor answer parsed and differs from the "
-            "host's clean answer and gold."
+            "Left: share of eligible swaps whose answer is the donor's (dot), and the same share when donors are "
+            "exchanged between hosts (dash): agreement by chance. Right: rate − null with its 95% t interval, "
+            f"clustered over hosts and donors. n = {n} per slot, of which eligible: those whose donor answer parsed "
+            "and differs from the host's clean answer and gold."
         )
         null = tuple(100 * row["adoption_null"] for row in rows)
         return cls(tuple(row["slots"] for row in rows), rate, null, excess, caption)

@@ -22,20 +22,40 @@ class Display(Protocol):
         name: File name without suffix.
         title: The quantity shown, with its unit.
         caption: How to read it, with n and the kind of interval.
-        panels: Axes wanted, side by side.
+        panels: Axes wanted, side by side (four: two by two).
+        sharey: Whether the panels have one vertical scale.
         size: Inches (width, height) of the whole figure.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """File name without suffix."""
+        ...
+
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """The quantity, with its unit."""
+        ...
+
     @property
-    def caption(self) -> str: ...
+    def caption(self) -> str:
+        """How to read it."""
+        ...
+
     @property
-    def panels(self) -> int: ...
+    def panels(self) -> int:
+        """Number of axes."""
+        ...
+
     @property
-    def size(self) -> tuple[float, float]: ...
+    def sharey(self) -> bool:
+        """One vertical scale for all panels."""
+        ...
+
+    @property
+    def size(self) -> tuple[float, float]:
+        """Inches (width, height)."""
+        ...
 
     def plot(self, ax: Any, panel: int = 0) -> None:
         """Draw panel `panel` on matplotlib axes."""

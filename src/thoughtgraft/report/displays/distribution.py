@@ -27,6 +27,7 @@ class SlotDistribution:
     caption: str
     name: str = "distribution"
     title: str = TITLE
+    sharey: bool = False
     panels: int = 1
     size: tuple[float, float] = (8.0, 3.8)
 
@@ -49,8 +50,8 @@ class SlotDistribution:
             ns.append(len(values))
         caption = (
             f"For each slot a sideways histogram over problems (n = {plural(max(ns), 'problem')} per slot, up to "
-            f"{plural(donors, 'donor')} each): the wider the bar, the more problems have this share of changed answers. "
-            "Dash: mean over problems. It shows spread, not uncertainty: there are no intervals here."
+            f"{plural(donors, 'donor')} each): the wider the bar, the more problems have this share of changed "
+            "answers. Dash: mean over problems. It shows spread, not uncertainty: there are no intervals here."
         )
         labels = tuple(frame.label((slot,)) for slot in arms)
         return cls(np.array(rows), (edges[:-1] + edges[1:]) / 2, tuple(means), labels, caption)
@@ -64,13 +65,9 @@ class SlotDistribution:
             width = 0.84 * shares / widest
             ax.barh(self.centres, width, height=0.82 * step, left=k - width / 2, color=BLUE, alpha=0.55, zorder=2)
             ax.plot([k - 0.3, k + 0.3], [self.means[k]] * 2, color=INK, linewidth=1.8, zorder=3)
-            top = int(shares.argmax())
-            ax.annotate(
-                f"{shares[top]:.0%}", (k, self.centres[top]), ha="center", va="center", fontsize=7, color=INK, zorder=4
-            )
         slot_ticks(ax, self.labels)
         ax.set_ylim(-step / 2 - 0.02, 1 + step / 2 + 0.02)
         ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
         ax.set_ylabel("donors that changed\nthe answer")
-        ax.set_xlabel("swapped thought (number: share of problems in the fullest bar)")
+        ax.set_xlabel(f"swapped thought (the widest bar is {widest:.0%} of the problems)")
         ax.set_title(self.title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from thoughtgraft.analysis.result import Analysis
@@ -12,6 +13,7 @@ from thoughtgraft.report.document import records_of
 from thoughtgraft.report.formats import plural
 
 TITLE = "Accuracy against the number of thoughts edited (percent)"
+UNKNOWN = (float("nan"), float("nan"))
 SERIES = {"from first": "from CT0 on", "to last": "back from the last"}
 
 
@@ -25,6 +27,7 @@ class DoseResponse:
     caption: str
     name: str = "dose"
     title: str = TITLE
+    sharey: bool = True
 
     @property
     def panels(self) -> int:
@@ -45,6 +48,9 @@ class DoseResponse:
             for row in records_of(analysis.dose)
             if row["downstream"] == "recompute" and row["donor_stratum"] in ("", primary)
         ]
+        # A single slot and all of them make no curve: the figure wants a dose in between.
+        between = {(row["series"], row["method"]) for row in rows if 1 < row["n_slots"] < analysis.frame.n_slots}
+        rows = [row for row in rows if (row["series"], row["method"]) in between]
         if not rows:
             return Skipped(cls.name, TITLE, "It needs edits of several slots at once (0..k or k..last).")
         base = rows[0]["acc"] + rows[0]["impact_pp"] / 100
@@ -68,9 +74,9 @@ class DoseResponse:
             panels.append((name, tuple(lines)))
         ns = {row["n_hosts"] for row in rows}
         caption = (
-            "Accuracy after editing the first so many thoughts, or the last so many; 0 thoughts edited is the clean run. "
-            "Bars: 95% t interval of the paired loss, clustered over hosts and donors, drawn from the clean accuracy "
-            f"down. n = {plural(max(ns), 'host')}."
+            "Accuracy after editing the first so many thoughts, or the last so many; 0 thoughts edited is the clean "
+            "run. Bars: 95% t interval of the paired loss, clustered over hosts and donors, drawn from the clean "
+            f"accuracy down. n = {plural(max(ns), 'host')}."
         )
         return cls(tuple(panels), 100 * base, max(row["n_slots"] for row in rows), caption)
 
@@ -81,8 +87,11 @@ class DoseResponse:
         ax.axhline(self.baseline, color="#555555", linewidth=0.9, linestyle="--", zorder=1)
         for method, points in lines:
             colour, marker = look(method)
-            xs, ys = [0.0, *(p.x for p in points)], [self.baseline, *(p.value for p in points)]
-            ax.plot(xs, ys, color=colour, linewidth=1, alpha=0.7, zorder=2)
+            chain = [Point(0, self.baseline, *UNKNOWN), *points]
+            for a, b in pairwise(chain):
+                # A dose that was not run leaves a gap: nothing is drawn across it.
+                if round(b.x) - round(a.x) == 1:
+                    ax.plot([a.x, b.x], [a.value, b.value], color=colour, linewidth=1, alpha=0.7, zorder=2)
             errorbars(ax, points, colour, marker, method)
         ax.set_ylim(min(0, *(p.low for _, ps in lines for p in ps if p.low == p.low), 0), 103)
         ax.set_xticks(range(self.most + 1))
@@ -90,4 +99,4 @@ class DoseResponse:
         ax.set_title(SERIES[name])
         if panel == 0:
             ax.set_ylabel("accuracy (%)")
-            ax.legend(loc="lower left")
+            ax.legend(loc="best")

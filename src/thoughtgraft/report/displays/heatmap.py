@@ -24,6 +24,7 @@ class ProblemBySlot:
     caption: str
     name: str = "problems_by_slot"
     title: str = TITLE
+    sharey: bool = False
     panels: int = 1
 
     @property
@@ -44,10 +45,10 @@ class ProblemBySlot:
         share = np.stack([cells.host_mean(cells.changed, len(frame.hosts))[order] for cells in arms.values()], axis=1)
         donors = max(int(cells.draw.max()) + 1 for cells in arms.values())
         caption = (
-            f"One row per problem (n = {len(order)}), most sensitive on top (shrunken share of changed answers, as in the "
-            f"per-problem table); one column per slot; shade: share of up to {plural(donors, 'donor')} whose thought "
-            "changed the answer. A mark at the left: the model was wrong on this problem without any edit. Shares of so "
-            "few donors are coarse; their intervals are in the per-problem table."
+            f"One row per problem (n = {len(order)}), most sensitive on top (shrunken share of changed answers, as in "
+            f"the per-problem table); one column per slot; shade: share of up to {plural(donors, 'donor')} whose "
+            "thought changed the answer. A mark at the left: the model was wrong on this problem without any edit. "
+            "Shares of so few donors are coarse; their intervals are in the per-problem table."
         )
         labels = tuple(frame.label((slot,)) for slot in arms)
         return cls(share, ~table.base_correct.to_numpy(dtype=bool), labels, caption)
@@ -56,8 +57,8 @@ class ProblemBySlot:
         """Draw on one pair of axes, with its colour bar."""
         from matplotlib import colormaps
 
-        # Light to dark, so that it reads the same in greyscale; missing cells are hatched by being left blank.
-        colours = colormaps["cividis_r"].with_extremes(bad="#FFFFFF")
+        # Light to dark, so that it reads the same in greyscale; what was not run is flat grey.
+        colours = colormaps["Blues"].with_extremes(bad="#C9C9C9")
         n = len(self.share)
         image = ax.imshow(
             np.ma.masked_invalid(self.share), aspect="auto", cmap=colours, vmin=0, vmax=1, interpolation="nearest"

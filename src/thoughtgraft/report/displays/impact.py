@@ -9,7 +9,7 @@ from thoughtgraft.analysis.result import Analysis
 from thoughtgraft.report.displays.base import Point, Skipped
 from thoughtgraft.report.displays.style import errorbars, light_grid, look, slot_ticks, zero_line
 from thoughtgraft.report.document import records_of
-from thoughtgraft.report.formats import sample
+from thoughtgraft.report.formats import sample, sentence_list
 from thoughtgraft.report.tables import edited, slot_order
 
 TITLE = "Accuracy lost when a thought is replaced (percentage points)"
@@ -25,6 +25,7 @@ class ImpactPerSlot:
     caption: str
     name: str = "impact"
     title: str = TITLE
+    sharey: bool = False
     panels: int = 1
     size: tuple[float, float] = (8.0, 4.2)
 
@@ -38,6 +39,7 @@ class ImpactPerSlot:
         methods = list(dict.fromkeys(row["method"] for row in rows))
         methods.sort(key=lambda m: (m != "swap", m))
         series = []
+        ns: dict[str, list[str]] = {}
         for i, method in enumerate(methods):
             shift = 0.0 if len(methods) == 1 else WIDTH * (i / (len(methods) - 1) - 0.5)
             points = tuple(
@@ -51,13 +53,17 @@ class ImpactPerSlot:
                 for row in rows
                 if row["method"] == method
             )
-            ns = {sample(r["n_hosts"], r["n_donors"], r["n_gen"]) for r in rows if r["method"] == method}
-            n = f"n = {ns.pop()} per slot" if len(ns) == 1 else "n varies by slot: see the table"
-            series.append((f"{method} ({n})", points))
+            series.append((method, points))
+            sizes = {sample(r["n_hosts"], r["n_donors"], r["n_gen"]) for r in rows if r["method"] == method}
+            ns.setdefault(sizes.pop() if len(sizes) == 1 else "sizes that differ by slot (see the table)", []).append(
+                method
+            )
         caption = (
-            "Points: baseline accuracy minus accuracy after the edit, paired by problem; bars: 95% t interval, clustered "
-            "over hosts and donors (over hosts alone for methods without donors). Hollow: every difference is 0, the "
-            "interval is undefined, and the dotted line reaches to the exact 95% upper bound. n in the legend."
+            "Points: baseline accuracy minus accuracy after the edit, paired by problem; bars: 95% t interval, "
+            "clustered over hosts and donors (over hosts alone for methods without donors). Hollow: every difference "
+            "is 0, the interval is undefined, and the dotted line reaches to the exact 95% upper bound. n per slot: "
+            + "; ".join(f"{sentence_list(who)} {n}" for n, who in ns.items())
+            + "."
         )
         return cls(labels, tuple(series), caption)
 
@@ -66,11 +72,11 @@ class ImpactPerSlot:
         zero_line(ax)
         light_grid(ax)
         for label, points in self.series:
-            errorbars(ax, points, *look(label.split(" ")[0]), label)
+            errorbars(ax, points, *look(label), label)
         if "all" in self.labels and len(self.labels) > 1:
             ax.axvline(len(self.labels) - 1.5, color="#BBBBBB", linewidth=0.8)
         slot_ticks(ax, self.labels)
         ax.set_xlabel("edited thought")
         ax.set_ylabel("accuracy lost (pp)")
         ax.set_title(self.title)
-        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=1 if len(self.series) == 1 else 2)
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=6)

@@ -26,6 +26,7 @@ class DirectIndirect:
     caption: str
     name: str = "mediation"
     title: str = TITLE
+    sharey: bool = True
 
     @property
     def panels(self) -> int:
@@ -73,10 +74,10 @@ class DirectIndirect:
         )
         n = sample(rows[0]["n_hosts"], rows[0]["n_donors"], rows[0]["n_pairs"])
         caption = (
-            "Total: later thoughts recomputed. Direct: later thoughts held at the host's clean ones (freeze_input: their "
-            "input vectors; freeze_kv: their keys and values too). Indirect = total − direct on the same pairs. Bars: 95% "
-            f"t interval, clustered over hosts and donors; n = {n} per slot. Where no slot follows, indirect is 0 by "
-            "construction and has no interval."
+            "Total: later thoughts recomputed. Direct: later thoughts held at the host's clean ones (freeze_input: "
+            "their input vectors; freeze_kv: their keys and values too). Indirect = total − direct on the same "
+            f"pairs. Bars: 95% t interval, clustered over hosts and donors; n = {n} per slot. Where no slot follows, "
+            "indirect is 0 by construction and has no interval."
         )
         return cls(freezes, labels, bars, caption)
 

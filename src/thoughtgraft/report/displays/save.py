@@ -18,17 +18,24 @@ def draw(display: Display, foot: str) -> Any:
     """The display as a matplotlib Figure, independent of pyplot's state and of the user's style."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     from thoughtgraft.report.displays.style import GREY, RC
 
     with rc_context(RC):
-        figure = Figure(figsize=display.size, layout="constrained")
-        figure.get_layout_engine().set(rect=(0, 0.035, 1, 0.965))  # type: ignore[union-attr]
-        axes = figure.subplots(1, display.panels, squeeze=False)[0]
-        for panel, ax in enumerate(axes):
+        # The lowest strip is the foot line's.
+        layout = ConstrainedLayoutEngine(rect=(0, 0.035, 1, 0.965))
+        figure = Figure(figsize=display.size, layout=layout)
+        columns = 2 if display.panels == 4 else display.panels
+        axes = figure.subplots(-(-display.panels // columns), columns, squeeze=False, sharey=display.sharey)
+        if display.panels > 1:
+            figure.suptitle(display.title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+        for panel, ax in enumerate(axes.ravel()):
             display.plot(ax, panel)
         figure.text(0.008, 0.008, foot, fontsize=6.5, color=GREY, ha="left", va="bottom")
-        figure.draw_without_rendering()
+        # Laid out once, not anew for each file written.
+        layout.execute(figure)
+        figure.set_layout_engine("none")
     return figure
 
 

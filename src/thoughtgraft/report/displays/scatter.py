@@ -37,6 +37,7 @@ class SwapAgainstAblation:
     caption: str
     name: str = "agreement"
     title: str = TITLE
+    sharey: bool = False
 
     @property
     def panels(self) -> int:
@@ -46,7 +47,7 @@ class SwapAgainstAblation:
     @property
     def size(self) -> tuple[float, float]:
         """Inches; panels are square."""
-        return (max(4.8, 3.4 * self.panels + 0.4), 4.6 if self.panels < 3 else 4.2)
+        return {1: (4.8, 5.0), 2: (8.0, 4.7), 3: (9.6, 4.2)}.get(self.panels, (8.0, 8.8))
 
     @classmethod
     def from_analysis(cls, analysis: Analysis) -> SwapAgainstAblation | Skipped:
@@ -65,16 +66,16 @@ class SwapAgainstAblation:
             dots = [_dot(analysis, slot, impacts[other, slot], impacts["swap", slot], other) for slot in slots]
             r = f"r = {estimate(row['r'], row['r_low'], row['r_high'], 2)}"
             panels.append(
-                (other, tuple(dots), f"{r}\n{plural(row['n_slots'], 'slot')}, {plural(row['n_hosts'], 'host')}")
+                (other, tuple(dots), f"{r}; {plural(row['n_slots'], 'slot')}, {plural(row['n_hosts'], 'host')}")
             )
         reach = np.concatenate([[*d.x, *d.y, *d.region.ravel()] for _, dots, _ in panels for d in dots])
         reach = reach[np.isfinite(reach)]
         pad = 0.06 * max(float(np.ptp(reach)), 1.0)
         caption = (
-            "Each point is a slot; crosses are the two 95% intervals of the position table, the shaded region is the joint "
-            "95% region (normal approximation; correlation of the two impacts over hosts). On the diagonal both methods "
-            "cost the same. r is over slots, its 95% interval from resampling hosts jointly; n in each panel. Six points "
-            "cannot carry a p-value, so none is given."
+            "Each point is a slot; crosses are the two 95% intervals of the position table, the shaded region is the "
+            "joint 95% region (normal approximation; correlation of the two impacts over hosts). On the diagonal "
+            "both methods cost the same. r is over slots, its 95% interval from resampling hosts jointly; n in each "
+            "panel. Six points cannot carry a p-value, so none is given."
         )
         return cls(tuple(panels), (float(reach.min()) - pad, float(reach.max()) + pad), caption)
 
@@ -90,16 +91,18 @@ class SwapAgainstAblation:
             ax.plot(dot.x[1:], [dot.y[0]] * 2, color=colour, linewidth=1, zorder=3)
             ax.plot([dot.x[0]] * 2, dot.y[1:], color=colour, linewidth=1, zorder=3)
             ax.plot(dot.x[0], dot.y[0], marker, color=colour, markersize=5, zorder=4)
-            ax.annotate(
-                dot.slot, (dot.x[0], dot.y[0]), xytext=(4, 4), textcoords="offset points", fontsize=7.5, zorder=5
-            )
+        places: dict[tuple[float, float], list[str]] = {}
+        for dot in dots:
+            places.setdefault((dot.x[0], dot.y[0]), []).append(dot.slot)
+        for place, slots in places.items():
+            ax.annotate(", ".join(slots), place, xytext=(4, 4), textcoords="offset points", fontsize=7.5, zorder=5)
         ax.set_xlim(self.limits)
         ax.set_ylim(self.limits)
         ax.set_aspect("equal")
         ax.set_xlabel(f"accuracy lost by {other} (pp)")
-        if panel == 0:
+        if panel == 0 or (panel == 2 and self.panels == 4):
             ax.set_ylabel("accuracy lost by swap (pp)")
-        ax.set_title(f"swap and {other}\n{text}", fontsize=8.5, fontweight="normal")
+        ax.set_title(text, fontsize=8.5, fontweight="normal")
 
 
 def _dot(analysis: Analysis, slot: str, ablation: dict[str, Any], swap: dict[str, Any], other: str) -> Dot:
@@ -117,4 +120,4 @@ def _dot(analysis: Analysis, slot: str, ablation: dict[str, Any], swap: dict[str
         circle = np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.sqrt(stats.chi2.ppf(0.95, 2))
         region = circle @ root.T + [ablation["impact_pp"], swap["impact_pp"]]
     ends = [tuple(row[name] for name in ("impact_pp", "ci_low", "ci_high")) for row in (ablation, swap)]
-    return Dot(slot, ends[0], ends[1], region)  # type: ignore[arg-type]
+    return Dot(slot, ends[0], ends[1], region)

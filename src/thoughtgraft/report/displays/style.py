@@ -81,7 +81,7 @@ def light_grid(ax: Any, axis: str = "y") -> None:
 
 def errorbars(ax: Any, points: tuple[Point, ...], colour: str, marker: str, label: str) -> None:
     """Points with their 95% intervals; hollow where the interval is undefined, with the exact bound dashed."""
-    shown = False
+    ax.plot([], [], marker, color=colour, markersize=6, label=label)
     for point in points:
         defined = math.isfinite(point.low) and math.isfinite(point.high)
         if defined:
@@ -89,11 +89,7 @@ def errorbars(ax: Any, points: tuple[Point, ...], colour: str, marker: str, labe
         elif math.isfinite(point.bound):
             ax.plot([point.x] * 2, [point.value, point.bound], color=colour, linewidth=1.2, linestyle=":", zorder=3)
         face = colour if defined else "white"
-        name = label if not shown else None
-        ax.plot(
-            [point.x], [point.value], marker, color=colour, markerfacecolor=face, markersize=6, label=name, zorder=4
-        )
-        shown = True
+        ax.plot([point.x], [point.value], marker, color=colour, markerfacecolor=face, markersize=6, zorder=4)
 
 
 def slot_ticks(ax: Any, labels: tuple[str, ...]) -> None:

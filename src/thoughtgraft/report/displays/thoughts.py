@@ -31,6 +31,7 @@ class DecodedThoughts:
     caption: str
     name: str = "decoded_thoughts"
     title: str = TITLE
+    sharey: bool = False
     panels: int = 1
 
     @property
@@ -59,10 +60,10 @@ class DecodedThoughts:
         if not lanes:
             return Skipped(cls.name, TITLE, "The decoded thoughts of the chosen problems are not in the run.")
         caption = (
-            f"Each lane is a problem (n = {len(lanes)}, chosen by sensitivity: the most sensitive first); each column a "
-            "thought, read through the model's own unembedding; top three tokens with their probabilities, darker = more "
-            "probable. After the arrow: the gold answer. An illustration, without intervals: that a token can be read "
-            "does not show that the model uses it."
+            f"Each lane is a problem (n = {len(lanes)}, chosen by sensitivity: the most sensitive first); each column "
+            "a thought, read through the model's own unembedding; top three tokens with their probabilities, darker "
+            "= more probable. After the arrow: the gold answer. An illustration, without intervals: that a token can "
+            "be read does not show that the model uses it."
         )
         return cls(tuple(lanes), caption)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from thoughtgraft.report.context import Context
 from thoughtgraft.report.document import Block, Notes, Prose, Section, Table, records_of
-from thoughtgraft.report.formats import count, estimate, p_value, percent, sample
+from thoughtgraft.report.formats import count, estimate, p_value, percent, size
 
 
 def section(context: Context) -> Section:
     """Figure of answers adopted, then the table of step values."""
     text = (
-        "Adoption: the host, with a donor's thought grafted in, gives the donor's answer. Chance agreement is counted by "
-        "exchanging donors between hosts. The rates are in the position section's second table."
+        "Adoption: the host, with a donor's thought grafted in, gives the donor's answer. Chance agreement is "
+        "counted by exchanging donors between hosts. The rates are in the position section's second table."
     )
     blocks: list[Block] = [Prose(text), *context.figure("adoption")]
     blocks.append(_steps(context))
@@ -35,7 +35,7 @@ def _steps(context: Context) -> Block:
             (
                 row["slots"],
                 str(row["step"] + 1),
-                sample(row["n_hosts"], None, row["n_gen"]),
+                size(row["n_hosts"], None, row["n_gen"]),
                 count(row["n_eligible"]),
                 percent(row["rate"]),
                 percent(row["null"]),
@@ -47,14 +47,15 @@ def _steps(context: Context) -> Block:
             )
         )
     reading = (
-        "Which thought holds which step? Counterfactual answer: what the host would answer if its step had the value of "
-        "the donor's step. Rate: share of eligible swaps answered so; excess over donors exchanged between hosts, pp, 95% t "
-        "interval clustered over hosts and donors. Exploratory: Benjamini-Hochberg over the table. Not eligible, in order: "
-        "no such step / not a whole positive number / outside the model's numbers / equal to the host's own answer."
+        "Which thought holds which step? Counterfactual answer: what the host would answer if its step had the value "
+        "of the donor's step. Rate: share of eligible swaps answered so; excess over donors exchanged between hosts, "
+        "pp, 95% t interval clustered over hosts and donors. Exploratory: Benjamini-Hochberg over the table. Not "
+        "eligible, in order: no such step / not a whole positive number / outside the model's numbers / equal to the "
+        "host's own answer. n: hosts (generations)."
     )
     header = (
         "slot", "step", "n", "eligible", "rate", "null", "excess, pp [95%]", "p", "p (BH)", "not eligible", "notes",
     )  # fmt: skip
     return Table(
-        header, tuple(rows), reading, frozenset(range(3, 9)), footnotes=notes.pairs, title="Values of single steps"
+        header, tuple(rows), reading, frozenset(range(2, 9)), footnotes=notes.pairs, title="Values of single steps"
     )

@@ -14,8 +14,8 @@ STATES = {
     "failed": "The certificate FAILED. What each failed check means is in its last column.",
     "off": "The checks were switched off for this run. Nothing here proves that the edits did what they say.",
     "missing": (
-        "The run has no certificate (certificate.json). Nothing here proves that the edits did what they say; the gates "
-        "below are the part that the records alone can show."
+        "The run has no certificate (certificate.json). Nothing here proves that the edits did what they say; the "
+        "gates below are the part that the records alone can show."
     ),
 }
 
@@ -58,8 +58,8 @@ def gates(context: Context) -> Table:
         for gate in context.analysis.decision.gates
     )
     reading = (
-        "Conditions that must hold before any effect is stated. A gate without evidence in this run is 'not run', which "
-        "is not a pass. If one fails, every claim is INVALID."
+        "Conditions that must hold before any effect is stated. A gate without evidence in this run is 'not run', "
+        "which is not a pass. If one fails, every claim is INVALID."
     )
     return Table(
         ("gate", "condition", "measured", "limit", "outcome", "how"), rows, reading, frozenset({2, 3}), 4, title="Gates"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from thoughtgraft.report.context import Context
 from thoughtgraft.report.document import Block, Notes, Prose, Section, Table, records_of
-from thoughtgraft.report.formats import count, estimate, number, p_value, percent, sample
+from thoughtgraft.report.formats import count, estimate, number, p_value, percent, size
 
 
 def contrasts(context: Context) -> Section:
@@ -14,18 +14,19 @@ def contrasts(context: Context) -> Section:
         if (row["method"], row["downstream"], row["donor_stratum"]) != ("swap", "recompute", stratum):
             continue
         shown = estimate(row["difference_pp"], row["ci_low"], row["ci_high"])
-        n = sample(row["n_hosts"], row["n_donors"], row["n_pairs"]).replace("generation", "pair")
+        n = size(row["n_hosts"], row["n_donors"], row["n_pairs"])
         ps = p_value(row["p"]), p_value(row["p_holm"])
         rows.append((f"{row['slot_a']} − {row['slot_b']}", shown, n, *ps, notes.mark(row["note"])))
     if not rows:
         text = "Not shown: it needs swaps at two single slots or more, which this run does not have."
         return Section("contrasts", "Contrasts between slots", (Prose(text, "note"),))
     reading = (
-        "Impact of the first slot − impact of the second, on the same host-donor pairs; positive = the first matters more. "
-        f"95% t interval, clustered over hosts and donors; Holm over the {len(rows)} pairs."
+        "Impact of the first slot − impact of the second, on the same host-donor pairs; positive = the first matters "
+        f"more. 95% t interval, clustered over hosts and donors; Holm over the {len(rows)} pairs of slots. n: hosts × "
+        "distinct donors (host-donor pairs)."
     )
     header = ("slots", "difference, pp [95%]", "n", "p", "p (Holm)", "notes")
-    table = Table(header, tuple(rows), reading, frozenset({1, 3, 4}), footnotes=notes.pairs)
+    table = Table(header, tuple(rows), reading, frozenset({1, 2, 3, 4}), footnotes=notes.pairs)
     return Section("contrasts", "Contrasts between slots", (table,))
 
 
@@ -53,18 +54,19 @@ def agreement(context: Context) -> Section:
         return Section("agreement", "Agreement of swap and ablation", tuple(blocks))
     first = records_of(context.analysis.agreement)[0]
     reading = (
-        "Do two methods rank the slots alike? r, rho: over slots, 95% intervals from resampling hosts jointly. Reliability: "
-        "split-half over hosts, stepped up (Spearman-Brown); ceiling: the largest r that profiles so reliable can show. "
-        "Disattenuated r: freed of sampling noise; its interval gives the verdict, with the test of the position × method "
-        f"interaction. With {count(first['n_slots'])} slots, |r| must exceed {number(first['critical_r'], 3)} to be "
-        f"significant and a true r of .5 is found with power {percent(first['power_at_half'], 0)}: so no p-value is "
-        "reported for r; the exact one over all orders is exploratory."
+        "Do two methods rank the slots alike? r, rho: over slots, 95% intervals from resampling hosts jointly. "
+        "Reliability: split-half over hosts, stepped up (Spearman-Brown); ceiling: the largest r that profiles so "
+        "reliable can show. Disattenuated r: freed of sampling noise; its interval gives the verdict, with the test "
+        f"of the position × method interaction. With {count(first['n_slots'])} slots, |r| must exceed "
+        f"{number(first['critical_r'], 3)} to be significant and a true r of .5 is found with power "
+        f"{percent(first['power_at_half'], 0)}: so no p-value is reported for r; the exact one over all orders is "
+        "exploratory."
     )
     header = (
         "methods", "n", "r [95%]", "rho [95%]", "reliabilities", "ceiling", "disattenuated r [95%]", "interaction p",
         "exact p (exploratory)", "verdict", "notes",
     )  # fmt: skip
-    blocks.append(Table(header, tuple(rows), reading, frozenset(range(2, 9)), 9, notes.pairs))
+    blocks.append(Table(header, tuple(rows), reading, frozenset(range(1, 9)), 9, notes.pairs))
     return Section("agreement", "Agreement of swap and ablation", tuple(blocks))
 
 
@@ -77,18 +79,19 @@ def mediation(context: Context) -> Section:
         ]
         if row["by_construction"]:
             effects[2] = "0 by construction"
-        n = sample(row["n_hosts"], row["n_donors"], row["n_pairs"]).replace("generation", "pair")
+        n = size(row["n_hosts"], row["n_donors"], row["n_pairs"])
         ps = p_value(row["indirect_p"]), p_value(row["indirect_p_holm"])
         rows.append((row["slots"], row["method"], row["freeze"], n, *effects, *ps, notes.mark(row["note"])))
     blocks: list[Block] = [*context.figure("mediation")]
     if rows:
         reading = (
-            "Total: later thoughts recomputed. Direct: the same edit with later thoughts held at the host's clean ones. "
-            "Indirect = total − direct, on the same pairs: what the edit does through later thoughts. All in pp with 95% t "
-            "intervals, clustered over hosts and donors; p: indirect effect, Holm over the single slots."
+            "Total: later thoughts recomputed. Direct: the same edit with later thoughts held at the host's clean "
+            "ones. Indirect = total − direct, on the same pairs: what the edit does through later thoughts. All in "
+            "pp with 95% t intervals, clustered over hosts and donors; p: indirect effect, Holm over the single "
+            "slots. n: hosts × distinct donors (pairs)."
         )
         header = ("slots", "method", "freeze", "n", "total", "direct", "indirect", "p", "p (Holm)", "notes")
-        blocks.append(Table(header, tuple(rows), reading, frozenset(range(4, 9)), footnotes=notes.pairs))
+        blocks.append(Table(header, tuple(rows), reading, frozenset(range(3, 9)), footnotes=notes.pairs))
     return Section("mediation", "Direct and indirect effects", tuple(blocks))
 
 
@@ -102,7 +105,7 @@ def dose(context: Context) -> Section:
                 row["method"],
                 row["series"],
                 row["downstream"],
-                sample(row["n_hosts"], None, row["n_gen"]),
+                size(row["n_hosts"], None, row["n_gen"]),
                 percent(row["acc"]),
                 estimate(row["impact_pp"], row["ci_low"], row["ci_high"]),
                 estimate(row["step_pp"], row["step_low"], row["step_high"]),
@@ -112,8 +115,9 @@ def dose(context: Context) -> Section:
     blocks: list[Block] = [*context.figure("dose")]
     if rows:
         reading = (
-            "Accuracy when several thoughts in a row are edited. Step: what the last added slot costs beyond the others, on "
-            "the same pairs. 95% t intervals, clustered over hosts and donors; exploratory."
+            "Accuracy when several thoughts in a row are edited. Step: what the last added slot costs beyond the "
+            "others, on the same pairs. 95% t intervals, clustered over hosts and donors; exploratory. n: hosts "
+            "(generations)."
         )
         header = (
             "slots",
@@ -126,5 +130,5 @@ def dose(context: Context) -> Section:
             "step, pp [95%]",
             "notes",
         )
-        blocks.append(Table(header, tuple(rows), reading, frozenset({5, 6, 7}), footnotes=notes.pairs))
+        blocks.append(Table(header, tuple(rows), reading, frozenset({4, 5, 6, 7}), footnotes=notes.pairs))
     return Section("dose", "Dose: how many thoughts are edited", tuple(blocks))

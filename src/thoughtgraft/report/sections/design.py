@@ -50,7 +50,7 @@ def arms(context: Context) -> Table:
     for key, cells in frame.arms.items():
         draws = int(cells.draw.max()) + 1 if len(cells) else 0
         many = str(draws) if draws > 1 or cells.has_donors else "–"
-        sizes = (plain(cells.n_hosts), many, count(len(cells)), plain(cells.n_failed))
+        sizes = (count(cells.n_hosts), many, count(len(cells)), count(cells.n_failed))
         joined[(key.method, key.downstream or "–", key.stratum or "–", *sizes)].append(frame.label(key.slots))
     order = ["baseline", "noop", "self", "swap"]
     rows = []
@@ -65,8 +65,3 @@ def arms(context: Context) -> Table:
         "edit nothing and check the machinery."
     )
     return Table(HEADER, tuple(rows), reading, frozenset({4, 5, 6, 7}), title="Arms")
-
-
-def plain(n: int) -> str:
-    """A count without separators below a thousand."""
-    return count(n)

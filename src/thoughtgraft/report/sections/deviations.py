@@ -77,5 +77,8 @@ def _size(context: Context) -> str:
     aim = f"{100 * rule.pilot_mde:g} pp at {rule.pilot_power:.0%} power with {rule.full_draws} donors per host"
     if pilot.needed is None:
         return f"Sample size: no slot varied in this run, so nothing can be said about the hosts needed for {aim}."
-    text = f"Sample size: by this run's own variances {plural(pilot.needed, 'host')} are needed to find {aim}, at every slot"
-    return f"{text} (the most demanding is {pilot.worst_slot}); this run has {len(context.analysis.frame.hosts)}."
+    need = f"{plural(pilot.needed, 'host')} are needed to find {aim}, at every slot"
+    has = len(context.analysis.frame.hosts)
+    return (
+        f"Sample size: by this run's variances {need} (the most demanding is {pilot.worst_slot}); this run has {has}."
+    )

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from thoughtgraft.report.context import Context
 from thoughtgraft.report.document import Block, Notes, Prose, Section, Table, records_of
-from thoughtgraft.report.formats import bounded, estimate, interval, is_number, number, p_value, percent, sample
+from thoughtgraft.report.formats import bounded, estimate, interval, is_number, number, p_value, percent, size
 from thoughtgraft.report.tables import edited
 
 ACCURACY = (
-    "slot", "method", "n", "accuracy", "impact, pp [95%]", "SE host / donor / both", "lost / gained",
-    "impact given correct, pp [95%]", "p", "p (Holm)", "p (max-T)", "MDE 80%, pp", "verdict", "notes",
+    "slot", "method", "n", "accuracy", "impact, pp [95%]", "p (Holm)", "within ±5 pp?", "lost / gained",
+    "impact given correct, pp [95%]", "MDE 80%, pp", "notes",
 )  # fmt: skip
 ANSWERS = (
     "slot", "method", "n", "answer changed", "donor's answer", "null", "excess, pp [95%]", "Δ log p(gold), nats [95%]",
     "KL, nats",
 )  # fmt: skip
 SECOND = (
-    "slot",
-    "method",
-    "impact, pp",
-    "primary 95%",
-    "pigeonhole 95%",
-    "equivalence p",
-    "its power",
-    "exact bound, pp",
-)
+    "slot", "method", "impact, pp", "SE host / donor / both", "p", "p (max-T)", "primary 95%", "pigeonhole 95%",
+    "equivalence p", "its power", "exact bound, pp",
+)  # fmt: skip
+ERRORS = ("se_host", "se_donor", "se_twoway")
 
 
 def section(context: Context) -> Section:
@@ -50,28 +45,26 @@ def accuracy(context: Context) -> Table:
             (
                 row["slots"],
                 row["method"],
-                sample(row["n_hosts"], row["n_donors"], row["n_gen"]),
+                size(row["n_hosts"], row["n_donors"], row["n_gen"]),
                 f"{percent(row['base_acc'])} → {percent(row['acc'])}",
                 bounded(row["impact_pp"], row["ci_low"], row["ci_high"], row["zero_bound_pp"]),
-                " / ".join(
-                    number(row[name]) if is_number(row[name]) else "–" for name in ("se_host", "se_donor", "se_twoway")
-                ),
+                p_value(row["p_holm"]) if row["slots"] != "all" else "–",
+                row["verdict"],
                 f"{row['lost']} / {row['gained']}",
                 estimate(*(row[name] for name in names)),
-                *(p_value(row[name]) for name in ("p", "p_holm", "p_maxT")),
                 number(row["mde80_pp"]),
-                row["verdict"],
                 notes.mark(row["note"]),
             )
         )
     reading = (
-        "Impact = accuracy of the clean run − accuracy after the edit, paired by host, in percentage points (pp); positive = "
-        "the edit costs accuracy. Intervals and p: two-way clustered over hosts and donors, t with the smaller number − 1 "
-        "degrees of freedom; without donors clustered over hosts. Holm: over the single slots of one method. Max-T: sign "
-        "flips over hosts, conditional on the donors drawn, a second opinion. Verdict: the equivalence test at ±5 pp. MDE: "
-        "the effect that a run like this finds with 80% power."
+        "Impact = accuracy of the clean run − accuracy after the edit, paired by host, in percentage points (pp); "
+        "positive = the edit costs accuracy. Intervals and p: two-way clustered over hosts and donors, t with the "
+        "smaller number − 1 degrees of freedom; without donors clustered over hosts. Holm: over the single slots of "
+        "one method. Within ±5 pp?: the verdict of the equivalence test; underpowered: this run cannot tell. Impact "
+        "given correct: the same among hosts right unedited. MDE: the effect that a run like this finds with 80% "
+        "power. n: hosts × distinct donors (generations)."
     )
-    return Table(ACCURACY, tuple(rows), reading, frozenset(range(3, 12)), 12, notes.pairs, "Accuracy")
+    return Table(ACCURACY, tuple(rows), reading, frozenset({2, 3, 4, 5, 7, 8, 9}), -1, notes.pairs, "Accuracy")
 
 
 def answers(context: Context) -> Table:
@@ -84,7 +77,7 @@ def answers(context: Context) -> Table:
             (
                 row["slots"],
                 row["method"],
-                sample(row["n_hosts"], row["n_donors"], row["n_gen"]),
+                size(row["n_hosts"], row["n_donors"], row["n_gen"]),
                 percent(row["changed_rate"]),
                 *(
                     (percent(row["adoption_rate"]), percent(row["adoption_null"]), estimate(*excess))
@@ -96,12 +89,13 @@ def answers(context: Context) -> Table:
             )
         )
     reading = (
-        "Changed: share of answers that differ from the clean one. Donor's answer: share of eligible swaps answered as the "
-        "donor answers; null: the same when donors are exchanged between hosts; excess = rate − null. Δ log p(gold): change "
-        "of the gold answer's log-probability. KL: divergence at the answer's first token. Intervals: 95% t, clustered over "
-        "hosts and donors. A dash: not defined for a method without donors."
+        "Changed: share of answers that differ from the clean one. Donor's answer: share of eligible swaps answered "
+        "as the donor answers; null: the same when donors are exchanged between hosts; excess = rate − null. Δ log "
+        "p(gold): change of the gold answer's log-probability. KL: divergence at the answer's first token. "
+        "Intervals: 95% t, clustered over hosts and donors. A dash: not defined for a method without donors. n: "
+        "hosts × distinct donors (generations)."
     )
-    return Table(ANSWERS, tuple(rows), reading, frozenset(range(3, 9)), title="Answers and probabilities")
+    return Table(ANSWERS, tuple(rows), reading, frozenset(range(2, 9)), title="Answers and probabilities")
 
 
 def second(context: Context) -> Table:
@@ -118,6 +112,9 @@ def second(context: Context) -> Table:
                 row["slots"],
                 row["method"],
                 number(row["impact_pp"]),
+                " / ".join(number(row[name]) if is_number(row[name]) else "–" for name in ERRORS),
+                p_value(row["p"]),
+                p_value(row["p_maxT"]),
                 interval(row["ci_low"], row["ci_high"]),
                 interval(other.get("ci_low"), other.get("ci_high")),
                 p_value(row["tost_p"]),
@@ -126,10 +123,12 @@ def second(context: Context) -> Table:
             )
         )
     reading = (
-        "Pigeonhole: hosts and donors resampled independently (2,000 times), a conservative second opinion; undefined where "
-        "nothing varies. Equivalence: two one-sided t tests at ±5 pp; a small p means that the impact is smaller than "
-        "that. Exact bound: where every difference is 0, the 95% upper bound of the impact. n as in the table of accuracy."
+        "SE: standard errors (pp) from hosts alone, donors alone, and both. p: unadjusted. Max-T: sign flips over "
+        "hosts, adjusted over the slots, conditional on the donors drawn. Pigeonhole: hosts and donors resampled "
+        "independently (2,000 times), a conservative second opinion; undefined where nothing varies. Equivalence: "
+        "two one-sided t tests at ±5 pp; a small p means that the impact is smaller than that. Exact bound: where "
+        "every difference is 0, the 95% upper bound of the impact. n as in the table of accuracy."
     )
     return Table(
-        SECOND, tuple(rows), reading, frozenset(range(2, 8)), title="Second opinions and equivalence", folded=True
+        SECOND, tuple(rows), reading, frozenset(range(2, 11)), title="Second opinions and equivalence", folded=True
     )

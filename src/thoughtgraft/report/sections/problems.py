@@ -64,8 +64,8 @@ def _table(context: Context, rows: list[dict[str, Any]], title: str) -> Table:
             )
         )
     reading = (
-        "Share of single-slot swaps that changed the answer, and the sensitivity: that share shrunken towards the other "
-        "problems' (beta-binomial), with its 95% credible interval. Extremes of a ranking are partly luck; the interval and "
-        "the reliability say how much. n in the table."
+        "Share of single-slot swaps that changed the answer, and the sensitivity: that share shrunken towards the "
+        "other problems' (beta-binomial), with its 95% credible interval. Extremes of a ranking are partly luck; the "
+        "interval and the reliability say how much. n in the table."
     )
     return Table(HEADER, tuple(cells), reading, frozenset({2, 3, 4, 5, 6}), title=title)

@@ -61,8 +61,8 @@ def reproduce(context: Context) -> Section:
         )
         blocks = (Prose(f"{text}provenance) make the same run, with the run id {spec.run_id}."),)
     again = Prose(
-        "The estimates need no model: the analysis and this report are made from the records alone, and the same records "
-        f"and analysis seed ({context.analysis.seed}) give the same numbers. Every table is in the folder analysis/; "
-        "DATA.md says what each file holds."
+        "The estimates need no model: the analysis and this report are made from the records alone, and the same "
+        f"records and analysis seed ({context.analysis.seed}) give the same numbers. Every table is in the folder "
+        "analysis/; DATA.md says what each file holds."
     )
     return Section("reproduce", "How to reproduce", (*blocks, again))

@@ -16,8 +16,8 @@ def section(context: Context) -> Section:
     pairs = chosen_pairs(context.run, context.analysis)
     if context.run.decoded is not None and pairs:
         text = (
-            f"Pairs below are swaps at CT{pairs[0].slot}, the single slot of largest impact; each is the first of its kind by "
-            "id, among hosts that are right unedited. They illustrate; they are not evidence."
+            f"Pairs below are swaps at CT{pairs[0].slot}, the single slot of largest impact; each is the first of its "
+            "kind by id, among hosts that are right unedited. They illustrate; they are not evidence."
         )
         blocks.append(Prose(text))
         blocks += [_pair(context, pair) for pair in pairs]
@@ -37,9 +37,9 @@ def _pair(context: Context, pair: Pair) -> Table:
         rows.append((f"CT{slot}{mark}", _top(context, host, slot), _top(context, donor, slot)))
     reading = (
         f"Host {host}: {context.run.question(host, 260)} Gold {record['gold']}, clean answer {record['base_pred']}. "
-        f"Donor {donor}: {context.run.question(donor, 260)} Its clean answer {record['donor_pred']}. "
-        f"With the donor's CT{pair.slot} the host answers {record['pred'] or 'nothing that parses'}. Cells: the {TOP} most "
-        "probable tokens of each clean thought."
+        f"Donor {donor}: {context.run.question(donor, 260)} Its clean answer {record['donor_pred']}. With the donor's "
+        f"CT{pair.slot} the host answers {record['pred'] or 'nothing that parses'}. Cells: the {TOP} most probable "
+        "tokens of each clean thought."
     )
     title = f"{pair.why[0].upper()}{pair.why[1:]}: {record['base_pred']} → {record['pred'] or 'nothing'}"
     return Table(("slot", "host's thought", "donor's thought"), tuple(rows), reading, title=title)

@@ -1,0 +1,66 @@
+"""A model's card: recipe, hash and measured accuracies, as JSON for programs and as Markdown for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from thoughtgraft.errors import CheckpointError
+
+CARD = "card.json"
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a model's folder.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    try:
+        card: dict[str, Any] = json.loads((folder / CARD).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} has no readable {CARD}", got=str(error), fix="train it with this project"
+        ) from error
+    return card
+
+
+def add_accuracies(folder: Path, problems: str, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Path:
+    """Put the accuracies measured on one problem set into the card; writes card.json and README.md.
+
+    Args:
+        folder: The model's folder.
+        problems: The problem set's name.
+        rows: `condition`, `n`, `correct`, `accuracy`, `ci_low`, `ci_high` (fractions).
+        facts: More facts, such as the weight hash.
+
+    Returns:
+        The card as Markdown.
+    """
+    card = read_card(folder) | dict(facts)
+    rounded = [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    card.setdefault("accuracy", {})[problems] = rounded
+    (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
+    page = folder / "README.md"
+    page.write_text(markdown(folder.name, card))
+    return page
+
+
+def markdown(name: str, card: Mapping[str, Any]) -> str:
+    """The card as a page."""
+    lines = [f"# {name}", "", str(card.get("about", "A model that reasons in continuous thoughts.")), ""]
+    lines += ["| fact | value |", "|---|---|"]
+    plain = {k: v for k, v in card.items() if not isinstance(v, (dict, list)) and k != "about"}
+    lines += [f"| {key} | {value} |" for key, value in plain.items()]
+    lines += ["", "## Recipe", "", "| option | value |", "|---|---|"]
+    lines += [f"| {key} | {value} |" for key, value in card.get("recipe", {}).items()]
+    for problems, rows in card.get("accuracy", {}).items():
+        lines += ["", f"## Accuracy on {problems}", ""]
+        lines += ["| condition | n | accuracy | 95% interval (Wilson) |", "|---|---:|---:|---|"]
+        lines += [
+            f"| {r['condition']} | {r['n']:,} | {r['accuracy']:.1%} | {r['ci_low']:.1%} to {r['ci_high']:.1%} |"
+            for r in rows
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,89 @@
+"""Numbers and texts as people read them."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from thoughtgraft.report import positions_summary
+from thoughtgraft.report.displays.style import drawable
+from thoughtgraft.report.document import Notes
+from thoughtgraft.report.formats import (
+    bounded,
+    estimate,
+    interval,
+    markdown,
+    number,
+    p_value,
+    percent,
+    sentence_list,
+    shorten,
+    size,
+    visible,
+)
+from thoughtgraft.report.render import fence
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("got", "expected"),
+    [
+        (number(-0.04), "0.0"),
+        (number(-1.25, 2), "−1.25"),
+        (number(None), "undefined"),
+        (number(pd.NA), "undefined"),
+        (percent(0.125), "12.5%"),
+        (percent(NAN), "undefined"),
+        (interval(1, 2), "[1.0, 2.0]"),
+        (interval(1, math.inf), "undefined"),
+        (estimate(3, 1, 5), "3.0 [1.0, 5.0]"),
+        (estimate(0, NAN, NAN), "0.0 (interval undefined)"),
+        (estimate(NAN, 0, 1), "undefined"),
+        (bounded(0, NAN, NAN, 2.95), "0.0 (exact bound 3.0)"),
+        (p_value(0.0004), "<.001"),
+        (p_value(0.0421), ".042"),
+        (p_value(1.0), "1"),
+        (p_value(NAN), "undefined"),
+        (size(100, 37, 1000), "100 × 37 (1,000)"),
+        (size(100, 0, 100), "100 (100)"),
+        (sentence_list(["a", "b", "c"]), "a, b and c"),
+        (sentence_list([]), "none"),
+        (shorten("one two three", 9), "one two…"),
+        (visible(" plus\n"), "␣plus⏎"),
+        (visible(" "), "␣"),
+        (visible(""), "∅"),
+        (drawable("你"), "<4F60>"),
+    ],
+)
+def test_formats(got, expected):
+    assert got == expected
+
+
+def test_markdown_shows_the_text_and_nothing_else():
+    assert markdown("<b>a|b*c_d`\n$e & [f](g)") == "&lt;b&gt;a\\|b\\*c\\_d\\` \\$e &amp; \\[f\\](g)"
+
+
+def test_a_fence_holds_whatever_is_in_it():
+    assert fence("a ``` b").startswith("````\n")
+
+
+def test_notes_share_marks():
+    notes = Notes()
+    assert notes.mark("x; y") == "a b"
+    assert notes.mark("y; z") == "b c"
+    assert notes.mark("") == notes.mark(None) == ""
+    assert notes.pairs == (("a", "x"), ("b", "y"), ("c", "z"))
+
+
+def test_positions_summary_is_short_and_printable():
+    row = {
+        "slots": "CT3", "method": "swap", "donor_stratum": "random", "acc": 0.5, "impact_pp": 40.0, "ci_low": 30.0,
+        "ci_high": 50.0, "zero_bound_pp": NAN, "adoption_rate": 0.2, "adoption_excess": 0.15,
+        "adoption_excess_ci_low": 0.1, "adoption_excess_ci_high": 0.2,
+    }  # fmt: skip
+    table = positions_summary(pd.DataFrame([row, row | {"method": "zero", "donor_stratum": ""}]))
+    assert table.iloc[0].tolist() == ["CT3", "swap", "50.0%", "40.0 [30.0, 50.0]", "20.0%", "15.0 [10.0, 20.0]"]
+    assert table.iloc[1].tolist()[4:] == ["–", "–"]
