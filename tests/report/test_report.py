@@ -24,8 +24,8 @@ ALL_FIGURES = {
 }  # fmt: skip
 ORDER = [
     "Claims and verdicts", "Design", "Certificate and gates", "Positions", "Contrasts", "Agreement",
-    "Direct and indirect", "Adoption", "Dose", "Problem by problem", "What the thoughts decode to", "Deviations", "Provenance",
-    "How to reproduce", "Definitions",
+    "Direct and indirect", "Adoption", "Dose", "Problem by problem", "What the thoughts decode to", "Deviations",
+    "Provenance", "How to reproduce", "Definitions",
 ]  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def resampling(
 ) -> None:
     """Swap each continuous thought for other problems', beside every ablation: which thoughts matter, and how.
 
-    Example: thoughtgraft run resampling --model zen-E/CODI-gpt2 --problems gsm8k:test --preset pilot --out runs/gpt2-pilot
+    Example: thoughtgraft run resampling --model zen-E/CODI-gpt2 --problems gsm8k:test --out runs/gpt2-pilot
     """
     from dataclasses import replace
 

@@ -153,7 +153,7 @@ def _mask(length: int, prompt: Prompt, like: Tensor) -> Tensor:
 def _layer_hooks(
     model: LatentReasoner, frozen: Mapping[int, Sequence[Tensor]], record: list[Tensor] | None
 ) -> Iterator[None]:
-    """Put the clean run's layer inputs at frozen positions (so keys and values are the clean ones), and record inputs."""
+    """Put the clean run's layer inputs, and so its keys and values, at frozen positions; record inputs."""
 
     def hook(layer: int) -> Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]:
         def replace(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:

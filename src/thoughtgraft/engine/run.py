@@ -221,7 +221,7 @@ def _thoughts(
 
 
 def problems_frame(problems: ProblemSet) -> pd.DataFrame:
-    """The problems as a table: id, split, question, gold, solution, steps (equations, one a line), n_steps, operation."""
+    """The problems as a table, one row each; `steps` are equations, one a line."""
     import pandas as pd
 
     from thoughtgraft.problems.arithmetic import equations
