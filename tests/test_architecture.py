@@ -42,12 +42,13 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"analysis", "records", "errors"},
     "explorer": {"analysis", "records", "errors"},
     "studies": {"problems", "interventions", "analysis", "report", "errors"},
+    "runs": {"report", "analysis", "records", "problems", "thoughts", "errors"},
     "cli": ALL,
     "__init__": ALL,
     "__main__": ALL,
 }
 
-READING_HALF = ["problems", "records", "analysis", "report", "explorer", "studies"]
+READING_HALF = ["problems", "records", "analysis", "report", "explorer", "studies", "runs"]
 TORCH = {"torch", "transformers"}
 MAX_LINES = 400
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.records import load_records
     from thoughtgraft.report import write_report
+    from thoughtgraft.runs import Run, load_run
     from thoughtgraft.thoughts import Thoughts
 
 __version__ = version("thoughtgraft")
@@ -27,6 +28,7 @@ _HOMES = {
     "Plan": "interventions.plan",
     "Problem": "problems",
     "ProblemSet": "problems",
+    "Run": "runs",
     "Thoughts": "thoughts",
     "analyse": "analysis",
     "collect_thoughts": "engine.collect",
@@ -34,6 +36,7 @@ _HOMES = {
     "load_model": "models.load",
     "load_problems": "problems",
     "load_records": "records",
+    "load_run": "runs",
     "run": "engine.run",
     "verify": "engine.verify",
     "write_report": "report",
@@ -44,6 +47,7 @@ __all__ = [
     "Plan",
     "Problem",
     "ProblemSet",
+    "Run",
     "Thoughts",
     "analyse",
     "collect_thoughts",
@@ -51,6 +55,7 @@ __all__ = [
     "load_model",
     "load_problems",
     "load_records",
+    "load_run",
     "run",
     "verify",
     "write_report",

@@ -116,10 +116,11 @@ def test_donors_are_distinct_never_the_host_and_of_its_stratum(
 
 
 def test_a_small_stratum_is_not_filled_up() -> None:
-    cells = Plan(swaps(0), n_donors=5, stratum="answer").cells(problems(), IDENTITY)
+    same = (Arm("swap", (0,), stratum="answer"),)
+    cells = Plan(same, n_donors=5).cells(problems(), IDENTITY)
     assert Counter(c.host for c in cells) == dict.fromkeys(range(12), 3)
     alone = ProblemSet((Problem("a", "a?", Fraction(1)), Problem("b", "b?", Fraction(2))))
-    assert Plan(swaps(0), stratum="answer").cells(alone, IDENTITY) == []
+    assert Plan(same).cells(alone, IDENTITY) == []
 
 
 def test_every_slot_and_method_gets_the_same_donors() -> None:
@@ -172,7 +173,32 @@ def test_unknown_strata_are_refused() -> None:
     with pytest.raises(
         PlanError, match="unknown donor stratum; got 'colour'; expected random, operation, steps, answer"
     ):
-        Plan(swaps(0), stratum="colour").cells(problems(), IDENTITY)
+        Arm("swap", (0,), stratum="colour")
+    with pytest.raises(PlanError, match=r"'mean' takes nothing from a donor.*Fix: leave stratum out"):
+        Arm("mean", (0,), stratum="steps")
+
+
+def test_a_donor_that_serves_two_strata_is_one_generation_and_two_records() -> None:
+    arms = (Arm("swap", (0,)), Arm("swap", (0,), stratum="operation"))
+    cells = Plan(arms, n_donors=11, hosts=1).cells(problems(), IDENTITY)
+    by_stratum = {name: {c.key for c in cells if c.stratum == name} for name in ("random", "operation")}
+    assert len(by_stratum["random"]) == 11
+    assert by_stratum["operation"] < by_stratum["random"]
+    assert len({c.record for c in cells}) == len(cells) == 11 + 5
+    assert Plan.from_triples([(2, 2, 0)]).cells(problems(), IDENTITY)[0].stratum == "self"
+    assert Plan((Arm("baseline"),)).cells(problems(), IDENTITY)[0].stratum is None
+
+
+def test_hosts_right_at_baseline_are_filtered_before_they_are_counted() -> None:
+    plan = Plan(swaps(0), n_donors=2, hosts=2, only_correct=True)
+    cells = plan.cells(problems(), IDENTITY, None, [i in (3, 5, 8) for i in range(12)])
+    assert list(dict.fromkeys(c.host for c in cells)) == [3, 5]
+    everyone = {c.key for c in Plan(swaps(0), n_donors=2).cells(problems(), IDENTITY)}
+    assert {c.key for c in cells} <= everyone, "donors are drawn from all problems, whoever is a host"
+    with pytest.raises(PlanError, match="need the clean answers"):
+        plan.cells(problems(), IDENTITY)
+    with pytest.raises(PlanError, match=r"no problem is answered right.*got 0 of 12 right"):
+        plan.cells(problems(), IDENTITY, None, [False] * 12)
 
 
 # Cells.
@@ -250,8 +276,15 @@ def test_keys_are_the_same_in_every_version() -> None:
     assert {(c.arm.method, c.donor): c.key for c in cells} == PINNED
 
 
-def key(arm: Arm, *, identity: dict[str, Any] | None = None, seed: int = 0, pads: list[int] | None = None, donor: int = 1,
-        pool: ProblemSet | None = None) -> str:  # fmt: skip
+def key(
+    arm: Arm,
+    *,
+    identity: dict[str, Any] | None = None,
+    seed: int = 0,
+    pads: list[int] | None = None,
+    donor: int = 1,
+    pool: ProblemSet | None = None,
+) -> str:
     """The key of one cell: host 0, donor as given."""
     pool = problems() if pool is None else pool
     cells = Plan((arm,), n_donors=len(pool) - 1, seed=seed, hosts=1).cells(pool, {**IDENTITY, **(identity or {})}, pads)
@@ -298,11 +331,11 @@ def test_keys_do_not_hang_on_seed_stratum_ids_order_or_what_else_is_planned() ->
         Plan((BASE,), n_donors=11, seed=5),
         Plan((Arm("baseline"), Arm("noise", (1,)), BASE), n_donors=11),
         Plan((BASE,), n_donors=2, hosts=3),
-        Plan((BASE,), n_donors=3, stratum="operation"),
+        Plan((replace(BASE, stratum="operation"),), n_donors=3),
     ):
         for block in (pool, turned):
             for cell in plan.cells(block, IDENTITY):
-                if cell.arm == BASE and cell.donor is not None:
+                if replace(cell.arm, stratum="random") == BASE and cell.donor is not None:
                     assert cell.key == wanted[block[cell.host].content_hash, block[cell.donor].content_hash]
 
 
@@ -341,7 +374,8 @@ def test_the_plan_hash_hangs_on_everything_in_the_plan() -> None:
         Plan(swaps(1, 0), n_donors=2),
         replace(plan, n_donors=3),
         replace(plan, seed=1),
-        replace(plan, stratum="steps"),
+        replace(plan, arms=tuple(replace(arm, stratum="steps") for arm in plan.arms)),
+        replace(plan, only_correct=True),
         replace(plan, hosts=4),
         Plan.from_triples([(0, 1, 0)]),
         Plan.from_triples([(0, 1, 1)]),

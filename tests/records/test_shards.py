@@ -108,7 +108,7 @@ def test_merging_keeps_every_row_once(tmp_path, make_spec, make_rows, merging):
     with RunStore.create(tmp_path, make_spec()) as store:
         store.write_unit("h0", make_rows("other"))
         assert len(store.stored_units()) == 10
-        assert not any("other" in cell for cell in store.stored_cells())
+        assert not any("other" in cell for cell, _ in store.stored_cells())
 
 
 def test_a_crash_between_merging_and_removing_doubles_nothing(tmp_path, make_spec, make_rows, merging):

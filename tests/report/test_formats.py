@@ -40,7 +40,7 @@ NAN = math.nan
         (interval(1, 2), "[1.0, 2.0]"),
         (interval(1, math.inf), "undefined"),
         (estimate(3, 1, 5), "3.0 [1.0, 5.0]"),
-        (estimate(0, NAN, NAN), "0.0 (interval undefined)"),
+        (estimate(0, NAN, NAN), "0.0 [undefined]"),
         (estimate(NAN, 0, 1), "undefined"),
         (bounded(0, NAN, NAN, 2.95), "0.0 (exact bound 3.0)"),
         (p_value(0.0004), "<.001"),

@@ -1,16 +1,15 @@
-"""The `thoughtgraft` command: verbs are registered here, errors end here, nothing heavy is imported here."""
+"""The `thoughtgraft` command: verbs are registered here, nothing heavy is imported here."""
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
-from thoughtgraft.cli import data, demo, models, runs, study, train
-from thoughtgraft.errors import ThoughtgraftError
+from thoughtgraft.cli import compare, data, demo, models, runs, study, train
+from thoughtgraft.cli.errors import ErrorGroup
 
 app = typer.Typer(
     name="thoughtgraft",
+    cls=ErrorGroup,
     help="""Causal experiments on the continuous thoughts of latent-reasoning language models.
 
     Start with `thoughtgraft demo`: a resampling study on an embedded model, in about a minute on a laptop.
@@ -27,6 +26,7 @@ app.command()(runs.status)
 app.command()(runs.analyze)
 app.command()(runs.report)
 app.command()(runs.records)
+app.command()(compare.compare)
 app.command()(models.verify)
 app.command()(models.evaluate)
 app.command()(data.problems)
@@ -34,12 +34,5 @@ app.command()(train.train)
 
 
 def main() -> None:
-    """Run the command line: exit 2 with one message for a user's mistake, 130 when interrupted."""
-    try:
-        app()
-    except ThoughtgraftError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("\ninterrupted; what is finished is stored. Run the same command again to continue.", err=True)
-        sys.exit(130)
+    """Run the command line."""
+    app()

@@ -16,22 +16,22 @@ def demo(
     donors: Annotated[int, typer.Option(min=1, help="Donors of each host.")] = 10,
     seed: options.Seed = 0,
     device: options.Device = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Run a real resampling study on the embedded model `tiny-codi` and write its report.
 
     100 unseen word problems, 10 donors each: at each of 6 slots the problem's continuous thought is replaced by
     the donor's, 6,000 times in all, beside controls and ablations. Needs no download.
     """
-    from thoughtgraft.cli.pipeline import plan_summary, resampling
+    from thoughtgraft.cli import pipeline
     from thoughtgraft.models.load import load_model
-    from thoughtgraft.problems import load_problems
     from thoughtgraft.studies.resampling import resampling_plan
+    from thoughtgraft.studies.sample import draw_sample
 
-    problems = load_problems("arithmetic:test", n=hosts, seed=seed)
+    sample = draw_sample("arithmetic:test", first=0, n=hosts, seed=seed)
     model = load_model("tiny-codi", device=device)
-    plan = resampling_plan(model.num_latents, donors, seed, full=False)
+    job = pipeline.Job(model, sample, resampling_plan(model.num_latents, donors, seed, full=False), "demo")
     if dry_run:
-        typer.echo(plan_summary(model, problems, plan))
+        pipeline.dry_run(job)
         return
-    resampling(model, problems, plan, out)
+    pipeline.resampling(job, out)

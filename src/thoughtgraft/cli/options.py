@@ -32,3 +32,6 @@ Out = Annotated[
 ]
 Run = Annotated[Path, typer.Argument(help="A run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say how many generations, how long and what they could find, and stop.")
+]

@@ -3,72 +3,121 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from thoughtgraft.cli.tables import certificate_line, position_summary
 
 if TYPE_CHECKING:
+    from thoughtgraft.cli.pilot import Pilot
     from thoughtgraft.interventions.plan import Plan
     from thoughtgraft.models.reasoner import LatentReasoner
-    from thoughtgraft.problems import ProblemSet
+    from thoughtgraft.studies.sample import Sample
 
 
-def resampling(
-    model: LatentReasoner,
-    problems: ProblemSet,
-    plan: Plan,
-    out: Path,
-    *,
-    batch_size: str = "auto",
-    certify: bool = True,
-    max_new_tokens: int | None = None,
-) -> None:
+@dataclass(frozen=True)
+class Job:
+    """One resampling study, ready to start."""
+
+    model: LatentReasoner
+    sample: Sample
+    plan: Plan
+    preset: str
+    pilot: Pilot | None = None
+    batch_size: str = "auto"
+    max_new_tokens: int | None = None
+
+    @property
+    def n_hosts(self) -> int:
+        """Hosts, as far as they are known before the run."""
+        n = len(self.sample.problems)
+        return n if self.plan.hosts is None else min(n, self.plan.hosts)
+
+
+def resampling(job: Job, out: Path, *, certify: bool = True) -> None:
     """Run the study into `out`, write its report and print its main table."""
-    from thoughtgraft.engine.run import THOUGHTS_FILE, run
+    from thoughtgraft.analysis import RULE
+    from thoughtgraft.engine.run import run
     from thoughtgraft.engine.verify import verify
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.records import RunStore
     from thoughtgraft.report import write_report
-    from thoughtgraft.thoughts import Thoughts
+    from thoughtgraft.runs import load_run
 
     console = Console()
+    model, problems = job.model, job.sample.problems
     certificate = None
     if certify and not (out / "certificate.json").exists():
         certificate = verify(model, problems).to_json()
         console.print(certificate_line(certificate))
     command = "thoughtgraft " + " ".join(sys.argv[1:])
-    facts = {"command": command, "certify": "core" if certify else "off"}
     run(
         model,
         problems,
-        plan,
+        job.plan,
         out,
         study="resampling",
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        facts=facts,
+        batch_size=job.batch_size,
+        max_new_tokens=job.max_new_tokens,
+        facts={"command": command, "certify": "core" if certify else "off"},
+        design=design(job),
+        rule=RULE.to_json(),
     )
     store = RunStore.open(out)
     if certificate is not None:
         store.write_json("certificate.json", certificate)
+    opened = load_run(out)
     if not (out / "decoded.parquet").exists():
-        thoughts = Thoughts.load(out / THOUGHTS_FILE, identity=model.identity, problem_hash=problems.content_hash)
-        store.write_table("decoded.parquet", decode_thoughts(model, thoughts))
+        store.write_table("decoded.parquet", decode_thoughts(model, opened.thoughts()))
     with console.status("analysing and drawing"):
-        paths = write_report(out)
+        paths = write_report(out, problems=opened.problem_set(), largest=opened.largest_number)
     console.print(position_summary(out))
+    if job.preset == "pilot":
+        verdict = store.read_json("analysis/decision.json")["pilot"]
+        console.print(f"\nThe pilot's verdict: [bold]{verdict['verdict']}[/bold]. {verdict['reason']}.", soft_wrap=True)
     console.print(f"\nThe report: [bold]{paths.html.resolve()}[/bold]", soft_wrap=True)
 
 
-def plan_summary(model: LatentReasoner, problems: ProblemSet, plan: Plan) -> str:
-    """What a plan would run, for --dry-run: cells by arm, hosts and donors."""
-    from collections import Counter
+def design(job: Job) -> dict[str, Any]:
+    """What run.json says of the design beside the plan."""
+    from thoughtgraft.readouts.vocabulary import largest_number
 
-    cells = plan.cells(problems, model.identity, [0] * len(problems) if model.protocol.pads_visible else None)
-    counts = Counter(cell.arm.label for cell in cells)
-    lines = [f"{count:>8,}  {label}" for label, count in counts.items()]
-    hosts = len({cell.host for cell in cells})
-    return "\n".join([*lines, f"{len(cells):>8,}  cells: {hosts} hosts, {plan.n_donors} donors each, seed {plan.seed}"])
+    found: dict[str, Any] = {"preset": job.preset, "available_hosts": job.sample.left}
+    found["largest_number"] = largest_number(job.model)
+    if job.pilot is not None:
+        found["pilot"] = job.pilot.facts(job.pilot.sizing(job.n_hosts, job.plan.n_donors))
+    return found
+
+
+def dry_run(job: Job) -> None:
+    """Print cells by arm, their time as measured on a few of them, and the smallest effect that could be found."""
+    from thoughtgraft.cli.dryrun import cell_table, duration, measure
+    from thoughtgraft.cli.pilot import sizing_line
+    from thoughtgraft.engine.collect import encode
+    from thoughtgraft.studies.sizing import planned
+
+    console, model, problems = Console(), job.model, job.sample.problems
+    pads = [prompt.pad for prompt in encode(model, problems)] if model.protocol.pads_visible else None
+    # Who is right is not known yet: all problems stand in for those that will be.
+    cells = job.plan.cells(problems, model.identity, pads, [True] * len(problems))
+    distinct = len({cell.key for cell in cells})
+    console.print(cell_table(cells))
+    timing = measure(model, problems, job.plan, job.batch_size, job.max_new_tokens)
+    most = "at most " if job.plan.only_correct else ""
+    again = "" if distinct == len(cells) else f" ({distinct:,} of them distinct)"
+    lines = [
+        f"{most}{len(cells):,} generations{again}: {job.n_hosts} hosts of {problems.name}, {job.plan.n_donors} donors "
+        f"each, seed {job.plan.seed}",
+        f"about {duration(timing.total(len(problems), distinct))} on this machine ({model.device.type}, "
+        f"{model.dtype_name}): measured on {timing.n_cells} generations, {1e3 * timing.cell:.2g} ms each; verification, "
+        "analysis and report come on top",
+    ]
+    sizing = job.pilot.sizing(job.n_hosts, job.plan.n_donors) if job.pilot else planned(job.n_hosts)
+    lines.append(sizing_line(sizing, job.n_hosts, job.plan.n_donors))
+    if job.plan.only_correct:
+        lines.append("--only-correct: fewer hosts, as many as are right without an edit")
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)

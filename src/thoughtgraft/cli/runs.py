@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from thoughtgraft.cli import options
+
+if TYPE_CHECKING:
+    from thoughtgraft.report import ReportPaths
 
 
 def status(
@@ -47,18 +50,25 @@ def analyze(run: options.Run, seed: Annotated[int, typer.Option(help="Seeds ever
     from rich.console import Console
 
     from thoughtgraft.cli.tables import position_summary
-    from thoughtgraft.report import write_report
 
-    write_report(run, seed=seed)
+    rewrite(run, seed)
     Console().print(position_summary(run))
 
 
 def report(run: options.Run, seed: Annotated[int, typer.Option(help="Seeds every resampling.")] = 0) -> None:
     """Write report.md and report.html of a run, with figures."""
-    from thoughtgraft.report import write_report
+    typer.echo(str(rewrite(run, seed).html.resolve()))
 
-    paths = write_report(run, seed=seed)
-    typer.echo(str(paths.html.resolve()))
+
+def rewrite(run: Path, seed: int) -> ReportPaths:
+    """Write a run's analysis, figures and report anew, from what lies in its folder."""
+    from thoughtgraft.records.layout import PROBLEMS_FILE
+    from thoughtgraft.report import write_report
+    from thoughtgraft.runs import load_run
+
+    opened = load_run(run)
+    known = opened.problem_set() if (opened.path / PROBLEMS_FILE).is_file() else None
+    return write_report(run, seed=seed, problems=known, largest=opened.largest_number)
 
 
 def records(

@@ -25,7 +25,13 @@ def resampling(
     preset: Annotated[str, typer.Option(help="pilot (20 problems x 5 donors) or full (the next 100 x 10).")] = "pilot",
     hosts: Annotated[int | None, typer.Option(min=2, help="Problems, instead of the preset's number.")] = None,
     donors: Annotated[int | None, typer.Option(min=1, help="Donors of each host, instead of the preset's.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many problems are hosts.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many of them are hosts.")] = None,
+    only_correct: Annotated[
+        bool, typer.Option("--only-correct", help="Only problems that the unedited model answers right are hosts.")
+    ] = False,
+    pilot: Annotated[
+        Path | None, typer.Option(help="A pilot's folder: its problems are left out, its variances size this run.")
+    ] = None,
     seed: options.Seed = 0,
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
@@ -36,7 +42,7 @@ def resampling(
     batch_size: options.BatchSize = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
     certify: Annotated[bool, typer.Option(help="Check model, protocol and engine first.")] = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and stop.")] = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Swap each continuous thought for other problems', beside every ablation: which thoughts matter, and how.
 
@@ -44,18 +50,24 @@ def resampling(
     """
     from dataclasses import replace
 
-    from thoughtgraft.cli.pipeline import plan_summary
-    from thoughtgraft.cli.pipeline import resampling as run_study
+    from thoughtgraft.cli import pipeline
+    from thoughtgraft.cli.pilot import Pilot
     from thoughtgraft.errors import PlanError
     from thoughtgraft.models.load import load_model
-    from thoughtgraft.problems import load_problems
     from thoughtgraft.studies.resampling import PRESETS, resampling_plan
+    from thoughtgraft.studies.sample import draw_sample
 
     if preset not in PRESETS:
         raise PlanError("unknown preset", got=repr(preset), expected=", ".join(PRESETS))
     size = PRESETS[preset]
-    n_hosts, n_donors = hosts or size.n_hosts, donors or size.n_donors
-    chosen = load_problems(problems, n=size.first + n_hosts, seed=seed)[size.first :]
+    before = None if pilot is None else Pilot.open(pilot, problems)
+    sample = draw_sample(
+        problems,
+        first=size.first,
+        n=hosts or size.n_hosts,
+        seed=seed,
+        used=before.used if before else (),
+    )
     reasoner = load_model(
         model,
         base=base,
@@ -65,8 +77,12 @@ def resampling(
         dtype=dtype,
         num_latents=num_latents,
     )
-    plan = replace(resampling_plan(num_latents, n_donors, seed, full=size.full), hosts=limit)
+    if before is not None:
+        before.check_model(reasoner)
+    plan = resampling_plan(num_latents, donors or size.n_donors, seed, full=size.full, hosts=limit)
+    plan = replace(plan, only_correct=only_correct)
+    job = pipeline.Job(reasoner, sample, plan, preset, before, batch_size, max_new_tokens)
     if dry_run:
-        typer.echo(plan_summary(reasoner, chosen, plan))
+        pipeline.dry_run(job)
         return
-    run_study(reasoner, chosen, plan, Path(out), batch_size=batch_size, certify=certify, max_new_tokens=max_new_tokens)
+    pipeline.resampling(job, Path(out), certify=certify)

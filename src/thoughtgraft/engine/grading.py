@@ -25,7 +25,6 @@ class Grader:
     prompts: Sequence[Prompt]
     run_id: str
     seed: int
-    stratum: str
 
     def rows(self, cells: Sequence[Cell], result: RolloutResult) -> list[dict[str, Any]]:
         """One record for each cell, in order; row i of `result` is cell i."""
@@ -60,7 +59,7 @@ class Grader:
         if cell.donor is not None:
             record |= {
                 "donor_id": self.problems[cell.donor].id,
-                "donor_stratum": "self" if cell.donor == cell.host else self.stratum,
+                "donor_stratum": cell.stratum,
                 "donor_pred": base.pred[cell.donor],
                 "donor_correct": base.correct[cell.donor],
             }

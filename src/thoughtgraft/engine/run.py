@@ -6,9 +6,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from tqdm import tqdm
 
 from thoughtgraft.engine.batching import halving, packs, row_budget
@@ -17,22 +19,22 @@ from thoughtgraft.engine.drafts import Draft, make_draft, number_tail
 from thoughtgraft.engine.grading import Grader
 from thoughtgraft.engine.grid import Row
 from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
-from thoughtgraft.errors import PlanError
+from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.interventions.ops import OPS
 from thoughtgraft.interventions.plan import Cell, Plan
 from thoughtgraft.interventions.schedule import schedule
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
 from thoughtgraft.problems import ProblemSet
+from thoughtgraft.problems.table import problem_table
 from thoughtgraft.records import RunSpec, RunStore, arm_key, rows_to_table
+from thoughtgraft.records.atomic import write_atomic
 from thoughtgraft.records.frames import table_to_frame
+from thoughtgraft.records.layout import DECISION_FILE, PROBLEMS_FILE, THOUGHTS_FILE
 from thoughtgraft.records.provenance import collect_provenance
 from thoughtgraft.thoughts import Thoughts
 
 if TYPE_CHECKING:
     import pandas as pd
-
-THOUGHTS_FILE = "thoughts.safetensors"
-PROBLEMS_FILE = "problems.parquet"
 
 
 def run(
@@ -47,6 +49,8 @@ def run(
     keep_logits: bool = False,
     progress: bool = True,
     facts: Mapping[str, Any] | None = None,
+    design: Mapping[str, Any] | None = None,
+    rule: str | None = None,
 ) -> pd.DataFrame:
     """Run every cell of a plan and return its records.
 
@@ -61,9 +65,12 @@ def run(
         keep_logits: Add a column `first_logits`, the first answer token's logits [V] as numpy arrays; in memory only.
         progress: Show progress bars.
         facts: More facts for run.json's provenance.
+        design: More facts about the design, put beside the plan in run.json; not part of the plan's hash.
+        rule: The decision rule as text, fixed before the run: it is kept as decision.json and its hash in run.json.
 
     Returns:
-        One row per cell in the plan's order, with the columns of `records.RECORD_SCHEMA`.
+        One row per cell in the plan's order, with the columns of `records.RECORD_SCHEMA`; a generation whose donor
+        serves two strata has a row for each.
 
     Raises:
         PlanError: A slot, donor or host that does not exist, or no problems.
@@ -76,14 +83,24 @@ def run(
         raise PlanError("logits are not stored in run folders", fix="use keep_logits=True without out")
     prompts = encode(model, problems)
     pads = [p.pad for p in prompts] if model.protocol.pads_visible else None
-    cells = plan.cells(problems, model.identity, pads)
-    spec = make_spec(model, problems, plan, cells, study=study, facts=facts)
+
+    def think() -> Thoughts:
+        return _think(
+            model, problems, None if out is None else Path(out) / THOUGHTS_FILE, batch_size, max_new_tokens, progress
+        )
+
+    # Which problems are hosts may hang on the clean answers; then they come before the plan.
+    before = think() if plan.only_correct else None
+    cells = plan.cells(problems, model.identity, pads, None if before is None else before.correct)
+    spec = make_spec(model, problems, plan, cells, study=study, facts=facts, design=design, rule=rule)
     store = None if out is None else RunStore.create(out, spec)
     with store or nullcontext():
-        thoughts = _thoughts(model, problems, store, batch_size, max_new_tokens, progress)
-        grader = Grader(model, problems, thoughts, prompts, spec.run_id, plan.seed, plan.stratum)
+        thoughts = before or think()
+        if store:
+            _keep(store, thoughts, problems, rule)
+        grader = Grader(model, problems, thoughts, prompts, spec.run_id, plan.seed)
         stored = store.stored_cells() if store else set()
-        todo = [cell for cell in cells if cell.key not in stored]
+        todo = [cell for cell in cells if cell.record not in stored]
         kept: list[dict[str, Any]] = []
         logits: dict[str, Any] = {}
         bar = tqdm(
@@ -105,8 +122,10 @@ def run(
         if store:
             store.heartbeat(len(cells), len(cells), "finished")
         frame = store.frame() if store else table_to_frame(rows_to_table(kept))
-    order = {key: i for i, key in enumerate(dict.fromkeys(cell.key for cell in cells))}
-    frame = frame.sort_values("cell", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+    place = {record: i for i, record in enumerate(dict.fromkeys(cell.record for cell in cells))}
+    strata = frame["donor_stratum"].astype(object).where(frame["donor_stratum"].notna(), None)
+    order = sorted(range(len(frame)), key=[place[r] for r in zip(frame["cell"], strata, strict=True)].__getitem__)
+    frame = frame.iloc[order].reset_index(drop=True)
     if keep_logits:
         frame["first_logits"] = frame["cell"].map(logits)
     return frame
@@ -122,7 +141,10 @@ def run_cells(
     max_new_tokens: int | None,
     keep_logits: bool,
 ) -> Iterator[tuple[list[Cell], RolloutResult]]:
-    """Run cells in packs of whole hosts; yields each pack's cells with their results, as it finishes."""
+    """Run cells in packs of whole hosts; yields each pack's cells with their results, as it finishes.
+
+    Cells of one key (a donor that serves two strata) are generated once.
+    """
     source = Source.from_fed(thoughts.fed.to(model.device))
     drafts = {
         host: make_draft(model, thoughts.token_ids[host], thoughts.stopped[host], problems[host].answer)
@@ -140,20 +162,19 @@ def run_cells(
 
         def once(part: list[list[Cell]], results: list[RolloutResult] = results) -> None:
             hosts = [piece[0].host for piece in part]
-            rows = [
-                _row(model, cell, at, thoughts, drafts[cell.host]) for at, piece in enumerate(part) for cell in piece
-            ]
-            results.append(
-                rollout(
-                    model,
-                    [prompts[h] for h in hosts],
-                    rows,
-                    source,
-                    drafts=[drafts[h] for h in hosts],
-                    max_new_tokens=max_new_tokens,
-                    keep_logits=keep_logits,
-                )
+            wanted = [(at, cell) for at, piece in enumerate(part) for cell in piece]
+            once_each = {(at, cell.key): cell for at, cell in wanted}
+            result = rollout(
+                model,
+                [prompts[h] for h in hosts],
+                [_row(model, cell, at, thoughts, drafts[cell.host]) for (at, _), cell in once_each.items()],
+                source,
+                drafts=[drafts[h] for h in hosts],
+                max_new_tokens=max_new_tokens,
+                keep_logits=keep_logits,
             )
+            row_of = {name: row for row, name in enumerate(once_each)}
+            results.append(_rows(result, [row_of[at, cell.key] for at, cell in wanted]))
 
         for part in halving(once, pack):
             yield [cell for piece in part for cell in piece], results.pop()
@@ -167,16 +188,13 @@ def make_spec(
     *,
     study: str = "custom",
     facts: Mapping[str, Any] | None = None,
+    design: Mapping[str, Any] | None = None,
+    rule: str | None = None,
 ) -> RunSpec:
     """What run.json says of a run."""
     provenance = collect_provenance() | dict(facts or {})
     counts = Counter(
-        arm_key(
-            cell.arm.method,
-            cell.arm.slots,
-            cell.arm.downstream if cell.arm.slots else None,
-            None if cell.donor is None else ("self" if cell.donor == cell.host else plan.stratum),
-        )
+        arm_key(cell.arm.method, cell.arm.slots, cell.arm.downstream if cell.arm.slots else None, cell.stratum)
         for cell in cells
     )
     return RunSpec(
@@ -188,59 +206,60 @@ def make_spec(
         problems=problems.name,
         problem_hash=problems.content_hash,
         plan_hash=plan.plan_hash,
-        plan=plan.describe() | {"cells_per_arm": dict(counts)},
+        plan=plan.describe() | {"cells_per_arm": dict(counts)} | dict(design or {}),
         seed=plan.seed,
         dtype=model.dtype_name,
         device=model.device.type,
         n_hosts=len({cell.host for cell in cells}),
         n_donors=plan.n_donors,
         n_cells=len(cells),
+        decision_hash=None if rule is None else hashlib.sha256(rule.encode()).hexdigest()[:16],
         versions=provenance.pop("versions", {}),
         provenance=provenance,
     )
 
 
-def _thoughts(
+def _think(
     model: LatentReasoner,
     problems: ProblemSet,
-    store: RunStore | None,
+    path: Path | None,
     batch_size: int | str,
     max_new_tokens: int | None,
     progress: bool,
 ) -> Thoughts:
-    path = None if store is None else store.path / THOUGHTS_FILE
+    """The clean thoughts: those that the run keeps, or new ones."""
     if path is not None and path.exists():
         return Thoughts.load(path, identity=model.identity, problem_hash=problems.content_hash)
-    thoughts = collect_thoughts(
-        model, problems, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress
-    )
-    if store is not None and path is not None:
-        thoughts.save(path)
-        store.write_table(PROBLEMS_FILE, problems_frame(problems))
-    return thoughts
+    return collect_thoughts(model, problems, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress)
 
 
-def problems_frame(problems: ProblemSet) -> pd.DataFrame:
-    """The problems as a table, one row each; `steps` are equations, one a line."""
-    import pandas as pd
+def _keep(store: RunStore, thoughts: Thoughts, problems: ProblemSet, rule: str | None) -> None:
+    """Put what the cells rest on into the run's folder, before the first of them."""
+    if not (store.path / THOUGHTS_FILE).exists():
+        thoughts.save(store.path / THOUGHTS_FILE)
+    if not (store.path / PROBLEMS_FILE).exists():
+        store.write_table(PROBLEMS_FILE, problem_table(problems))
+    file = store.path / DECISION_FILE
+    if rule is not None and not file.exists():
+        write_atomic(file, rule.encode())
+    elif rule is not None and file.read_bytes() != rule.encode():
+        raise RunError(
+            f"{file} is not the rule that the run began with",
+            got="another text",
+            expected=f"the rule with the hash {store.spec.decision_hash}",
+            fix="restore it, or delete it to have it written again",
+        )
 
-    from thoughtgraft.problems.arithmetic import equations
 
-    return pd.DataFrame(
-        [
-            {
-                "id": p.id,
-                "split": p.split,
-                "question": p.question,
-                "gold": p.answer,
-                "solution": p.solution,
-                "steps": "\n".join(equations(p.steps)),
-                "n_steps": len(p.steps),
-                "operation": p.operation,
-                "template": p.template,
-            }
-            for p in problems
-        ]
+def _rows(result: RolloutResult, rows: Sequence[int]) -> RolloutResult:
+    """These rows of a result, in this order; a row may be asked for twice."""
+    index = torch.tensor(rows, dtype=torch.long)
+    return replace(
+        result,
+        answers=result.answers.at(index),
+        edit_norm=result.edit_norm[index],
+        edit_cosine=result.edit_cosine[index],
+        scores=None if result.scores is None else result.scores.at(index),
     )
 
 
@@ -261,9 +280,10 @@ def _row(model: LatentReasoner, cell: Cell, at: int, thoughts: Thoughts, draft: 
 
 
 def _units(cells: Sequence[Cell], rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """One unit for each host: its cells, named by a hash of their keys."""
+    """One unit for each host: its records, named by a hash of what they are known by."""
     by_host: dict[int, list[dict[str, Any]]] = {}
     for cell, row in zip(cells, rows, strict=True):
         by_host.setdefault(cell.host, []).append(row)
     for members in by_host.values():
-        yield hashlib.sha256("".join(sorted(m["cell"] for m in members)).encode()).hexdigest()[:20], members
+        names = sorted(f"{m['cell']} {m.get('donor_stratum') or ''}" for m in members)
+        yield hashlib.sha256("\n".join(names).encode()).hexdigest()[:20], members

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from thoughtgraft.errors import PlanError
-from thoughtgraft.interventions.donors import draw_donors
+from thoughtgraft.interventions.donors import STRATA, draw_donors
 from thoughtgraft.problems import ProblemSet
 
 METHODS = ("baseline", "noop", "self", "swap", "mean", "zero", "noise", "skip", "shuffle")
@@ -32,6 +32,8 @@ class Arm:
         op: Your own edit, `op(live [n, d], context) -> [n, d]` (see interventions.ops); it replaces
             the vector that each slot would be fed.
         repeats: True: one cell for each donor of the host (noise: for each draw). None: as the method needs.
+        stratum: How the donors are drawn: random, or the same operation, steps or answer as the host. A label:
+            a generation is the same whichever way its donor was found.
     """
 
     method: str
@@ -39,6 +41,7 @@ class Arm:
     downstream: str = "recompute"
     op: Callable[..., Any] | None = field(default=None, compare=False)
     repeats: bool | None = None
+    stratum: str = "random"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slots", tuple(self.slots))
@@ -62,6 +65,14 @@ class Arm:
                 got=f"slots={list(self.slots)}, downstream={self.downstream}",
                 fix="use one slot and downstream='recompute'",
             )
+        if self.stratum not in STRATA:
+            raise PlanError("unknown donor stratum", got=repr(self.stratum), expected=", ".join(STRATA))
+        if self.stratum != "random" and not self.needs_donor:
+            raise PlanError(
+                f"arm {self.method!r} takes nothing from a donor, so it has no donor stratum",
+                got=repr(self.stratum),
+                fix="leave stratum out",
+            )
 
     @property
     def needs_donor(self) -> bool:
@@ -75,8 +86,10 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """A short name for people and logs, for example `swap CT3`."""
-        return " ".join([self.method, slots_label(self.slots), *([self.downstream] * (self.downstream != "recompute"))])
+        """A short name for people and logs, for example `swap CT3` or `swap CT3 (same operation)`."""
+        parts = [self.method, slots_label(self.slots)]
+        parts += [self.downstream] if self.downstream != "recompute" else []
+        return " ".join([*parts, *([f"(same {self.stratum})"] if self.stratum != "random" else [])])
 
 
 def slots_label(slots: Sequence[int]) -> str:
@@ -101,25 +114,37 @@ class Cell:
     donor: int | None = None
     draw: int | None = None
 
+    @property
+    def stratum(self) -> str | None:
+        """How the donor was found; `self` where it is the host, None without one."""
+        if self.donor is None:
+            return None
+        return "self" if self.donor == self.host else self.arm.stratum
+
+    @property
+    def record(self) -> tuple[str, str | None]:
+        """What its record is known by: one generation that serves two strata makes two records."""
+        return self.key, self.stratum
+
 
 @dataclass(frozen=True)
 class Plan:
-    """Arms over hosts, each host with the same donors in every arm; or explicit (host, donor, slot) triples.
+    """Arms over hosts, each host with the same donors in every arm of a stratum; or explicit triples.
 
     Attributes:
         arms: The conditions.
-        n_donors: Donors of each host, D.
+        n_donors: Donors of each host, D; fewer where a host's stratum holds fewer.
         seed: Seeds donors and random edits.
-        stratum: How donors are chosen: random, operation, steps or answer.
         hosts: Only the first so many problems are hosts; all problems can be donors.
+        only_correct: Only problems that the unedited model answers right are hosts (`hosts` counts those).
         triples: Explicit swaps (host, donor, slot); then n_donors is not used.
     """
 
     arms: tuple[Arm, ...]
     n_donors: int = 1
     seed: int = 0
-    stratum: str = "random"
     hosts: int | None = None
+    only_correct: bool = False
     triples: tuple[tuple[int, int, int], ...] = ()
 
     def __post_init__(self) -> None:
@@ -132,16 +157,23 @@ class Plan:
         """A plan of explicit swaps: donor's `fed[slot]` into host; host and donor may be the same."""
         return cls((), seed=seed, triples=tuple((int(h), int(d), int(k)) for h, d, k in triples))
 
-    def cells(self, problems: ProblemSet, identity: Mapping[str, Any], pads: Sequence[int] | None = None) -> list[Cell]:
+    def cells(
+        self,
+        problems: ProblemSet,
+        identity: Mapping[str, Any],
+        pads: Sequence[int] | None = None,
+        correct: Sequence[bool] | None = None,
+    ) -> list[Cell]:
         """Every cell, host by host, with keys that depend on nothing but what defines the cell.
 
         Args:
             problems: Hosts and donors.
             identity: The model's identity (weights, protocol, dtype, num_latents).
             pads: Visible pads of each problem, under `official-padded`.
+            correct: Whether each problem is answered right unedited; needed with `only_correct`.
 
         Raises:
-            PlanError: A slot, host or donor that does not exist, or more donors than problems allow.
+            PlanError: A slot, host or donor that does not exist, more donors than problems allow, or no host is left.
         """
         num_latents = int(identity["num_latents"])
         maker = _CellMaker(problems, dict(identity), self.seed, pads)
@@ -149,19 +181,33 @@ class Plan:
             return [self._triple(maker, triple, num_latents) for triple in self.triples]
         for arm in self.arms:
             check_slots(arm.slots, num_latents)
-        n_hosts = len(problems) if self.hosts is None else min(self.hosts, len(problems))
-        needs_donors = any(arm.needs_donor for arm in self.arms)
-        donors = draw_donors(problems, self.n_donors, self.seed, self.stratum) if needs_donors else {}
+        strata = dict.fromkeys(arm.stratum for arm in self.arms if arm.needs_donor)
+        donors = {name: draw_donors(problems, self.n_donors, self.seed, name) for name in strata}
         cells: list[Cell] = []
-        for host in range(n_hosts):
+        for host in self._hosts(problems, correct):
             for arm in self.arms:
                 if arm.needs_donor:
-                    cells += [maker.cell(arm, host, donor=d) for d in donors[host]]
+                    cells += [maker.cell(arm, host, donor=d) for d in donors[arm.stratum][host]]
                 elif arm.repeated:
                     cells += [maker.cell(arm, host, draw=i) for i in range(self.n_donors)]
                 else:
                     cells.append(maker.cell(arm, host))
         return cells
+
+    def _hosts(self, problems: ProblemSet, correct: Sequence[bool] | None) -> list[int]:
+        hosts = list(range(len(problems)))
+        if self.only_correct:
+            if correct is None:
+                raise PlanError("hosts right at baseline need the clean answers", fix="give correct")
+            hosts = [host for host in hosts if correct[host]]
+            if not hosts:
+                raise PlanError(
+                    "no problem is answered right without an edit, so none is left to be a host",
+                    got=f"0 of {len(problems)} right",
+                    expected="at least one",
+                    fix="leave --only-correct out, or use a model that solves some of these problems",
+                )
+        return hosts[: self.hosts]
 
     def _triple(self, maker: _CellMaker, triple: tuple[int, int, int], num_latents: int) -> Cell:
         host, donor, slot = triple
@@ -176,11 +222,15 @@ class Plan:
     def describe(self) -> dict[str, Any]:
         """The plan as JSON-able data, for run.json and for its hash."""
         return {
-            "arms": [{"method": a.method, "slots": list(a.slots), "downstream": a.downstream} for a in self.arms],
+            "arms": [
+                {"method": a.method, "slots": list(a.slots), "downstream": a.downstream}
+                | ({"stratum": a.stratum} if a.needs_donor else {})
+                for a in self.arms
+            ],
             "n_donors": self.n_donors,
             "seed": self.seed,
-            "stratum": self.stratum,
             "hosts": self.hosts,
+            "only_correct": self.only_correct,
             "triples": [list(t) for t in self.triples],
         }
 

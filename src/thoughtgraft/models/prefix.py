@@ -19,6 +19,9 @@ from transformers import AttentionInterface
 
 ATTENTION = "thoughtgraft_prefix"
 
+# A weight of e^-80 beside one of 1 is lost in rounding, in float64 too; an exponential that underflows is slow on CPUs.
+_VANISHING = -80.0
+
 
 class ColumnCache:
     """Keys and values of R rows in columns that are allocated once; a step writes some rows at some columns.
@@ -109,9 +112,9 @@ def _normalised(scores: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """
     scores = scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
     top = scores.amax(-1, keepdim=True)
-    weights = scores.sub_(top).exp_()
+    weights = scores.sub_(top).clamp_min_(_VANISHING).exp_()
     total = weights.sum(-1, keepdim=True)
-    return (weights.to(value.dtype) @ value).to(scores.dtype) / total, total.log_().add_(top)
+    return (weights.to(value.dtype) @ value).to(scores.dtype).div_(total), total.log_().add_(top)
 
 
 def prefix_attention(

@@ -1,4 +1,4 @@
-"""Which words of a question a model's tokenizer cannot represent."""
+"""Which words and numbers a model's tokenizer can and cannot represent."""
 
 from __future__ import annotations
 
@@ -14,3 +14,10 @@ def unseen_words(model: LatentReasoner, question: str) -> list[str]:
         return []
     words = dict.fromkeys(re.findall(r"\w+|[^\w\s]", question))
     return [w for w in words if unknown in model.tokenizer(w, add_special_tokens=False)["input_ids"]]
+
+
+def largest_number(model: LatentReasoner, limit: int = 1_000_000) -> int | None:
+    """The largest n such that the tokenizer can write 0..n; None if it writes numbers up to `limit` and beyond."""
+    if not unseen_words(model, str(limit)):
+        return None
+    return next((n for n in range(limit) if unseen_words(model, str(n + 1))), None)

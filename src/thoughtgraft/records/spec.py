@@ -57,7 +57,9 @@ class RunSpec(BaseModel):
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-IDENTITY_FIELDS = ("study", "model_hash", "protocol", "num_latents", "problem_hash", "plan_hash", "seed", "dtype")
+IDENTITY_FIELDS = (
+    "study", "model_hash", "protocol", "num_latents", "problem_hash", "plan_hash", "seed", "dtype", "decision_hash",
+)  # fmt: skip
 
 
 def read_spec(path: Path) -> RunSpec:

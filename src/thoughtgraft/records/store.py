@@ -92,9 +92,13 @@ class RunStore:
         """The units that are finished and safe."""
         return self._shards.units()
 
-    def stored_cells(self) -> set[str]:
-        """The cells that are finished and safe, failed ones included."""
-        return set(self.table(["cell"])["cell"].to_pylist())
+    def stored_cells(self) -> set[tuple[str, str | None]]:
+        """The cells that are finished and safe, failed ones included, each as (cell, donor_stratum).
+
+        A generation that serves two strata of donors stands in the records once for each.
+        """
+        table = self.table(["cell", "donor_stratum"])
+        return set(zip(table["cell"].to_pylist(), table["donor_stratum"].to_pylist(), strict=True))
 
     def write_unit(self, unit: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Store a finished unit, whole or not at all; one that is stored already is left as it is.

@@ -43,13 +43,13 @@ class Context:
         """The warning on every page, if one is due."""
         if self.broken and self.force:
             text = f"INVALID, shown by force: {sentence_list(self.broken)}. No effect in this report may be quoted."
-            return Banner("bad", text)
+            return Banner("bad", "INVALID", text)
         if self.broken:
-            return Banner("bad", f"INVALID: {sentence_list(self.broken)}. No effect is stated.")
+            return Banner("bad", "INVALID", f"INVALID: {sentence_list(self.broken)}. No effect is stated.")
         if self.run.certificate.state != "passed":
             _, words = self.run.certificate.badge
             but = "Effects are shown, but nothing proves that the edits did what they say."
-            return Banner("warn", f"{words[0].upper()}{words[1:]}. {but}")
+            return Banner("warn", "NOT CERTIFIED", f"{words[0].upper()}{words[1:]}. {but}")
         return None
 
     @property
@@ -64,7 +64,7 @@ class Context:
             f"run {spec.run_id}",
         ]
         if self.banner is not None:
-            parts.append("INVALID" if self.broken else "NOT CERTIFIED")
+            parts.append(self.banner.word)
         return " · ".join(parts)
 
     def figure(self, name: str) -> tuple[Picture | Prose, ...]:

@@ -89,9 +89,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Banner:
-    """A warning that every page carries; `level` is "bad" or "warn"."""
+    """A warning that every page carries; `level` is "bad" or "warn", `word` its short form for page heads."""
 
     level: str
+    word: str
     text: str
 
 

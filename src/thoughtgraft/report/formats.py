@@ -43,7 +43,8 @@ def estimate(value: Any, low: Any, high: Any, digits: int = 1) -> str:
     """A value with its interval, "12.3 [8.1, 16.5]"; an undefined interval is said."""
     if not is_number(value):
         return UNDEFINED
-    return f"{number(value, digits)} {interval(low, high, digits)}".replace(UNDEFINED, f"(interval {UNDEFINED})")
+    shown = interval(low, high, digits)
+    return f"{number(value, digits)} {shown if shown != UNDEFINED else f'[{UNDEFINED}]'}"
 
 
 def bounded(value: Any, low: Any, high: Any, zero_bound: Any) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 
 from thoughtgraft.analysis.result import Analysis
+from thoughtgraft.report.document import records_of
 
 # Arms that edit nothing by intent: they are checks, not effects.
 CHECKS = ("baseline", "noop", "self")
@@ -55,6 +57,29 @@ def swaps(analysis: Analysis) -> pd.DataFrame:
     """The swap rows of `edited`."""
     table = edited(analysis)
     return table[table.method == "swap"]
+
+
+def doses(analysis: Analysis) -> list[dict[str, Any]]:
+    """Rows of the dose table that make a curve: recompute, the primary donors, and some dose between one and all."""
+    primary, last = analysis.frame.primary_stratum(), analysis.frame.n_slots
+    rows = [
+        row
+        for row in records_of(analysis.dose)
+        if row["downstream"] == "recompute" and row["donor_stratum"] in ("", primary)
+    ]
+    between = {(row["series"], row["method"]) for row in rows if 1 < row["n_slots"] < last}
+    return [row for row in rows if (row["series"], row["method"]) in between]
+
+
+def mediated(analysis: Analysis) -> list[dict[str, Any]]:
+    """Rows of the mediation table for single slots and all, the primary donors; by method, freeze and slot."""
+    primary = analysis.frame.primary_stratum()
+    rows = [
+        row
+        for row in records_of(analysis.mediation)
+        if row["donor_stratum"] in ("", primary) and (is_single(row["slots"]) or row["slots"] == "all")
+    ]
+    return sorted(rows, key=lambda row: (row["method"] != "swap", row["method"], row["freeze"], _rank(row["slots"])))
 
 
 def methods_run(analysis: Analysis) -> list[str]:

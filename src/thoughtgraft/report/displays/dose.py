@@ -9,8 +9,8 @@ from typing import Any
 from thoughtgraft.analysis.result import Analysis
 from thoughtgraft.report.displays.base import Point, Skipped
 from thoughtgraft.report.displays.style import errorbars, light_grid, look
-from thoughtgraft.report.document import records_of
 from thoughtgraft.report.formats import plural
+from thoughtgraft.report.tables import doses
 
 TITLE = "Accuracy against the number of thoughts edited (percent)"
 UNKNOWN = (float("nan"), float("nan"))
@@ -41,16 +41,8 @@ class DoseResponse:
 
     @classmethod
     def from_analysis(cls, analysis: Analysis) -> DoseResponse | Skipped:
-        """From the dose table: recompute, the primary stratum."""
-        primary = analysis.frame.primary_stratum()
-        rows = [
-            row
-            for row in records_of(analysis.dose)
-            if row["downstream"] == "recompute" and row["donor_stratum"] in ("", primary)
-        ]
-        # A single slot and all of them make no curve: the figure wants a dose in between.
-        between = {(row["series"], row["method"]) for row in rows if 1 < row["n_slots"] < analysis.frame.n_slots}
-        rows = [row for row in rows if (row["series"], row["method"]) in between]
+        """From the rows of the dose table that make a curve."""
+        rows = doses(analysis)
         if not rows:
             return Skipped(cls.name, TITLE, "It needs edits of several slots at once (0..k or k..last).")
         base = rows[0]["acc"] + rows[0]["impact_pp"] / 100

@@ -30,7 +30,7 @@ class ProblemBySlot:
     @property
     def size(self) -> tuple[float, float]:
         """Inches; tall enough for a row of the map to be seen."""
-        return (6.4, float(np.clip(1.6 + 0.055 * len(self.share), 3.4, 9.0)))
+        return (8.0, float(np.clip(1.6 + 0.055 * len(self.share), 3.4, 9.0)))
 
     @classmethod
     def from_analysis(cls, analysis: Analysis) -> ProblemBySlot | Skipped:

@@ -8,9 +8,8 @@ from typing import Any
 from thoughtgraft.analysis.result import Analysis
 from thoughtgraft.report.displays.base import Point, Skipped
 from thoughtgraft.report.displays.style import BLUE, GREY, ORANGE, light_grid, slot_ticks, zero_line
-from thoughtgraft.report.document import records_of
 from thoughtgraft.report.formats import sample
-from thoughtgraft.report.tables import is_single, slot_order
+from thoughtgraft.report.tables import mediated, slot_order
 
 TITLE = "Total, direct and indirect effect of a swap (percentage points)"
 EFFECTS = (("total", GREY, ""), ("direct", BLUE, "///"), ("indirect", ORANGE, "..."))
@@ -41,15 +40,7 @@ class DirectIndirect:
     @classmethod
     def from_analysis(cls, analysis: Analysis) -> DirectIndirect | Skipped:
         """From the mediation table: swaps of the primary stratum, single slots and all."""
-        table = analysis.mediation
-        stratum = analysis.frame.primary_stratum()
-        rows = [
-            row
-            for row in records_of(table)
-            if row["method"] == "swap"
-            and row["donor_stratum"] == stratum
-            and (is_single(row["slots"]) or row["slots"] == "all")
-        ]
+        rows = [row for row in mediated(analysis) if row["method"] == "swap"]
         if not rows:
             return Skipped(
                 cls.name, TITLE, "It needs swaps with freeze_input or freeze_kv, which this run does not have."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from thoughtgraft.report.context import Context
 from thoughtgraft.report.document import Block, Notes, Prose, Section, Table, records_of
 from thoughtgraft.report.formats import count, estimate, number, p_value, percent, size
+from thoughtgraft.report.tables import doses, mediated
 
 
 def contrasts(context: Context) -> Section:
@@ -73,7 +74,7 @@ def agreement(context: Context) -> Section:
 def mediation(context: Context) -> Section:
     """Direct and indirect effects."""
     notes, rows = Notes(), []
-    for row in records_of(context.analysis.mediation):
+    for row in mediated(context.analysis):
         effects = [
             estimate(*(row[f"{name}_{x}"] for x in ("pp", "low", "high"))) for name in ("total", "direct", "indirect")
         ]
@@ -98,13 +99,12 @@ def mediation(context: Context) -> Section:
 def dose(context: Context) -> Section:
     """Accuracy against the number of edited slots."""
     notes, rows = Notes(), []
-    for row in records_of(context.analysis.dose):
+    for row in doses(context.analysis):
         rows.append(
             (
                 row["slots"],
                 row["method"],
                 row["series"],
-                row["downstream"],
                 size(row["n_hosts"], None, row["n_gen"]),
                 percent(row["acc"]),
                 estimate(row["impact_pp"], row["ci_low"], row["ci_high"]),
@@ -123,12 +123,11 @@ def dose(context: Context) -> Section:
             "slots",
             "method",
             "series",
-            "later thoughts",
             "n",
             "accuracy",
             "impact, pp [95%]",
             "step, pp [95%]",
             "notes",
         )
-        blocks.append(Table(header, tuple(rows), reading, frozenset({4, 5, 6, 7}), footnotes=notes.pairs))
+        blocks.append(Table(header, tuple(rows), reading, frozenset({3, 4, 5, 6}), footnotes=notes.pairs))
     return Section("dose", "Dose: how many thoughts are edited", tuple(blocks))

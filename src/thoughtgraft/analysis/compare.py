@@ -1,0 +1,153 @@
+"""Two runs side by side: each arm's effect in both, and their difference, paired where problems are shared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from thoughtgraft.analysis.cells import ArmKey, Cells
+from thoughtgraft.analysis.clustered import Estimate, clustered_total, t_interval, t_p_value
+from thoughtgraft.analysis.estimate import arm_mean, impact
+from thoughtgraft.analysis.frame import Frame, as_frame
+from thoughtgraft.analysis.multiplicity import holm
+from thoughtgraft.analysis.slots import slot_label
+from thoughtgraft.records import RunSpec
+
+COLUMNS = (
+    "quantity", "slots", "method", "downstream", "donor_stratum", "a_pp", "a_ci_low", "a_ci_high", "b_pp", "b_ci_low",
+    "b_ci_high", "difference_pp", "ci_low", "ci_high", "p", "p_holm", "design", "n_hosts_a", "n_hosts_b", "n_shared",
+    "n_gen_a", "n_gen_b", "note",
+)  # fmt: skip
+FIELDS = (
+    "study", "model", "model_hash", "protocol", "num_latents", "dtype", "problems", "problem_hash", "seed", "n_hosts",
+    "n_donors", "plan_hash", "decision_hash",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Joint:
+    """Codes that a problem has in both runs: of the first's and the second's problems, by their own codes."""
+
+    first: np.ndarray
+    second: np.ndarray
+
+    @classmethod
+    def of(cls, first: Sequence[str], second: Sequence[str], shared: bool) -> _Joint:
+        names = [f"a {name}" if not shared else name for name in first]
+        others = [f"b {name}" if not shared else name for name in second]
+        code = {name: i for i, name in enumerate(dict.fromkeys([*names, *others]))}
+        return cls(np.array([code[n] for n in names], dtype=int), np.array([code[n] for n in others], dtype=int))
+
+
+def spec_differences(first: RunSpec, second: RunSpec) -> list[tuple[str, Any, Any]]:
+    """What two runs differ in: (field, in the first, in the second), in a fixed order."""
+    pairs = [(name, getattr(first, name), getattr(second, name)) for name in FIELDS]
+    return [pair for pair in pairs if pair[1] != pair[2]]
+
+
+def compare_runs(
+    first: pd.DataFrame | Frame, second: pd.DataFrame | Frame, *, same_problems: bool = True
+) -> pd.DataFrame:
+    """Effects of two runs, arm by arm, and second - first.
+
+    Every cell's influence on both means is charged to its host and its donor, summed over the two runs where they
+    share them: the interval is paired on shared problems, that of independent runs where there are none, and right in
+    between. Two-way clustered over hosts and donors; by host where the arm has no donors. Runs without any shared
+    problem: Welch's degrees of freedom.
+
+    Args:
+        first, second: Records of the runs, or their frames.
+        same_problems: Whether equal problem ids mean equal problems. Ids whose gold answers differ never do.
+
+    Returns:
+        One row per arm that either run has, with the columns of `COLUMNS`: `quantity` is "accuracy" of the baseline,
+        else "impact"; all figures in percentage points; `p_holm` over the single slots of one method, downstream and
+        stratum; `design` is "paired", "partly paired", "independent" or "only in a", "only in b".
+
+    Raises:
+        AnalysisError: Records cannot be used; see `build_frame`.
+    """
+    a, b = as_frame(first), as_frame(second)
+    shared = same_problems and _same_gold(a, b)
+    hosts = _Joint.of(a.hosts, b.hosts, shared)
+    donors = _Joint.of(a.donors, b.donors, shared)
+    n_slots = max(a.n_slots, b.n_slots)
+    keys = [key for key in sorted({*a.arms, *b.arms}) if key.slots or key.method == "baseline"]
+    keys.sort(key=lambda key: key.method != "baseline")
+    rows = [_row(key, a.arms.get(key), b.arms.get(key), hosts, donors, n_slots) for key in keys]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    single = table.slots.astype(str).str.fullmatch(r"CT\d+")
+    for _, part in table[single].groupby(["method", "downstream", "donor_stratum"]):
+        table.loc[part.index, "p_holm"] = holm(part.p.to_numpy(dtype=float))
+    return table
+
+
+def _same_gold(a: Frame, b: Frame) -> bool:
+    left, right = _golds(a), _golds(b)
+    return all(right[name] == gold for name, gold in left.items() if name in right)
+
+
+def _golds(frame: Frame) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for cells in frame.arms.values():
+        for host, gold in zip(*np.unique(np.stack([cells.host, cells.gold]), axis=1), strict=True):
+            found[frame.hosts[host]] = None if gold < 0 else frame.answers[gold]
+    return found
+
+
+def _row(key: ArmKey, a: Cells | None, b: Cells | None, hosts: _Joint, donors: _Joint, n_slots: int) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan)
+    row |= {"quantity": "impact" if key.slots else "accuracy", "slots": slot_label(key.slots, n_slots)}
+    row |= {"method": key.method, "downstream": key.downstream, "donor_stratum": key.stratum, "note": ""}
+    found: list[Estimate] = []
+    for name, cells in (("a", a), ("b", b)):
+        if cells is None or not len(cells):
+            continue
+        est = impact(cells) if key.slots else arm_mean(cells, cells.correct)
+        row |= {f"{name}_pp": 100 * est.value, f"{name}_ci_low": 100 * est.low, f"{name}_ci_high": 100 * est.high}
+        row |= {f"n_hosts_{name}": cells.n_hosts, f"n_gen_{name}": len(cells)}
+        found.append(est)
+    if a is None or b is None or len(found) < 2:
+        return row | {"design": "only in a" if found and a is not None and len(a) else "only in b"}
+    design, n_shared, est = _difference(a, b, hosts, donors, found, bool(key.slots))
+    row |= {"design": design, "n_shared": n_shared, "difference_pp": 100 * est.value, "p": est.p, "note": est.note}
+    return row | {"ci_low": 100 * est.low, "ci_high": 100 * est.high}
+
+
+def _difference(
+    a: Cells, b: Cells, hosts: _Joint, donors: _Joint, own: list[Estimate], edited: bool
+) -> tuple[str, int, Estimate]:
+    crossed = a.has_donors and b.has_donors
+    host = np.concatenate([hosts.first[a.host], hosts.second[b.host]])
+    donor = np.concatenate([donors.first[a.donor], donors.second[b.donor]]) if crossed else np.zeros_like(host)
+    values = [cells.difference if edited else cells.correct for cells in (a, b)]
+    means = [cells.weight @ value for cells, value in zip((a, b), values, strict=True)]
+    u = np.concatenate([-a.weight * (values[0] - means[0]), b.weight * (values[1] - means[1])])
+    mine, theirs = (set(np.unique(x).tolist()) for x in (host[: len(a)], host[len(a) :]))
+    n_shared = len(mine & theirs)
+    met = crossed and bool(set(donor[: len(a)].tolist()) & set(donor[len(a) :].tolist()))
+    if not n_shared and not met:
+        return "independent", 0, _welch(means[1] - means[0], *own)
+    # One host and donor may occur in both runs: their influences belong to one cell.
+    pairs, cell = np.unique(np.stack([host, donor]), axis=1, return_inverse=True)
+    cell = cell.ravel()
+    weight = np.bincount(cell, np.concatenate([a.weight, b.weight]))
+    est = clustered_total(np.bincount(cell, u), means[1] - means[0], pairs[0], pairs[1] if crossed else None, weight)
+    if est.se == 0:
+        same = "the runs do not differ" if est.value == 0 else "every pair differs alike"
+        est = replace(est, note=f"{same}: no interval")
+    return ("paired" if mine == theirs else "partly paired"), n_shared, est
+
+
+def _welch(value: float, a: Estimate, b: Estimate) -> Estimate:
+    parts = [est.se**2 for est in (a, b)]
+    se = float(np.sqrt(sum(parts)))
+    spread = sum(part**2 / est.df for part, est in zip(parts, (a, b), strict=True) if est.df > 0)
+    df = sum(parts) ** 2 / spread if spread > 0 else np.nan
+    low, high = t_interval(value, se, df)
+    note = "" if np.isfinite(low) else "no interval: an arm has no variation, or a single host or donor"
+    return replace(a, value=value, se=se, df=df, low=low, high=high, p=t_p_value(value, se, df), note=note)

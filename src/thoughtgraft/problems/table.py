@@ -1,0 +1,85 @@
+"""Problems as a table and back, steps included: what a run folder keeps of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from thoughtgraft.errors import ProblemError
+from thoughtgraft.problems.answers import parse_number
+from thoughtgraft.problems.arithmetic import equations
+from thoughtgraft.problems.problem import Operand, Problem, ProblemSet, Ref, Step
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def problem_table(problems: Iterable[Problem]) -> pd.DataFrame:
+    """One row per problem, in order.
+
+    Returns:
+        Columns id, split, question, gold (exact text), solution, steps (equations, one a line), n_steps, operation,
+        template, and graph: the steps as JSON, `[["26", "+", "5", "31"], ["#0", "*", "2", "62"]]`, where `#0` is the
+        value of step 0.
+    """
+    import pandas as pd
+
+    rows = [
+        {
+            "id": p.id,
+            "split": p.split,
+            "question": p.question,
+            "gold": p.answer,
+            "solution": p.solution,
+            "steps": "\n".join(equations(p.steps)),
+            "n_steps": len(p.steps),
+            "operation": p.operation,
+            "template": p.template,
+            "graph": json.dumps([[_written(s.left), s.op, _written(s.right), str(s.value)] for s in p.steps]),
+        }
+        for p in problems
+    ]
+    return pd.DataFrame(rows)
+
+
+def problems_from_table(table: pd.DataFrame, name: str = "problems") -> ProblemSet:
+    """The problems that `problem_table` wrote, with the same content hash.
+
+    Raises:
+        ProblemError: A column is missing, or a graph cannot be read.
+    """
+    needed = ["id", "split", "question", "gold", "graph"]
+    if missing := [column for column in needed if column not in table]:
+        raise ProblemError(f"the table of {name} lacks columns", got=f"no {', '.join(missing)}", expected=needed)
+    columns = [*needed, *(extra for extra in ("solution", "template") if extra in table)]
+    found = []
+    for row in table[columns].astype(object).where(table[columns].notna(), None).to_dict("records"):
+        found.append(
+            Problem(
+                id=row["id"],
+                question=row["question"],
+                gold=None if row["gold"] is None else parse_number(row["gold"]),
+                solution=row.get("solution") or "",
+                steps=_steps(row["graph"], row["id"]),
+                split=row["split"],
+                template=row.get("template"),
+            )
+        )
+    return ProblemSet(tuple(found), name)
+
+
+def _written(operand: Operand) -> str:
+    return f"#{operand.step}" if isinstance(operand, Ref) else str(operand)
+
+
+def _steps(graph: str | None, problem: str) -> tuple[Step, ...]:
+    def operand(text: str) -> Operand:
+        return Ref(int(text[1:])) if text.startswith("#") else Fraction(text)
+
+    try:
+        rows = json.loads(graph or "[]")
+        return tuple(Step(operand(left), op, operand(right), Fraction(value)) for left, op, right, value in rows)
+    except (ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise ProblemError(f"the steps of problem {problem!r} cannot be read", got=repr(graph)) from error

@@ -1,0 +1,181 @@
+"""`load_run`: a run folder opened for reading, its tables as DataFrames; without torch until thoughts are asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from thoughtgraft.analysis.agreement import agreement_table
+from thoughtgraft.analysis.counterfactual import counterfactual_table
+from thoughtgraft.analysis.decision import Decision, PilotVerdict, decide
+from thoughtgraft.analysis.effects import contrast_table, dose_table, mediation_table
+from thoughtgraft.analysis.estimate import position_table
+from thoughtgraft.analysis.frame import Frame, build_frame
+from thoughtgraft.analysis.per_problem import PerProblem, per_problem
+from thoughtgraft.errors import RunError
+from thoughtgraft.problems import ProblemSet
+from thoughtgraft.problems.table import problems_from_table
+from thoughtgraft.records import RunSpec, RunStore
+from thoughtgraft.records.layout import PROBLEMS_FILE, THOUGHTS_FILE
+from thoughtgraft.report.certificate import read_certificate
+
+if TYPE_CHECKING:
+    from thoughtgraft.thoughts import Thoughts
+
+
+def load_run(path: str | Path, *, seed: int = 0) -> Run:
+    """Open a run folder for reading; it may be unfinished, or running meanwhile.
+
+    Args:
+        path: The folder.
+        seed: Seeds every resampling of the analysis.
+
+    Raises:
+        RunError: The folder is not a run's, or its `run.json` is damaged.
+    """
+    return Run(RunStore.open(path), seed)
+
+
+class Run:
+    """A run, as it was when its records were first asked for. Each table is computed when asked for, then kept.
+
+    The tables are those of `thoughtgraft.analysis`: their functions document the columns. Shares are fractions,
+    impacts percentage points, log-probabilities nats, slots 0-based.
+
+    Attributes:
+        path: The folder.
+        seed: Seed of every resampling.
+    """
+
+    def __init__(self, store: RunStore, seed: int = 0) -> None:
+        self._store, self.path, self.seed = store, store.path, seed
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        return f"Run({str(self.path)!r}: {spec.study} of {spec.model}, {spec.n_hosts} hosts, {spec.n_cells:,} cells)"
+
+    @property
+    def spec(self) -> RunSpec:
+        """What run.json says."""
+        return self._store.spec
+
+    def records(self, where: str | None = None) -> pd.DataFrame:
+        """One row per generation; `where` keeps some, for example `'method == "swap" and slots == [3]'`."""
+        return self._records.copy() if where is None else self._store.frame(where=where)
+
+    def problems(self) -> pd.DataFrame:
+        """The problems: id, split, question, gold, solution, steps, n_steps, operation, template, graph.
+
+        Raises:
+            RunError: The folder does not hold them.
+        """
+        return pd.read_parquet(self._file(PROBLEMS_FILE))
+
+    def problem_set(self) -> ProblemSet:
+        """The problems with their steps, as they were asked."""
+        return problems_from_table(self.problems(), self.spec.problems)
+
+    def positions(self) -> pd.DataFrame:
+        """One row per edited arm: impact, intervals, tests, adoption, n (`analysis.position_table`)."""
+        return self._positions.copy()
+
+    def contrasts(self) -> pd.DataFrame:
+        """Differences of impact between slots on the same pairs (`analysis.effects.contrast_table`)."""
+        return contrast_table(self.frame)
+
+    def mediation(self) -> pd.DataFrame:
+        """Total, direct and indirect effects (`analysis.effects.mediation_table`)."""
+        return mediation_table(self.frame)
+
+    def dose(self) -> pd.DataFrame:
+        """Accuracy against the number of edited slots (`analysis.effects.dose_table`)."""
+        return dose_table(self.frame)
+
+    def agreement(self) -> pd.DataFrame:
+        """Swap against each ablation (`analysis.agreement.agreement_table`)."""
+        return self._agreement.copy()
+
+    def counterfactual(self) -> pd.DataFrame:
+        """Adoption of step values, slot by step (`analysis.counterfactual.counterfactual_table`)."""
+        return counterfactual_table(self.frame, self.problem_set(), largest=self.largest_number)
+
+    def per_problem(self) -> pd.DataFrame:
+        """Sensitivity of each problem, shrunken, with its credible interval (`analysis.per_problem`)."""
+        return self._per_problem.table.copy()
+
+    def decision(self) -> pd.DataFrame:
+        """One row per claim and subject, with its verdict under the frozen rule."""
+        return self._decision.claims.copy()
+
+    def gates(self) -> pd.DataFrame:
+        """One row per gate: name, statement, outcome (pass, fail, not run), figure, limit, detail."""
+        return self._decision.gate_table
+
+    def pilot(self) -> PilotVerdict:
+        """The verdict that this run allows as a pilot: GO, NO-GO or INVALID, with the hosts needed."""
+        return self._decision.pilot
+
+    def decoded(self) -> pd.DataFrame:
+        """What each clean thought decodes to: problem_id, slot, rank, token, prob (0..1).
+
+        Raises:
+            RunError: The thoughts were not decoded.
+        """
+        return pd.read_parquet(self._file("decoded.parquet"))
+
+    def thoughts(self) -> Thoughts:
+        """The clean thoughts as tensors: fed [problem, K, d] and hidden [problem, K + 1, d]. Imports torch.
+
+        Raises:
+            RunError: The file is missing or damaged.
+        """
+        from thoughtgraft.thoughts import Thoughts
+
+        return Thoughts.load(self._file(THOUGHTS_FILE), problem_hash=self.spec.problem_hash)
+
+    @property
+    def largest_number(self) -> int | None:
+        """The largest number that the model can write, if it has one."""
+        return self.spec.plan.get("largest_number")
+
+    @cached_property
+    def frame(self) -> Frame:
+        """The records as arrays, what every table is made from."""
+        return build_frame(self._records)
+
+    @cached_property
+    def _records(self) -> pd.DataFrame:
+        return self._store.frame()
+
+    @cached_property
+    def _positions(self) -> pd.DataFrame:
+        return position_table(self.frame, seed=self.seed)
+
+    @cached_property
+    def _agreement(self) -> pd.DataFrame:
+        return agreement_table(self.frame, seed=self.seed)
+
+    @cached_property
+    def _per_problem(self) -> PerProblem:
+        return per_problem(self.frame, seed=self.seed)
+
+    @cached_property
+    def _decision(self) -> Decision:
+        return decide(
+            self.frame,
+            positions=self._positions,
+            agreement=self._agreement,
+            certificate=read_certificate(self._store).gates,
+            dead_slots=self.spec.plan.get("dead_slots") or (),
+            available_hosts=self.spec.plan.get("available_hosts"),
+            seed=self.seed,
+        )
+
+    def _file(self, name: str) -> Path:
+        if not (self.path / name).is_file():
+            fix = "run the command that made this run again; it adds what is missing"
+            raise RunError(f"{self.path} has no {name}", expected="a run that got as far as that", fix=fix)
+        return self.path / name
