@@ -22,6 +22,12 @@ def build_run(tmp_path: Path) -> Callable[..., Path]:
     return build
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without figures, for tests of what is written."""
+    monkeypatch.setattr("thoughtgraft.report.write.make_figures", lambda run, analysis, foot: {})
+
+
 @pytest.fixture(scope="session")
 def few(tmp_path_factory: pytest.TempPathFactory) -> ReportPaths:
     """The report of a run like the demo's: single-slot swaps, one control, no certificate. To be read only."""

@@ -65,11 +65,13 @@ def spec(n: int, d: int, cells: int, **changes: Any) -> RunSpec:
     return RunSpec(**{**fields, **changes})
 
 
-def rows_of(arms: Sequence[Arm], n: int, d: int, seed: int = 0) -> dict[str, list[dict[str, Any]]]:
-    """Rows by host: right at baseline but for every tenth host; losses as in `LOSS`, half of them adopted."""
+def rows_of(
+    arms: Sequence[Arm], n: int, d: int, wrong_every: int = 10, seed: int = 0
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows by host: every `wrong_every`-th is wrong at baseline; losses as in `LOSS`, half of them adopted."""
     rng = np.random.default_rng(seed)
     gold = rng.permutation(np.arange(1, n + 1))
-    base = np.where(np.arange(n) % 10 == 9, gold + 100, gold)
+    base = np.where(np.arange(n) % wrong_every == wrong_every - 1, gold + 100, gold)
     lean = rng.normal(0, 0.15, n)
     donors = {
         s: [rng.permutation([j for j in range(n) if j != h])[:d] for h in range(n)] for s in ("random", "operation")
@@ -117,10 +119,11 @@ def make_run(
     d: int = DONORS,
     certificate: dict[str, Any] | None = None,
     extras: bool = True,
+    wrong_every: int = 10,
     **changes: Any,
 ) -> Path:
     """A run folder; `extras` adds problems and decoded thoughts."""
-    units = rows_of(arms, n, d)
+    units = rows_of(arms, n, d, wrong_every)
     with RunStore.create(path, spec(n, d, sum(map(len, units.values())), **changes)) as store:
         for unit, rows in units.items():
             store.write_unit(unit, rows)

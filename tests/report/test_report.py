@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from tests.report.invent import FEW, HOSTILE, parse_table, passing
+from tests.report.invent import FEW, HOSTILE, make_run, parse_table, passing
 
 from thoughtgraft.analysis import analyse
 from thoughtgraft.errors import RunError
+from thoughtgraft.problems import Problem, Step
 from thoughtgraft.records import RunStore
 from thoughtgraft.report import write_report
 from thoughtgraft.report.formats import bounded, markdown, percent
@@ -147,20 +149,16 @@ def test_markdown_and_html_agree_on_claims(full):
     assert [" ".join(c.split()) for c in cells[start : start + len(flat)]] == flat
 
 
-def test_the_same_records_give_the_same_report(build_run):
+def test_the_same_records_give_the_same_report_also_without_problems_and_decoded_thoughts(build_run):
     run = build_run(extras=False)
     first = write_report(run)
+    text = first.md.read_text()
+    assert "(its text is not in the run)" in text
+    assert "The run has no decoded thoughts" in text
+    assert "decoded_thoughts" not in {path.stem for path in first.figures}
     texts = {path: path.read_bytes() for path in (first.md, first.html, run / "journal.md", *first.figures)}
     write_report(run)
     assert {path: path.read_bytes() for path in texts} == texts
-
-
-def test_without_problems_and_decoded_thoughts(build_run):
-    paths = write_report(build_run(extras=False))
-    text = paths.md.read_text()
-    assert "(its text is not in the run)" in text
-    assert "The run has no decoded thoughts" in text
-    assert "decoded_thoughts" not in {path.stem for path in paths.figures}
 
 
 def test_a_failed_certificate_refuses_effects_unless_forced(build_run):
@@ -184,9 +182,29 @@ def test_a_failed_certificate_refuses_effects_unless_forced(build_run):
     assert verdicts == {"INVALID"}
 
 
-def test_a_pilot_says_its_verdict(build_run):
+def test_a_pilot_says_its_verdict(build_run, no_figures):
     text = write_report(build_run(plan={"preset": "pilot", "available_hosts": 7})).md.read_text()
     assert "Verdict of this pilot: NO-GO" in text
+
+
+def test_values_of_single_steps_are_shown_when_the_problems_are_given(build_run, no_figures):
+    run = build_run()
+    answers = RunStore.open(run).frame(["problem_id", "base_pred"]).drop_duplicates()
+    problems = [
+        Problem(i, "?", Fraction(a), steps=(Step(Fraction(a), "+", Fraction(0), Fraction(a)),))
+        for i, a in zip(answers.problem_id, answers.base_pred, strict=True)
+    ]
+    rows = parse_table(write_report(run, problems=problems).md.read_text(), "### Values of single steps")
+    assert [(row["slot"], row["step"]) for row in rows] == [(f"CT{k}", "1") for k in range(6)]
+    # The only step is the answer that the model gives, so adopting its value is adopting the answer.
+    stored = pd.read_parquet(run / "analysis" / "positions.parquet").query("method == 'swap'")
+    assert [row["rate"] for row in rows] == [percent(rate) for rate in stored.adoption_rate]
+
+
+def test_a_model_that_is_mostly_wrong_is_pointed_out(build_run, no_figures):
+    assert "little accuracy to lose" not in write_report(build_run()).md.read_text()
+    run = make_run(build_run().parent / "weak", FEW, wrong_every=1)
+    assert "little accuracy to lose" in write_report(run).md.read_text()
 
 
 def test_only_a_baseline_is_a_report_too(build_run):

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from thoughtgraft.problems import ProblemSet
 
 _SAMPLE_PROBLEMS = 6
-_LONG_ENOUGH_S = 1.0
+_WARM_UP = 16
+_LONG_ENOUGH_S, _TOO_LONG_S = 1.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class Timing:
 def measure(
     model: LatentReasoner, problems: ProblemSet, plan: Plan, batch_size: int | str, max_new_tokens: int | None
 ) -> Timing:
-    """Run a few cells of the plan, evenly taken from its arms: in growing packs, until one takes about a second."""
+    """Run a few cells of the plan, evenly taken from its arms: in growing packs, until one takes about a second.
+
+    The first pack warms up; it counts only if it alone took long.
+    """
     from thoughtgraft.engine.collect import collect_thoughts, encode
     from thoughtgraft.engine.run import run_cells
 
@@ -47,14 +51,15 @@ def measure(
     start = time.perf_counter()
     thoughts = collect_thoughts(model, few, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=False)
     clean = (time.perf_counter() - start) / len(few)
-    n = min(16, len(cells))
+    n = min(_WARM_UP, len(cells))
     while True:
         chosen = [cells[i * len(cells) // n] for i in range(n)]
         start = time.perf_counter()
         for _ in run_cells(model, prompts, chosen, thoughts, few, batch_size, max_new_tokens, False):
             pass
         took = time.perf_counter() - start
-        if took > _LONG_ENOUGH_S or n == len(cells):
+        enough = _LONG_ENOUGH_S if n > _WARM_UP else _TOO_LONG_S
+        if took > enough or n == len(cells):
             return Timing(clean, took / n, n)
         n = min(4 * n, len(cells))
 

@@ -112,8 +112,8 @@ def dry_run(job: Job) -> None:
         f"{most}{len(cells):,} generations{again}: {job.n_hosts} hosts of {problems.name}, {job.plan.n_donors} donors "
         f"each, seed {job.plan.seed}",
         f"about {duration(timing.total(len(problems), distinct))} on this machine ({model.device.type}, "
-        f"{model.dtype_name}): measured on {timing.n_cells} generations, {1e3 * timing.cell:.2g} ms each; verification, "
-        "analysis and report come on top",
+        f"{model.dtype_name}): measured on {timing.n_cells} generations, {1e3 * timing.cell:.2g} ms each; "
+        "verification, analysis and report come on top",
     ]
     sizing = job.pilot.sizing(job.n_hosts, job.plan.n_donors) if job.pilot else planned(job.n_hosts)
     lines.append(sizing_line(sizing, job.n_hosts, job.plan.n_donors))

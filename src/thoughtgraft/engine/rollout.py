@@ -96,18 +96,18 @@ def rollout(
         ModelError: A prompt does not fit the model's context.
     """
     check_lengths(model, prompts)
+    limit = model.max_new_tokens if max_new_tokens is None else max_new_tokens
     # 1. Encode each question once, 2. think its clean thoughts once.
     clean = _think_clean(model, prompts)
     # 3. Fork: variants keep their own columns and share everything before.
     grid = Grid(rows, len(prompts), model.num_latents, model.device, with_clean=drafts is not None)
     where = grid.problem_of(model.device)
-    cache = ColumnCache(len(grid.rows), model.num_latents + 1)
+    cache = ColumnCache(len(grid.rows), model.num_latents + min(limit, 16))
     prefix = Prefix(clean.cache, _shared_bias(clean, grid))
     own_bias = _additive(grid.own, model.dtype)
     # 4. Feed the slots that differ.
     edits = _think_forked(model, clean, grid, cache, prefix, own_bias, source)
     # 5. Close the thoughts and 6. write the answer, first as far as it agrees with the draft.
-    limit = model.max_new_tokens if max_new_tokens is None else max_new_tokens
     state = begin(model, grid, cache, prefix, own_bias, clean.next_position[where] + grid.thoughts, limit)
     scores = None
     if drafts is not None:

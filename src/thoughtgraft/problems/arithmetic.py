@@ -147,7 +147,7 @@ def _kin(draft: _Draft) -> None:
     """Two chains of relations from one person, with the same operations in the text whoever is asked about."""
     rng = draft.rng
     together = rng.random() < 0.2
-    length = 1 if together else rng.choices((1, 2), weights=(3, 7))[0]
+    length = 1 if together else rng.choices((1, 2), weights=(3, 1))[0]
     branches = [[rng.choice(_ADDITIVE)], [rng.choice(_MULTIPLICATIVE)]]
     if length == 2:
         split = rng.random() < 0.6
@@ -188,7 +188,7 @@ def _draw(rng: random.Random) -> _Draft:
     while True:
         draft = _Draft(rng)
         try:
-            rng.choices(_FAMILIES, weights=(55, 12, 33))[0](draft)
+            rng.choices(_FAMILIES, weights=(65, 13, 22))[0](draft)
         except _Dead:
             continue
         return draft

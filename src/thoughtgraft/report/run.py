@@ -11,11 +11,10 @@ import pandas as pd
 
 from thoughtgraft.errors import RunError
 from thoughtgraft.records import RunSpec, RunStore
-from thoughtgraft.records.layout import STARTS_FILE
+from thoughtgraft.records.layout import PROBLEMS_FILE, STARTS_FILE
 from thoughtgraft.report.certificate import Certificate, read_certificate
 from thoughtgraft.report.formats import shorten
 
-PROBLEMS_FILE = "problems.parquet"
 DECODED_FILE = "decoded.parquet"
 
 

@@ -91,11 +91,8 @@ class SwapAgainstAblation:
             ax.plot(dot.x[1:], [dot.y[0]] * 2, color=colour, linewidth=1, zorder=3)
             ax.plot([dot.x[0]] * 2, dot.y[1:], color=colour, linewidth=1, zorder=3)
             ax.plot(dot.x[0], dot.y[0], marker, color=colour, markersize=5, zorder=4)
-        places: dict[tuple[float, float], list[str]] = {}
-        for dot in dots:
-            places.setdefault((dot.x[0], dot.y[0]), []).append(dot.slot)
-        for place, slots in places.items():
-            ax.annotate(", ".join(slots), place, xytext=(4, 4), textcoords="offset points", fontsize=7.5, zorder=5)
+        for place, names in self._labels(dots):
+            ax.annotate(names, place, xytext=(4, 4), textcoords="offset points", fontsize=7.5, zorder=5)
         ax.set_xlim(self.limits)
         ax.set_ylim(self.limits)
         ax.set_aspect("equal")
@@ -103,6 +100,19 @@ class SwapAgainstAblation:
         if panel == 0 or (panel == 2 and self.panels == 4):
             ax.set_ylabel("accuracy lost by swap (pp)")
         ax.set_title(text, fontsize=8.5, fontweight="normal")
+
+    def _labels(self, dots: tuple[Dot, ...]) -> list[tuple[tuple[float, float], str]]:
+        """Where to write which slots: points too close for labels of their own share one."""
+        near = 0.05 * (self.limits[1] - self.limits[0])
+        groups: list[list[Dot]] = []
+        for dot in dots:
+            for group in groups:
+                if max(abs(group[0].x[0] - dot.x[0]), abs(group[0].y[0] - dot.y[0])) < near:
+                    group.append(dot)
+                    break
+            else:
+                groups.append([dot])
+        return [((group[0].x[0], group[0].y[0]), ", ".join(dot.slot for dot in group)) for group in groups]
 
 
 def _dot(analysis: Analysis, slot: str, ablation: dict[str, Any], swap: dict[str, Any], other: str) -> Dot:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from thoughtgraft.analysis.cells import ArmKey
 from thoughtgraft.report.context import Context
 from thoughtgraft.report.document import Bullets, Prose, Section
-from thoughtgraft.report.formats import count, plural, sentence_list
+from thoughtgraft.report.formats import count, percent, plural, sentence_list
 from thoughtgraft.report.tables import methods_run
 
 METHODS = ("swap", "mean", "zero", "noise", "skip", "shuffle")
+# Below this share of right answers without an edit, a floor effect is likely and said.
+LOW_BASELINE = 0.3
 FREEZES = ("freeze_input", "freeze_kv")
 
 
@@ -55,6 +57,12 @@ def _unusual(context: Context) -> list[str]:
     found = []
     if context.unproven:
         found.append(f"Gates without evidence: {sentence_list(context.unproven)}. They count as not passed.")
+    right = float(context.run.records.drop_duplicates("problem_id").base_correct.mean())
+    if right < LOW_BASELINE:
+        found.append(
+            f"The model is right on {percent(right, 0)} of the hosts without any edit: there is little accuracy to "
+            "lose, so small impacts, and claims that a slot does not matter, say little about the thoughts."
+        )
     if frame.n_rows < spec.n_cells:
         found.append(f"The run is unfinished: {count(frame.n_rows)} of {plural(spec.n_cells, 'generation')}.")
     if failed := sum(cells.n_failed for cells in frame.arms.values()):
