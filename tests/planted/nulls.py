@@ -1,4 +1,4 @@
-"""Invented runs in which nothing is true: records as the engine writes them, answers drawn without regard to edits."""
+"""Invented runs whose truth is known: records as the engine writes them, answers drawn without a model."""
 
 from __future__ import annotations
 
@@ -6,55 +6,74 @@ import numpy as np
 import pandas as pd
 
 NUMBERS = 40
+_NAMES = np.array([str(i) for i in range(1_000)], dtype=object)
 
 
-def null_records(n: int, d: int, n_slots: int, seed: int, *, spread: float = 0.15, loss: float = 0.0) -> pd.DataFrame:
-    """A run of pure noise: every answer, edited or not, is right with the host's own chance, else any other number.
-
-    Edits have donor effects of mean 0, so that hosts and donors both vary, but no slot matters on average.
+def noise_records(
+    n: int,
+    d: int,
+    n_slots: int,
+    seed: int,
+    *,
+    chance: float = 0.6,
+    spread: float = 0.15,
+    loss: float = 0.0,
+    methods: tuple[str, ...] = ("swap", "mean"),
+    together: bool = True,
+) -> pd.DataFrame:
+    """A run of noise: every answer is right with the host's own chance, else any other number, whatever was edited.
 
     Args:
         n: Hosts, each also a donor.
         d: Donors per host.
-        n_slots: Slots; each is swapped and mean-ablated alone, all are swapped together.
+        n_slots: Slots, each edited alone.
         seed: Seed of everything.
-        spread: Standard deviation of hosts' chances, and three times that of donors' effects.
-        loss: Chance of a right answer that every edit takes away: a planted effect, 0 for the null.
+        chance: Mean chance of a right answer.
+        spread: Standard deviation of hosts' chances, and three times that of donors' effects (of mean 0).
+        loss: What every edit takes off the chance: 0 for the null.
+        methods: swap (with donors), mean (without).
+        together: Whether all slots are swapped at once, too.
     """
     rng = np.random.default_rng(seed)
-    chance = np.clip(rng.normal(0.6, spread, n), 0.05, 0.95)
-    effect = rng.normal(0, spread / 3, n)
+    own = np.clip(rng.normal(chance, spread, n), 0.0, 1.0) if spread else np.full(n, chance)
+    effect = rng.normal(0, spread / 3, n) if spread else np.zeros(n)
     gold = rng.integers(0, NUMBERS, n)
 
     def answers(p: np.ndarray, host: np.ndarray) -> np.ndarray:
         wrong = (gold[host] + rng.integers(1, NUMBERS, len(host))) % NUMBERS
-        return np.where(rng.random(len(host)) < np.clip(p, 0, 1), gold[host], wrong)
+        return np.where(rng.random(len(host)) < p, gold[host], wrong)
 
-    everyone = np.arange(n)
-    base = answers(chance, everyone)
+    hosts = np.arange(n)
+    base = answers(own, hosts)
     order = rng.random((n, n))
     np.fill_diagonal(order, 2.0)
-    donors = np.argsort(order, axis=1)[:, :d].ravel()
-    pairs = np.repeat(everyone, d)
-    parts = [("baseline", (), everyone, None, base), ("noop", (), everyone, None, base)]
-    every = tuple(range(n_slots))
-    for slots in [(k,) for k in every]:
-        parts.append(("self", slots, everyone, None, base))
-        parts.append(("mean", slots, everyone, None, answers(chance - loss, everyone)))
-    for slots in [*((k,) for k in every), every]:
-        parts.append(("swap", slots, pairs, donors, answers(chance[pairs] + effect[donors] - loss, pairs)))
-    frames = []
-    for method, slots, host, donor, pred in parts:
-        frame = pd.DataFrame({"problem_id": host, "pred": pred, "gold": gold[host], "base_pred": base[host]})
-        frame["method"], frame["downstream"], frame["slots"] = method, "recompute", [list(slots)] * len(host)
-        frame["donor_id"] = None if donor is None else donor
-        frame["donor_pred"] = None if donor is None else base[donor]
-        frame["donor_stratum"] = None if donor is None else "random"
-        frame["dlogp_gold"] = 0.0 if method in ("baseline", "noop", "self") else rng.normal(0, 0.1, len(host))
-        frames.append(frame)
-    table = pd.concat([frame.astype(object) for frame in frames], ignore_index=True)
-    for name in ("problem_id", "donor_id", "pred", "gold", "base_pred", "donor_pred"):
-        table[name] = [None if x is None or x != x else str(int(x)) for x in table[name]]
-    table["correct"], table["base_correct"] = table.pred == table.gold, table.base_pred == table.gold
-    table["dlogp_gold"] = table["dlogp_gold"].astype(float)
-    return table
+    pairs, donors = np.repeat(hosts, d), np.argsort(order, axis=1)[:, :d].ravel()
+    singles = [[k] for k in range(n_slots)]
+    arms: list[tuple[str, list[int]]] = [("baseline", [])]
+    arms += [(method, slots) for method in methods for slots in singles]
+    arms += [("swap", list(range(n_slots)))] if together else []
+    columns: dict[str, list[np.ndarray]] = {}
+    for method, slots in arms:
+        host = pairs if method == "swap" else hosts
+        tilt = effect[donors] if method == "swap" else 0.0
+        pred = answers(own[host] + tilt - loss, host) if slots else base
+        none = np.full(len(host), None, dtype=object)
+        lists = none.copy()
+        lists[:] = [slots] * len(host)
+        row = {
+            "method": np.full(len(host), method, dtype=object),
+            "slots": lists,
+            "downstream": np.full(len(host), "recompute", dtype=object),
+            "problem_id": _NAMES[host],
+            "gold": _NAMES[gold[host]],
+            "pred": _NAMES[pred],
+            "base_pred": _NAMES[base[host]],
+            "correct": pred == gold[host],
+            "base_correct": base[host] == gold[host],
+            "donor_id": _NAMES[donors] if method == "swap" else none,
+            "donor_pred": _NAMES[base[donors]] if method == "swap" else none,
+            "donor_stratum": np.full(len(host), "random", dtype=object) if method == "swap" else none,
+        }
+        for name, values in row.items():
+            columns.setdefault(name, []).append(values)
+    return pd.DataFrame({name: np.concatenate(parts) for name, parts in columns.items()})

@@ -148,7 +148,8 @@ def evaluate(
         from thoughtgraft.training.card import add_accuracies
 
         facts = {"weight_hash": reasoner.weight_hash, "protocol": reasoner.protocol.name}
-        add_accuracies(model_folder(model), chosen.name, table.to_dict("records"), facts)
+        rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+        add_accuracies(model_folder(model), chosen.name, rows, facts)
     if as_json:
         typer.echo(table.to_json(orient="records", indent=1))
         return

@@ -19,8 +19,8 @@ from thoughtgraft.engine.score import Scores, verify_drafts
 from thoughtgraft.errors import ModelError
 from thoughtgraft.interventions.ops import EditContext
 from thoughtgraft.interventions.schedule import Feed
-from thoughtgraft.models.prefix import ColumnCache, Prefix
-from thoughtgraft.models.reasoner import LatentReasoner, Prompt
+from thoughtgraft.models.prefix import ATTENTION, ColumnCache, Prefix
+from thoughtgraft.models.reasoner import LatentReasoner, Prompt, attention_implementation
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,19 @@ def rollout(
         ModelError: A prompt does not fit the model's context.
     """
     check_lengths(model, prompts)
+    with attention_implementation(model.lm, ATTENTION):
+        return _rollout(model, prompts, rows, source, drafts, max_new_tokens, keep_logits)
+
+
+def _rollout(
+    model: LatentReasoner,
+    prompts: Sequence[Prompt],
+    rows: Sequence[Row],
+    source: Source | None,
+    drafts: Sequence[Draft] | None,
+    max_new_tokens: int | None,
+    keep_logits: bool,
+) -> RolloutResult:
     limit = model.max_new_tokens if max_new_tokens is None else max_new_tokens
     # 1. Encode each question once, 2. think its clean thoughts once.
     clean = _think_clean(model, prompts)

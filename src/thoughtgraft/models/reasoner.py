@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ModelError
-from thoughtgraft.models.prefix import ATTENTION
 from thoughtgraft.models.protocols import Protocol, find_protocol
 
 
@@ -68,7 +67,6 @@ class LatentReasoner(ABC):
         self.protocol: Protocol = find_protocol(protocol)
         self.num_latents, self.trained_latents = num_latents, trained_latents
         self.max_new_tokens = max_new_tokens
-        lm.set_attn_implementation(ATTENTION)
 
     # What an adapter supplies.
 
