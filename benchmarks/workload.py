@@ -34,13 +34,15 @@ class Workload:
         prompts: P encoded questions.
         fed: Their clean thoughts [P, K, d].
         swaps: The cells, host by host; none for clean evaluation.
-        answer: Tokens that each answer has.
+        answer: Tokens that each answer may have.
+        clean: The clean answers, the drafts of the swapped ones.
     """
 
     prompts: tuple[Prompt, ...]
     fed: Tensor
     swaps: tuple[Swap, ...]
     answer: int
+    clean: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def cells(self) -> int:
@@ -64,14 +66,15 @@ def make_workload(
         words = model.pad_id  # the base vocabulary: pads come right behind it
         lengths = [rng.randint(2 * length // 3, 4 * length // 3) if spread else length for _ in range(problems)]
         prompts = [Prompt((*(rng.randrange(words) for _ in range(n - 1)), model.pad_id + 1)) for n in lengths]
-    fed = rollout(model, prompts, [], max_new_tokens=1).fed
+    think = tuple([Action(Feed.CLEAN)] * model.num_latents)
+    base = rollout(model, prompts, [Row(at, think) for at in range(len(prompts))], max_new_tokens=answer)
     swaps = [
         Swap(host, (host + 1 + d) % len(prompts), slot)
         for host in range(len(prompts))
         for slot in range(model.num_latents)
         for d in range(donors)
     ]
-    return Workload(tuple(prompts), fed, tuple(swaps), answer)
+    return Workload(tuple(prompts), base.fed, tuple(swaps), answer, base.answers.token_ids)
 
 
 def rows_of(model: LatentReasoner, work: Workload, hosts: Sequence[int]) -> list[Row]:

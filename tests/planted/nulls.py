@@ -20,6 +20,7 @@ def noise_records(
     loss: float = 0.0,
     methods: tuple[str, ...] = ("swap", "mean"),
     together: bool = True,
+    answers: int = 0,
 ) -> pd.DataFrame:
     """A run of noise: every answer is right with the host's own chance, else any other number, whatever was edited.
 
@@ -33,19 +34,21 @@ def noise_records(
         loss: What every edit takes off the chance: 0 for the null.
         methods: swap (with donors), mean (without).
         together: Whether all slots are swapped at once, too.
+        answers: Seed of the answers alone: hosts, golds, donors and their effects stay.
     """
     rng = np.random.default_rng(seed)
     own = np.clip(rng.normal(chance, spread, n), 0.0, 1.0) if spread else np.full(n, chance)
     effect = rng.normal(0, spread / 3, n) if spread else np.zeros(n)
     gold = rng.integers(0, NUMBERS, n)
+    order = rng.random((n, n))
+    rng = np.random.default_rng([seed, answers])
 
-    def answers(p: np.ndarray, host: np.ndarray) -> np.ndarray:
+    def drawn(p: np.ndarray, host: np.ndarray) -> np.ndarray:
         wrong = (gold[host] + rng.integers(1, NUMBERS, len(host))) % NUMBERS
         return np.where(rng.random(len(host)) < p, gold[host], wrong)
 
     hosts = np.arange(n)
-    base = answers(own, hosts)
-    order = rng.random((n, n))
+    base = drawn(own, hosts)
     np.fill_diagonal(order, 2.0)
     pairs, donors = np.repeat(hosts, d), np.argsort(order, axis=1)[:, :d].ravel()
     singles = [[k] for k in range(n_slots)]
@@ -56,7 +59,7 @@ def noise_records(
     for method, slots in arms:
         host = pairs if method == "swap" else hosts
         tilt = effect[donors] if method == "swap" else 0.0
-        pred = answers(own[host] + tilt - loss, host) if slots else base
+        pred = drawn(own[host] + tilt - loss, host) if slots else base
         none = np.full(len(host), None, dtype=object)
         lists = none.copy()
         lists[:] = [slots] * len(host)

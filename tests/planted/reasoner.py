@@ -147,7 +147,7 @@ def said(problem: Problem) -> int:
 
 
 def planted_problems(n: int, wrong_every: int = 8) -> ProblemSet:
-    """n problems; every so many-th has another gold answer than the number that the model will say."""
+    """So many problems; every `wrong_every`-th has another gold answer than the number that the model will say."""
     found = []
     for i in range(n):
         number = 1 + (11 * i) % NUMBERS

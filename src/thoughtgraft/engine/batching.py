@@ -1,28 +1,67 @@
-"""Which problems run together: whole problems, sorted by length, up to a number of rows."""
+"""Which problems run together: whole problems of like size, up to a number of rows and what memory holds.
+
+A batch is a rectangle, V variants of each of P problems, so its size is P x V, not the sum of its rows.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
+from thoughtgraft.engine.decode import ANSWER_COLUMNS
+from thoughtgraft.engine.memory import free_memory, is_out_of_memory, release
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.reasoner import LatentReasoner
 
 Item = TypeVar("Item")
 
-_CPU_ROWS = 1024
+_CPU_ROWS = 1024  # more is not faster
+_GPU_ROWS = 8192
 _MEMORY_SHARE = 0.6
+_TOKENS = 12  # tokens of a draft that are verified at once
+_STATES = 10  # states of d_model that a layer holds for a token
 
 
-def row_budget(model: LatentReasoner, batch_size: int | str, columns: int) -> int:
-    """How many rows may run at once.
+@dataclass(frozen=True)
+class Budget:
+    """What may run at once.
+
+    Attributes:
+        rows: Rows, P x V.
+        memory: Bytes for keys, values and activations; infinite where a row count was asked for.
+        row_bytes: What a row takes for itself.
+        token_bytes: What a token of a question takes, once for all its variants.
+    """
+
+    rows: int
+    memory: float = math.inf
+    row_bytes: int = 0
+    token_bytes: int = 0
+
+    def fits(self, problems: int, variants: int, length: int) -> bool:
+        """Whether so many variants of each of so many problems, the longest of `length` tokens, may run."""
+        if problems * variants > self.rows:
+            return False
+        return problems * (variants * self.row_bytes + length * self.token_bytes) <= self.memory
+
+    def variants(self, length: int) -> int:
+        """How many variants of one problem may run; 1 at least."""
+        if math.isinf(self.memory):
+            return self.rows
+        return max(1, min(self.rows, int(self.memory - length * self.token_bytes) // max(1, self.row_bytes)))
+
+
+def plan_budget(model: LatentReasoner, batch_size: int | str, longest: int) -> Budget:
+    """The budget for a batch size.
 
     Args:
         model: The model.
-        batch_size: A number of rows, or `auto`: what fits in memory on a GPU, a cache-friendly number on a CPU.
-        columns: Columns of keys and values that each row keeps for itself.
+        batch_size: A number of rows, or `auto`: what fits in free memory, up to where more rows stop being faster.
+        longest: Tokens of the longest question.
 
     Raises:
         ModelError: Neither `auto` nor a positive number.
@@ -30,50 +69,92 @@ def row_budget(model: LatentReasoner, batch_size: int | str, columns: int) -> in
     if batch_size != "auto":
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise ModelError("batch size is not usable", got=repr(batch_size), expected="auto or a number from 1")
-        return int(batch_size)
-    if model.device.type != "cuda":
-        return _CPU_ROWS
-    config = model.lm.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    keys_values = 2 * config.num_hidden_layers * heads * width * columns
-    activations = 24 * config.hidden_size
-    free, _ = torch.cuda.mem_get_info(model.device)
-    return max(1, int(free * _MEMORY_SHARE) // ((keys_values + activations) * model.dtype.itemsize))
+        return Budget(int(batch_size))
+    rows = _CPU_ROWS if model.device.type == "cpu" else _GPU_ROWS
+    free = free_memory(model.device)
+    if free is None:
+        return Budget(rows)
+    config, size = model.lm.config, model.dtype.itemsize
+    heads = int(config.num_attention_heads)
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    inner = int(
+        getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * config.hidden_size
+    )
+
+    keys_values = 2 * int(config.num_hidden_layers) * kv_heads * head_dim * size
+    activations = (_STATES * int(config.hidden_size) + 3 * inner) * size
+    columns = longest + model.num_latents + 2 * ANSWER_COLUMNS
+    scores = 2 * heads * columns * max(size, 4)  # attention scores and weights, in float32 at least
+    return Budget(
+        rows=rows,
+        memory=free * _MEMORY_SHARE,
+        row_bytes=keys_values * (model.num_latents + 2 * ANSWER_COLUMNS) + _TOKENS * (activations + scores),
+        token_bytes=keys_values + activations + scores,
+    )
 
 
 def packs(
-    items: Sequence[Item], rows: Callable[[Item], int], length: Callable[[Item], int], budget: int
+    items: Sequence[Item], rows: Callable[[Item], int], length: Callable[[Item], int], budget: Budget
 ) -> list[list[Item]]:
-    """Items in packs of at most `budget` rows, neighbours in length together; an item too large stands alone."""
+    """Items (problems with their rows) in packs that fit, neighbours in size together; one too large stands alone."""
     result: list[list[Item]] = []
-    filled = 0
-    for item in sorted(items, key=length):
-        size = rows(item)
-        if not result or filled + size > budget:
+    most = longest = 0
+    for item in sorted(items, key=lambda i: (rows(i), length(i))):
+        most, longest = max(most, rows(item)), max(longest, length(item))
+        if not result or not budget.fits(len(result[-1]) + 1, most, longest):
             result.append([])
-            filled = 0
+            most, longest = rows(item), length(item)
         result[-1].append(item)
-        filled += size
     return result
 
 
-def halving(run: Callable[[list[Item]], None], items: list[Item]) -> Iterator[list[Item]]:
-    """Run items together; on out-of-memory run each half instead. Yields what has been run, as it finishes.
+def surviving(
+    run: Callable[[list[Item]], None],
+    packed: Sequence[list[Item]],
+    rows: Callable[[Item], int],
+    split: Callable[[Item], list[Item]],
+    device: torch.device,
+) -> Iterator[list[Item]]:
+    """Run packs; one that runs out of memory is halved, and later ones of its size before they run.
+
+    A pack of one problem is halved by its rows. Yields what has been run, as it finishes.
+
+    Args:
+        run: Runs a pack.
+        packed: The packs.
+        rows: How many rows an item has.
+        split: An item in two smaller ones; itself alone where it has a single row.
+        device: Where memory is given back after a failure.
 
     Raises:
-        torch.OutOfMemoryError: A single item does not fit.
+        ModelError: A single row does not fit.
     """
+    waiting, largest = list(reversed(packed)), math.inf
+    while waiting:
+        pack = waiting.pop()
+        middle = len(pack) // 2
+        halves = [pack[:middle], pack[middle:]] if middle else [[part] for part in split(pack[0])]
+        size = len(pack) * max(map(rows, pack))
+        if size <= largest or len(halves) == 1:
+            if _fits(run, pack):
+                yield pack
+                continue
+            if len(halves) == 1:
+                raise ModelError(
+                    "a single generation does not fit in memory",
+                    fix="use a smaller dtype (--dtype bfloat16), another device, or shorter questions",
+                )
+            largest = size // 2
+            release(device)
+        waiting += reversed(halves)
+
+
+def _fits(run: Callable[[list[Item]], None], pack: list[Item]) -> bool:
     try:
-        run(items)
-    except (torch.OutOfMemoryError, MemoryError):
-        if len(items) == 1:
+        run(pack)
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-    else:
-        yield items
-        return
-    middle = len(items) // 2
-    yield from halving(run, items[:middle])
-    yield from halving(run, items[middle:])
+        return False  # outside of the handler nothing holds on to the failed run's tensors
+    return True

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from tqdm import tqdm
 
-from thoughtgraft.engine.batching import packs, row_budget
+from thoughtgraft.engine.batching import packs, plan_budget, surviving
 from thoughtgraft.engine.grid import Row
 from thoughtgraft.engine.rollout import RolloutResult, rollout
 from thoughtgraft.interventions.schedule import Action, Feed
@@ -13,6 +15,9 @@ from thoughtgraft.models.protocols import padding
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
 from thoughtgraft.problems import ProblemSet, extract_answer, format_number, same_answer
 from thoughtgraft.thoughts import Thoughts
+
+# Questions encoded at once: more are not faster, and differ more in length.
+_CPU_ROWS, _GPU_ROWS = 64, 256
 
 
 def encode(model: LatentReasoner, problems: ProblemSet) -> list[Prompt]:
@@ -47,13 +52,19 @@ def collect_thoughts(
     """
     prompts = encode(model, problems)
     clean = tuple([Action(Feed.CLEAN)] * model.num_latents)
-    budget = row_budget(model, batch_size, model.num_latents + 32)
-    batches = packs(range(len(problems)), lambda i: 1, lambda i: len(prompts[i]), min(budget, 256))
+    budget = plan_budget(model, batch_size, max(map(len, prompts), default=0))
+    budget = replace(budget, rows=min(budget.rows, _CPU_ROWS if model.device.type == "cpu" else _GPU_ROWS))
+    batches = packs(range(len(problems)), lambda i: 1, lambda i: len(prompts[i]), budget)
     results: dict[int, tuple[RolloutResult, int]] = {}
-    for batch in tqdm(batches, desc="clean thoughts", unit="batch", disable=not progress):
+
+    def once(batch: list[int]) -> None:
         rows = [Row(at, clean) for at in range(len(batch))]
         out = rollout(model, [prompts[i] for i in batch], rows, max_new_tokens=max_new_tokens)
         results.update({i: (out, at) for at, i in enumerate(batch)})
+
+    with tqdm(total=len(problems), desc="clean thoughts", unit="problem", disable=not progress) as bar:
+        for batch in surviving(once, batches, lambda i: 1, lambda i: [i], model.device):
+            bar.update(len(batch))
     found = [results[i] for i in range(len(problems))]
     ids = tuple(out.answers.token_ids[at] for out, at in found)
     texts = tuple(model.text(answer) for answer in ids)

@@ -11,8 +11,9 @@ from thoughtgraft.engine.grid import Grid
 from thoughtgraft.models.prefix import ColumnCache, Prefix
 from thoughtgraft.models.reasoner import LatentReasoner
 
-_GROW = 16  # answer columns added at a time
+ANSWER_COLUMNS = 16  # columns for an answer that are allocated at a time
 _LOGITS_AT_ONCE = 1 << 25  # rows x vocabulary
+_BLOCK = 128  # columns of logits whose highest is found first
 _SPARSE = 0.7  # below this share of rows alive, the rest is packed anew
 
 
@@ -141,7 +142,7 @@ def feed(model: LatentReasoner, state: Writing, tokens: Tensor, mask: Tensor, co
     """Feed `tokens` [R, T] at `column` and the rows' next positions; returns final-normed states [R, T, d]."""
     width = tokens.shape[1]
     while column + width > state.cache.columns:
-        state.cache.grow(_GROW)
+        state.cache.grow(ANSWER_COLUMNS)
     positions = state.positions[:, None] + torch.arange(width, device=tokens.device)
     if model.max_positions is not None:  # rows that have ended still run until they are packed away
         positions = positions.clamp_max(model.max_positions - 1)
@@ -156,8 +157,19 @@ def next_token(model: LatentReasoner, hidden: Tensor, *, keep_logits: bool = Fal
         if keep_logits:
             kept.append(logits.cpu().clone())
         logits[:, list(model.forbidden_ids)] = -torch.inf
-        tokens.append(logits.argmax(-1))
+        tokens.append(best_token(logits))
     return torch.cat(tokens), torch.cat(kept) if keep_logits else None
+
+
+def best_token(logits: Tensor) -> Tensor:
+    """The first highest column of [n, V], as `argmax(-1)`, which is several times slower on CPUs than `amax`."""
+    n_columns = logits.shape[1]
+    whole = n_columns // _BLOCK * _BLOCK
+    tops = [logits[:, :whole].unflatten(1, (-1, _BLOCK)).amax(-1)] if whole else []
+    tops += [logits[:, whole:].amax(-1, keepdim=True)] if whole < n_columns else []
+    block = torch.cat(tops, 1).argmax(-1, keepdim=True)
+    columns = (block * _BLOCK + torch.arange(_BLOCK, device=logits.device)).clamp_max(n_columns - 1)
+    return columns.gather(1, logits.gather(1, columns).argmax(-1, keepdim=True))[:, 0]
 
 
 def rows_at_once(model: LatentReasoner) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thoughtgraft.engine.decode import Answers, begin, finish
+from thoughtgraft.engine.decode import ANSWER_COLUMNS, Answers, begin, finish
 from thoughtgraft.engine.drafts import Draft
 from thoughtgraft.engine.grid import Grid, Row
 from thoughtgraft.engine.score import Scores, verify_drafts
@@ -115,7 +115,7 @@ def _rollout(
     # 3. Fork: variants keep their own columns and share everything before.
     grid = Grid(rows, len(prompts), model.num_latents, model.device, with_clean=drafts is not None)
     where = grid.problem_of(model.device)
-    cache = ColumnCache(len(grid.rows), model.num_latents + min(limit, 16))
+    cache = ColumnCache(len(grid.rows), model.num_latents + min(limit, ANSWER_COLUMNS))
     prefix = Prefix(clean.cache, _shared_bias(clean, grid))
     own_bias = _additive(grid.own, model.dtype)
     # 4. Feed the slots that differ.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from thoughtgraft.engine.batching import halving, packs, row_budget
+from thoughtgraft.engine.batching import packs, plan_budget, surviving
 from thoughtgraft.engine.collect import collect_thoughts, encode
 from thoughtgraft.engine.drafts import Draft, make_draft, number_tail
 from thoughtgraft.engine.grading import Grader
@@ -150,34 +150,42 @@ def run_cells(
         host: make_draft(model, thoughts.token_ids[host], thoughts.stopped[host], problems[host].answer)
         for host in sorted({cell.host for cell in cells})
     }
-    budget = row_budget(model, batch_size, model.num_latents + 32)
+    budget = plan_budget(model, batch_size, max(map(len, prompts)))
     groups: dict[int, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.host, []).append(cell)
-    # A host with more cells than rows are allowed is cut; its parts share nothing but the question.
-    pieces = [g[i : i + budget] for g in groups.values() for i in range(0, len(g), budget)]
+    # A host with more cells than may run at once is cut; its parts share nothing but the question.
+    pieces = []
+    for host, group in groups.items():
+        size = budget.variants(len(prompts[host]))
+        pieces += [group[i : i + size] for i in range(0, len(group), size)]
+    results: list[RolloutResult] = []
 
-    for pack in packs(pieces, len, lambda piece: len(prompts[piece[0].host]), budget):
-        results: list[RolloutResult] = []
+    def once(part: list[list[Cell]]) -> None:
+        hosts = [piece[0].host for piece in part]
+        wanted = [(at, cell) for at, piece in enumerate(part) for cell in piece]
+        once_each = {(at, cell.key): cell for at, cell in wanted}
+        result = rollout(
+            model,
+            [prompts[h] for h in hosts],
+            [_row(model, cell, at, thoughts, drafts[cell.host]) for (at, _), cell in once_each.items()],
+            source,
+            drafts=[drafts[h] for h in hosts],
+            max_new_tokens=max_new_tokens,
+            keep_logits=keep_logits,
+        )
+        row_of = {name: row for row, name in enumerate(once_each)}
+        results.append(_rows(result, [row_of[at, cell.key] for at, cell in wanted]))
 
-        def once(part: list[list[Cell]], results: list[RolloutResult] = results) -> None:
-            hosts = [piece[0].host for piece in part]
-            wanted = [(at, cell) for at, piece in enumerate(part) for cell in piece]
-            once_each = {(at, cell.key): cell for at, cell in wanted}
-            result = rollout(
-                model,
-                [prompts[h] for h in hosts],
-                [_row(model, cell, at, thoughts, drafts[cell.host]) for (at, _), cell in once_each.items()],
-                source,
-                drafts=[drafts[h] for h in hosts],
-                max_new_tokens=max_new_tokens,
-                keep_logits=keep_logits,
-            )
-            row_of = {name: row for row, name in enumerate(once_each)}
-            results.append(_rows(result, [row_of[at, cell.key] for at, cell in wanted]))
+    packed = packs(pieces, len, lambda piece: len(prompts[piece[0].host]), budget)
+    for part in surviving(once, packed, len, halved, model.device):
+        yield [cell for piece in part for cell in piece], results.pop()
 
-        for part in halving(once, pack):
-            yield [cell for piece in part for cell in piece], results.pop()
+
+def halved(cells: list[Cell]) -> list[list[Cell]]:
+    """One host's cells in two parts; a single one alone."""
+    middle = len(cells) // 2
+    return [cells[:middle], cells[middle:]] if middle else [cells]
 
 
 def make_spec(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thoughtgraft.engine.decode import Writing, feed, rows_at_once
+from thoughtgraft.engine.decode import Writing, best_token, feed, rows_at_once
 from thoughtgraft.engine.drafts import Draft
 from thoughtgraft.models.reasoner import LatentReasoner
 
@@ -169,7 +169,7 @@ def _read(
         normaliser = logits.float().logsumexp(-1) if logits.dtype != torch.float64 else logits.logsumexp(-1)
         chosen.append(logits.gather(1, token[:, None])[:, 0].to(normaliser.dtype) - normaliser)
         logits[:, list(model.forbidden_ids)] = -torch.inf
-        best.append(logits.argmax(-1))
+        best.append(best_token(logits))
     return torch.cat(best), torch.cat(chosen), torch.cat(kept) if kept else None
 
 

@@ -47,12 +47,15 @@ def load_model(
         ModelError: A wrong device, dtype, protocol or number of latents.
     """
     place = model_folder(str(name_or_path)) if str(name_or_path) in EMBEDDED else name_or_path
+    place_on, wanted = find_device(device), _find_dtype(dtype)
+    if place_on.type == "mps" and wanted is torch.float64:
+        raise ModelError("MPS devices cannot compute in float64", fix="--dtype float32, or --device cpu")
     checkpoint = read_checkpoint(
         place,
         base=base,
         tokenizer=tokenizer,
-        dtype=_find_dtype(dtype),
-        device=find_device(device),
+        dtype=wanted,
+        device=place_on,
         lora_alpha=lora_alpha,
     )
     model = CodiReasoner(checkpoint, protocol=protocol, num_latents=num_latents)

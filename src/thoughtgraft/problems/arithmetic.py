@@ -1,9 +1,8 @@
 """Synthetic word problems in GSM8K's format, each with its causal graph; nothing is downloaded.
 
-Three families: `chain` (one person's store changes step by step), `nest` (boxes of bags of
-things) and `kin` (people who own more, fewer or times as many things as others). In `kin`
-every text holds as many additive as multiplicative facts, and only the person asked about decides
-which of them count: the words alone do not give the operation away.
+Three families: `chain` (one person's store changes step by step), `nest` (bags of things that then change) and `early`
+(a chain of which only the first half is asked about). In `early` every text holds as many additive as
+multiplicative changes, and only their order decides which of them count: the words do not give the operation away.
 
 Splits are disjoint by construction. A problem's *form* is its (template, operands) pair; the form's
 hash assigns it to train, validation or test, and whole templates are set aside as `heldout`.
@@ -23,7 +22,7 @@ from thoughtgraft.errors import ProblemError
 from thoughtgraft.problems.answers import format_number
 from thoughtgraft.problems.problem import Operand, Problem, ProblemSet, Ref, Step
 
-LARGEST = 60
+LARGEST = 30
 """Every number in a problem, given or computed, is a whole number in 1..LARGEST."""
 
 SPLIT_SIZES = {"train": 20_000, "validation": 1_000, "test": 2_000, "heldout": 1_000}
@@ -42,20 +41,21 @@ _EVENTS = {
 }
 _QUESTIONS = ("How many {t} does {n} have?", "How many {t} does {n} have now?")
 _NEST_OPENINGS = ("{n} has {a} bags of {b} {t}.", "{n} has {a} bags. Each bag holds {b} {t}.")
-_KIN = {
-    "+": "{y} has {b} more {t} than {x}.",
-    "-": "{y} has {b} fewer {t} than {x}.",
-    "*": "{y} has {b} times as many {t} as {x}.",
-    "/": "{x} has {b} times as many {t} as {y}.",
+_EARLY = {
+    1: "How many {t} did {n} have before the last change?",
+    2: "How many {t} did {n} have before the last two changes?",
 }
-_TOGETHER = "How many {t} do {x} and {y} have together?"
 
 
 def vocabulary() -> list[str]:
     """Every word and number a problem or its solution can hold, lower-cased, in a fixed order."""
-    frames = [*_OPENINGS, *_QUESTIONS, *_NEST_OPENINGS, *_KIN.values(), _TOGETHER, *sum(_EVENTS.values(), ())]
+    frames = [*_OPENINGS, *_QUESTIONS, *_NEST_OPENINGS, *_EARLY.values(), *sum(_EVENTS.values(), ())]
     text = re.sub(r"{\w}", " ", " ".join([*frames, *NAMES, *THINGS])).lower()
     return list(dict.fromkeys([*(str(n) for n in range(LARGEST + 1)), *re.findall(r"[a-z]+|[^\sa-z]", text)]))
+
+
+def _value(left: int, op: str, right: int) -> int:
+    return {"+": left + right, "-": left - right, "*": left * right, "/": left // right}[op]
 
 
 @dataclass
@@ -80,7 +80,7 @@ class _Draft:
 
     def apply(self, left: int, op: str, right: int, source: int | None) -> int:
         """Append the step `left op right`; `source` is the step that made `left`, None if given."""
-        value = {"+": left + right, "-": left - right, "*": left * right, "/": left // right}[op]
+        value = _value(left, op, right)
         operand = Fraction(left) if source is None else Ref(source)
         self.steps.append(Step(operand, op, Fraction(right), Fraction(value)))
         return value
@@ -110,13 +110,19 @@ def _pick_ops(rng: random.Random, n: int) -> list[str]:
     return [rng.choice(kinds) for _ in range(n)]
 
 
-def _events(draft: _Draft, value: int, source: int | None, ops: list[str], words: dict[str, str]) -> None:
+def _event(draft: _Draft, value: int, op: str, words: dict[str, str]) -> int:
+    """One change in words; returns its operand."""
+    b = _operand(draft, value, op)
+    draft.text.append(draft.frame(op, _EVENTS[op]).format(b=b, **words))
+    return b
+
+
+def _events(draft: _Draft, value: int, ops: list[str], words: dict[str, str]) -> int:
+    """Changes that count, each a step on the last one's value; returns the final value."""
     for op in ops:
-        b = _operand(draft, value, op)
-        draft.text.append(draft.frame(op, _EVENTS[op]).format(b=b, **words))
-        value = draft.apply(value, op, b, source)
-        source = len(draft.steps) - 1
-    draft.text.append(draft.frame("?", _QUESTIONS).format(**words))
+        source = len(draft.steps) - 1 if draft.steps else None
+        value = draft.apply(value, op, _event(draft, value, op, words), source)
+    return value
 
 
 def _two(rng: random.Random) -> dict[str, str]:
@@ -124,71 +130,52 @@ def _two(rng: random.Random) -> dict[str, str]:
     return {"n": n, "m": m, "t": rng.choice(THINGS)}
 
 
+def _opening(draft: _Draft, family: str, first: str, words: dict[str, str]) -> int:
+    # Products stay in range only from small starts.
+    value = draft.number(2, LARGEST if first in "+-/" else LARGEST // 2)
+    draft.text.append(draft.frame(family, _OPENINGS).format(b=value, **words))
+    return value
+
+
 def _chain(draft: _Draft) -> None:
     rng, words = draft.rng, _two(draft.rng)
     ops = _pick_ops(rng, rng.choices((1, 2, 3, 4), weights=(5, 25, 35, 35))[0])
-    # Products stay in range only from small starts.
-    value = draft.number(2, LARGEST if ops[0] in "+-/" else 30)
-    draft.text.append(draft.frame("chain", _OPENINGS).format(b=value, **words))
-    _events(draft, value, None, ops, words)
+    _events(draft, _opening(draft, "chain", ops[0], words), ops, words)
+    draft.text.append(draft.frame("?", _QUESTIONS).format(**words))
 
 
 def _nest(draft: _Draft) -> None:
     rng, words = draft.rng, _two(draft.rng)
     opening = draft.frame("nest", _NEST_OPENINGS)
     a = draft.number(2, 10)
-    b = draft.number(2, min(20, LARGEST // a))
+    b = draft.number(2, LARGEST // a)
     draft.text.append(opening.format(a=a, b=b, **words))
     value = draft.apply(a, "*", b, None)
-    _events(draft, value, 0, _pick_ops(rng, rng.choices((0, 1, 2), weights=(1, 2, 2))[0]), words)
+    _events(draft, value, _pick_ops(rng, rng.choices((0, 1, 2), weights=(1, 2, 2))[0]), words)
+    draft.text.append(draft.frame("?", _QUESTIONS).format(**words))
 
 
-def _kin(draft: _Draft) -> None:
-    """Two chains of relations from one person, with the same operations in the text whoever is asked about."""
-    rng = draft.rng
-    together = rng.random() < 0.2
-    length = 1 if together else rng.choices((1, 2), weights=(3, 1))[0]
-    branches = [[rng.choice(_ADDITIVE)], [rng.choice(_MULTIPLICATIVE)]]
-    if length == 2:
-        split = rng.random() < 0.6
-        branches[0].append(rng.choice(_ADDITIVE if split else _MULTIPLICATIVE))
-        branches[1].append(rng.choice(_MULTIPLICATIVE if split else _ADDITIVE))
-    people, thing = rng.sample(NAMES, 1 + 2 * length), rng.choice(THINGS)
-    start = draft.number(2, 40)
-    draft.text.append(_OPENINGS[0].format(n=people[0], b=start, t=thing))
-    asked = rng.randrange(2)
-    order = rng.sample([0] * length + [1] * length, 2 * length)
-    draft.frames.append(f"kin{asked}{'t' if together else ''}")
-    value, owner, done = [start, start], [people[0], people[0]], [0, 0]
-    for turn, branch in enumerate(order):
-        op, new = branches[branch][done[branch]], people[1 + turn]
-        b = _operand(draft, value[branch], op)
-        draft.text.append(_KIN[op].format(x=owner[branch], y=new, b=b, t=thing))
-        draft.frames.append(f"{branch}{op}")
-        before = value[branch]
-        if branch == asked:
-            value[branch] = draft.apply(before, op, b, done[branch] - 1 if done[branch] else None)
-        else:
-            value[branch] = {"+": before + b, "-": before - b, "*": before * b, "/": before // b}[op]
-        owner[branch], done[branch] = new, done[branch] + 1
-    if together:
-        total = start + value[asked]
-        if total > LARGEST:
-            raise _Dead
-        draft.steps.append(Step(Fraction(start), "+", Ref(0), Fraction(total)))
-        draft.text.append(_TOGETHER.format(t=thing, x=people[0], y=owner[asked]))
-    else:
-        draft.text.append(_QUESTIONS[0].format(t=thing, n=owner[asked]))
+def _early(draft: _Draft) -> None:
+    """Half of the changes are asked about; additive and multiplicative ones are equally many in every text."""
+    rng, words = draft.rng, _two(draft.rng)
+    half = rng.choice((1, 2))
+    kinds = rng.sample([_ADDITIVE] * half + [_MULTIPLICATIVE] * half, 2 * half)
+    ops = [rng.choice(kind) for kind in kinds]
+    value = _events(draft, _opening(draft, "early", ops[0], words), ops[:half], words)
+    for op in ops[half:]:
+        b = _event(draft, value, op, words)
+        value = _value(value, op, b)
+    draft.text.append(_EARLY[half].format(**words))
 
 
-_FAMILIES: tuple[Callable[[_Draft], None], ...] = (_chain, _nest, _kin)
+_FAMILIES: tuple[Callable[[_Draft], None], ...] = (_chain, _nest, _early)
 
 
 def _draw(rng: random.Random) -> _Draft:
     while True:
         draft = _Draft(rng)
         try:
-            rng.choices(_FAMILIES, weights=(65, 13, 22))[0](draft)
+            rng.choices(_FAMILIES, weights=(60, 13, 27))[0](draft)
         except _Dead:
             continue
         return draft

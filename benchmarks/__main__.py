@@ -1,0 +1,59 @@
+"""`python -m benchmarks`: time the engine; `python -m benchmarks exact`: compare its answers with the reference."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks import cases, exact, scaling, tables
+from benchmarks.compare import compare
+
+
+def main() -> None:
+    """Parse, measure, print markdown, write JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("run", "exact"), default="run")
+    parser.add_argument("--size", action="append", choices=("tiny", "135m", "1b", "codi"), help="may be repeated")
+    parser.add_argument("--quick", action="store_true", help="fewer questions and rounds, no curves")
+    parser.add_argument("--no-curves", action="store_true", help="leave the scaling curves out")
+    parser.add_argument("--rounds", type=int, help="interleaved rounds (default 5, quick 2)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--cells", type=int, default=6000, help="exact: how many of 6,000 cells")
+    parser.add_argument("--json", type=Path, help="write all numbers here")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    rounds = args.rounds or (2 if args.quick else 5)
+    result: dict[str, object] = {"machine": tables.machine(args.device)}
+    print(f"{result['machine']}\n")
+
+    if args.what == "exact":
+        result["exact"] = found = exact.check(args.cells, args.device)
+        print(tables.table(list(found), [[f"{v:.4g}" if isinstance(v, float) else v for v in found.values()]]))
+    else:
+        sizes = args.size or (["1b", "codi"] if args.device == "cuda" else ["tiny", "135m", "codi"])
+        outcomes = []
+        for size in sizes:
+            for case in cases.make_cases(size, args.device, args.quick):
+                outcomes.append(compare(case, rounds))
+                print(tables.details(outcomes[-1]), flush=True)
+                print()
+        result["outcomes"] = outcomes
+        print(tables.targets(outcomes))
+        if not (args.quick or args.no_curves):
+            result["curves"] = curves = scaling.curves(args.device, 3)
+            print(f"\n{tables.curve_table(curves)}")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1, default=_plain))
+
+
+def _plain(value: object) -> object:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+if __name__ == "__main__":
+    main()

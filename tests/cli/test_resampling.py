@@ -1,0 +1,157 @@
+"""`run resampling` and `demo` as typed: dry run, pilot, the run it prepares, and every wrong input in one sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from thoughtgraft.analysis import RULE
+from thoughtgraft.cli import pipeline
+from thoughtgraft.cli.app import app
+
+SMALL = ["run", "resampling", "--preset", "pilot", "--hosts", "4", "--donors", "2", "--device", "cpu"]
+
+
+def type_in(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def flat(text: str) -> str:
+    """Text without line breaks and frames of a terminal."""
+    return " ".join(re.sub(r"[│┃]", " ", text).split())
+
+
+@pytest.fixture(scope="module")
+def pilot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A small pilot, from the command to its report."""
+    out = tmp_path_factory.mktemp("cli") / "pilot"
+    return out, type_in(*SMALL, "--out", out)
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[pipeline.Job]:
+    """What would have been run; nothing is."""
+    taken: list[pipeline.Job] = []
+    monkeypatch.setattr(pipeline, "resampling", lambda job, *_, **__: taken.append(job))
+    return taken
+
+
+def test_a_pilot_ends_with_its_verdict_and_a_report(pilot: tuple[Path, Result]) -> None:
+    out, result = pilot
+    assert result.exit_code == 0, result.output
+    assert re.search(r"The pilot's verdict: (GO|NO-GO|INVALID)\. ", flat(result.stdout))
+    spec = json.loads((out / "run.json").read_text())
+    assert spec["decision_hash"] == RULE.hash
+    assert (out / "decision.json").read_text() == RULE.to_json()
+    assert spec["plan"]["preset"] == "pilot"
+    assert spec["plan"]["available_hosts"] == 2_000 - 4
+    assert spec["plan"]["largest_number"] == 60
+    assert spec["plan"]["only_correct"] is False
+    for name in ("report.md", "report.html", "certificate.json", "decoded.parquet", "analysis/decision.json"):
+        assert (out / name).is_file(), name
+    report = (out / "report.md").read_text()
+    assert re.search(r"Verdict of this pilot: (GO|NO-GO|INVALID)", report)
+    assert "hash is not in run.json" not in report
+
+
+def test_the_pilots_problems_are_left_out_of_the_run_it_sizes(
+    pilot: tuple[Path, Result], jobs: list[pipeline.Job], tmp_path: Path
+) -> None:
+    out, _ = pilot
+    used = set(pd.read_parquet(out / "problems.parquet").id)
+    for preset in ("pilot", "full"):
+        result = type_in("run", "resampling", "--preset", preset, "--pilot", out, "--out", tmp_path / "x")
+        assert result.exit_code == 0, result.output
+        assert not used & {p.id for p in jobs[-1].sample.problems}
+    assert len(jobs[-1].sample.problems) == 100
+    assert jobs[-1].sample.left == 2_000 - 100 - 4
+    facts = pipeline.design(jobs[-1])["pilot"]
+    assert facts["run_id"] == json.loads((out / "starts.json").read_text())[0].get("run_id", facts["run_id"])
+    assert facts["verdict"] in ("GO", "NO-GO")
+
+
+def test_pilot_and_full_are_disjoint_blocks_of_one_permutation(jobs: list[pipeline.Job], tmp_path: Path) -> None:
+    for preset in ("pilot", "full"):
+        assert type_in("run", "resampling", "--preset", preset, "--out", tmp_path, "--seed", "7").exit_code == 0
+    first, second = ([p.id for p in job.sample.problems] for job in jobs)
+    assert (len(first), len(second)) == (20, 100)
+    assert not set(first) & set(second)
+    both = ["run", "resampling", "--preset", "pilot", "--hosts", "120", "--out", tmp_path, "--seed", "7"]
+    assert type_in(*both).exit_code == 0
+    assert [p.id for p in jobs[-1].sample.problems] == first + second
+
+
+def test_options_reach_the_plan(jobs: list[pipeline.Job], tmp_path: Path) -> None:
+    words = ["--limit", "3", "--only-correct", "--donors", "4", "--hosts", "9", "--num-latents", "2"]
+    assert type_in("run", "resampling", "--out", tmp_path, *words).exit_code == 0
+    job = jobs[0]
+    assert (job.plan.hosts, job.plan.only_correct, job.plan.n_donors) == (3, True, 4)
+    assert (len(job.sample.problems), job.n_hosts, job.model.num_latents) == (9, 3, 2)
+
+
+@pytest.mark.parametrize("command", [SMALL, ["demo", "--hosts", "6", "--donors", "2"]])
+def test_a_dry_run_says_how_many_how_long_and_what_for_and_starts_nothing(command: list[str], tmp_path: Path) -> None:
+    result = type_in(*command, "--out", tmp_path / "run", "--dry-run")
+    assert result.exit_code == 0, result.output
+    shown = flat(result.stdout)
+    assert re.search(r"swap recompute random [\d,]+ ([\d,]+ )?\d+", shown), shown
+    assert re.search(r"[\d,]+ generations.*: \d hosts of arithmetic:test, 2 donors each, seed 0", shown)
+    assert re.search(r"about [\d.]+ (s|min|h) on this machine \(cpu, .*measured on [\d,]+ generations", shown)
+    assert re.search(r"smallest impact of one slot found with 80% power: [\d.]+ pp", shown)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--preset", "huge"], r"unknown preset; got 'huge'; expected demo, pilot, full\."),
+        (["--problems", "riddles"], r"unknown problems; got 'riddles'; expected arithmetic"),
+        (["--problems", "nowhere.jsonl"], r"nowhere\.jsonl"),
+        (["--hosts", "1990", "--preset", "full"], r"does not hold so many problems; got 1990 wanted from position 20"),
+        (["--hosts", "4", "--donors", "4"], r"4 donors for each of 4 problems; expected 1\.\.3\. Fix: ask for fewer"),
+        (["--model", "no/such/folder"], r"no/such/folder"),
+        (["--protocol", "mine"], r"unknown protocol; got 'mine'; expected one of official"),
+        (["--num-latents", "0"], r"fed no thought.*Fix: use num_latents"),
+        (["--num-latents", "-1"], r"num_latents must not be negative; got -1; expected 0 or more"),
+        (["--device", "tpu9"], r"unknown device; got 'tpu9'; expected auto, cpu"),
+        (["--dtype", "int3"], r"unknown dtype; got 'int3'; expected float32"),
+        (["--batch-size", "many"], r"batch size is not usable; got 'many'; expected auto or a number"),
+        (["--pilot", "no/such/run"], r"no/such/run is not a run; expected an existing folder\. Fix: give the folder"),
+    ],
+)
+def test_wrong_inputs_exit_2_with_one_sentence(words: list[str], message: str, tmp_path: Path) -> None:
+    result = type_in(*SMALL, "--no-certify", "--out", tmp_path / "run", *words)
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert len(re.findall("error: ", result.stderr)) == 1
+    assert re.search(message, flat(result.stderr)), result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_pilot_of_something_else_is_refused(pilot: tuple[Path, Result], tmp_path: Path) -> None:
+    out, _ = pilot
+    full = ["run", "resampling", "--preset", "full", "--pilot", out, "--out", tmp_path / "x"]
+    result = type_in(*full, "--problems", "arithmetic:heldout")
+    assert result.exit_code == 2
+    assert "the pilot drew from other problems; got arithmetic:test; expected arithmetic:heldout" in flat(result.stderr)
+    result = type_in(*full, "--num-latents", "3")
+    assert result.exit_code == 2
+    assert re.search("the pilot is of another model; got .* Fix: run a pilot of this model", flat(result.stderr))
+
+
+def test_a_folder_that_holds_another_run_is_refused(pilot: tuple[Path, Result]) -> None:
+    out, _ = pilot
+    result = type_in(*SMALL, "--seed", "5", "--out", out)
+    assert result.exit_code == 2
+    assert re.search(
+        r"holds another run; got .*seed: 0 there, 5 now.*Fix: use --out another folder", flat(result.stderr)
+    )
+
+
+@pytest.mark.parametrize("words", [["--donors", "0"], ["--hosts", "1"], ["--limit", "0"], ["--nonsense"]])
+def test_the_command_lines_own_limits_exit_2_too(words: list[str], tmp_path: Path) -> None:
+    assert type_in(*SMALL, "--out", tmp_path / "x", *words).exit_code == 2

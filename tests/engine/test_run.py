@@ -1,0 +1,160 @@
+"""`run`: records hold what happened, whatever the packing; a run continues where it stopped."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from tests.engine.tiny import loaded, questions
+from thoughtgraft.engine import run as run_module
+from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.run import run
+from thoughtgraft.errors import PlanError, RunError
+from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.problems import Problem, ProblemSet, extract_answer, format_number
+from thoughtgraft.records import RECORD_SCHEMA, RunStore
+from thoughtgraft.thoughts import Thoughts
+
+TOKENS = 8
+
+
+@pytest.fixture(scope="module")
+def model():
+    return loaded("codi-llama", "float64")
+
+
+@pytest.fixture(scope="module")
+def problems():
+    answers = [4, 8, 15, 16, 23, 42]
+    return ProblemSet(
+        tuple(
+            Problem(str(i), q, extract_answer(str(a))) for i, (q, a) in enumerate(zip(questions("codi-llama"), answers))
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def plan():
+    arms = [Arm("baseline"), Arm("noop"), *(Arm(m, (k,)) for m in ("self", "swap", "zero", "noise") for k in (0, 5))]
+    return Plan((*arms, Arm("mean", tuple(range(6))), Arm("skip", (2,))), n_donors=2, seed=3)
+
+
+@pytest.fixture(scope="module")
+def records(model, problems, plan):
+    return run(model, problems, plan, max_new_tokens=TOKENS, progress=False)
+
+
+def same(a, b):
+    exact = ["cell", "arm", "problem_id", "donor_id", "text", "pred", "correct", "changed", "adopted", "stop_reason"]
+    for name in exact:
+        assert a[name].astype(str).tolist() == b[name].astype(str).tolist(), name
+    for name in ("logp_gold", "dlogp_gold", "logp_donor", "kl", "fed_norm", "donor_cos"):
+        gap = (a[name].astype(float) - b[name].astype(float)).abs()
+        assert a[name].isna().equals(b[name].isna()) and not (gap > 1e-7).any(), name
+
+
+def test_there_is_one_record_per_cell_with_the_schema_columns(records, plan, model, problems):
+    cells = plan.cells(problems, model.identity)
+    assert list(records.columns) == RECORD_SCHEMA.names
+    assert records["cell"].tolist() == [c.key for c in cells] and records["cell"].is_unique
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_records_do_not_depend_on_the_batch_size(model, problems, plan, records, batch_size):
+    same(records, run(model, problems, plan, batch_size=batch_size, max_new_tokens=TOKENS, progress=False))
+
+
+def test_controls_change_nothing_and_baseline_is_the_clean_run(records, model, problems):
+    thoughts = collect_thoughts(model, problems, max_new_tokens=TOKENS, progress=False)
+    controls = records[records["method"].isin(["baseline", "noop", "self"])]
+    assert not controls["changed"].any()
+    base = records[records["method"] == "baseline"]
+    assert base["text"].tolist() == list(thoughts.texts)
+    assert (base["kl"].dropna().abs() < 1e-12).all() and (base["dlogp_gold"].dropna().abs() < 1e-12).all()
+
+
+def test_columns_mean_what_they_say(records):
+    for row in records.to_dict("records"):
+        number = extract_answer(row["text"])
+        assert pd.isna(row["pred"]) if number is None else row["pred"] == format_number(number)
+        assert row["valid"] == (number is not None)
+        assert row["correct"] == (number is not None and format_number(number) == row["gold"])
+        if row["method"] == "swap":
+            assert row["donor_id"] != row["problem_id"] and -1 <= row["donor_cos"] <= 1
+            eligible = pd.notna(row["donor_pred"]) and row["donor_pred"] not in (row["base_pred"], row["gold"])
+            assert pd.notna(row["adopted"]) == eligible
+        if row["method"] == "zero":
+            assert row["fed_norm"] == 0
+
+
+def test_a_donor_serves_every_slot(records):
+    swaps = records[records["method"] == "swap"]
+    pairs = [set(zip(g["problem_id"], g["donor_id"], strict=True)) for _, g in swaps.groupby("slots")]
+    assert len(pairs) == 2 and pairs[0] == pairs[1]
+
+
+def test_a_stopped_run_continues_and_ends_the_same(tmp_path, model, problems, plan, records, monkeypatch):
+    written = RunStore.write_unit
+
+    def stop_after_two(self, unit, rows):
+        if len(self.stored_units()) == 2:
+            raise KeyboardInterrupt
+        written(self, unit, rows)
+
+    monkeypatch.setattr(RunStore, "write_unit", stop_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, problems, plan, tmp_path / "r", batch_size=16, max_new_tokens=TOKENS, progress=False)
+    monkeypatch.undo()
+    calls = []
+    honest = run_module.rollout
+    monkeypatch.setattr(
+        run_module, "rollout", lambda m, p, rows, *a, **k: (calls.append(len(rows)), honest(m, p, rows, *a, **k))[1]
+    )
+    same(records, run(model, problems, plan, tmp_path / "r", max_new_tokens=TOKENS, progress=False))
+    assert 0 < sum(calls) < len(records)
+    calls.clear()
+    same(records, run(model, problems, plan, tmp_path / "r", max_new_tokens=TOKENS, progress=False))
+    assert not calls
+
+
+def test_another_plan_in_the_same_folder_is_refused_and_harms_nothing(tmp_path, model, problems, plan):
+    small = Plan((Arm("baseline"), Arm("swap", (1,))), n_donors=1)
+    first = run(model, problems, small, tmp_path, max_new_tokens=TOKENS, progress=False)
+    with pytest.raises(RunError, match="holds another run"):
+        run(model, problems, plan, tmp_path, max_new_tokens=TOKENS, progress=False)
+    same(first, run(model, problems, small, tmp_path, max_new_tokens=TOKENS, progress=False))
+
+
+def test_triples_and_own_ops_run(model, problems):
+    swaps = run(model, problems, Plan.from_triples([(0, 1, 5), (2, 2, 0)]), max_new_tokens=TOKENS, progress=False)
+    assert swaps["donor_stratum"].tolist()[1] == "self" and not swaps["changed"][1]
+    doubled = Plan((Arm("double", (0,), op=lambda live, context: 2 * live),))
+    norms = run(model, problems, doubled, max_new_tokens=TOKENS, progress=False)["fed_norm"]
+    thoughts = collect_thoughts(model, problems, max_new_tokens=TOKENS, progress=False)
+    assert norms.tolist() == pytest.approx((2 * thoughts.fed[:, 0].norm(dim=-1)).tolist())
+
+
+def test_kept_logits_are_the_first_answer_tokens(model, problems):
+    records = run(model, problems, Plan((Arm("baseline"),)), keep_logits=True, max_new_tokens=TOKENS, progress=False)
+    for row in records.to_dict("records"):
+        allowed = row["first_logits"].copy()
+        allowed[list(model.forbidden_ids)] = -1e9
+        first = row["token_ids"][0] if len(row["token_ids"]) else model.eos_ids[0]
+        assert allowed.argmax() == first
+
+
+def test_no_problems_is_a_clear_error(model, plan):
+    with pytest.raises(PlanError, match="no problems"):
+        run(model, ProblemSet(()), plan)
+
+
+def test_thoughts_survive_the_disk_and_refuse_another_model(tmp_path, model, problems):
+    thoughts = collect_thoughts(model, problems, max_new_tokens=TOKENS, progress=False)
+    thoughts.save(tmp_path / "t.safetensors")
+    back = Thoughts.load(tmp_path / "t.safetensors", identity=model.identity, problem_hash=problems.content_hash)
+    assert back.fed.equal(thoughts.fed) and back.token_ids == thoughts.token_ids and back.pred == thoughts.pred
+    with pytest.raises(RunError, match="made from another model"):
+        Thoughts.load(tmp_path / "t.safetensors", identity=model.identity | {"protocol": "official-padded"})
+    (tmp_path / "t.safetensors").write_bytes(b"cut")
+    with pytest.raises(RunError, match="not a readable thoughts file"):
+        Thoughts.load(tmp_path / "t.safetensors")
