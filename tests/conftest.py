@@ -9,10 +9,9 @@ import jaxtyping
 import pytest
 from hypothesis import settings
 
-# Set before torch, matplotlib or the hub is imported by a test. Workers share the cores, so each takes one.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("MKL_NUM_THREADS", "1")
+# Set before torch, matplotlib or the hub is imported by a test. The tensors here are tiny: more threads only wait.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -11,8 +11,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from thoughtgraft.analysis import RULE
+from thoughtgraft.analysis.decision import PilotVerdict
 from thoughtgraft.cli import pipeline
 from thoughtgraft.cli.app import app
+from thoughtgraft.runs import Run, load_run
 
 SMALL = ["run", "resampling", "--preset", "pilot", "--hosts", "4", "--donors", "2", "--device", "cpu"]
 
@@ -59,9 +61,24 @@ def test_a_pilot_ends_with_its_verdict_and_a_report(pilot: tuple[Path, Result]) 
     assert "hash is not in run.json" not in report
 
 
-def test_the_pilots_problems_are_left_out_of_the_run_it_sizes(
-    pilot: tuple[Path, Result], jobs: list[pipeline.Job], tmp_path: Path
+def judged(monkeypatch: pytest.MonkeyPatch, verdict: str) -> None:
+    """Let pilots be judged so, whatever the embedded model does in four problems."""
+    monkeypatch.setattr(Run, "pilot", lambda self: PilotVerdict(verdict, 30, "CT1", 100, "by decree"))
+
+
+def test_an_invalid_pilot_prepares_nothing(
+    pilot: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    judged(monkeypatch, "INVALID")
+    result = type_in("run", "resampling", "--preset", "full", "--pilot", pilot[0], "--out", tmp_path / "x")
+    assert result.exit_code == 2
+    assert re.search("is INVALID; got by decree; expected GO or NO-GO. Fix: repair the cause", flat(result.stderr))
+
+
+def test_the_pilots_problems_are_left_out_of_the_run_it_sizes(
+    pilot: tuple[Path, Result], jobs: list[pipeline.Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(monkeypatch, "GO")
     out, _ = pilot
     used = set(pd.read_parquet(out / "problems.parquet").id)
     for preset in ("pilot", "full"):
@@ -71,8 +88,11 @@ def test_the_pilots_problems_are_left_out_of_the_run_it_sizes(
     assert len(jobs[-1].sample.problems) == 100
     assert jobs[-1].sample.left == 2_000 - 100 - 4
     facts = pipeline.design(jobs[-1])["pilot"]
-    assert facts["run_id"] == json.loads((out / "starts.json").read_text())[0].get("run_id", facts["run_id"])
-    assert facts["verdict"] in ("GO", "NO-GO")
+    assert facts["run_id"] == load_run(out).spec.run_id
+    assert facts["verdict"] == "GO"
+    shown = type_in("run", "resampling", "--preset", "full", "--pilot", out, "--out", tmp_path / "x", "--dry-run")
+    basis = r"80% power: .*\((by the pilot's variances, at CT\d|no slot varied in the pilot)\)"
+    assert re.search(basis, flat(shown.stdout))
 
 
 def test_pilot_and_full_are_disjoint_blocks_of_one_permutation(jobs: list[pipeline.Job], tmp_path: Path) -> None:
@@ -132,7 +152,10 @@ def test_wrong_inputs_exit_2_with_one_sentence(words: list[str], message: str, t
     assert "Traceback" not in result.output
 
 
-def test_a_pilot_of_something_else_is_refused(pilot: tuple[Path, Result], tmp_path: Path) -> None:
+def test_a_pilot_of_something_else_is_refused(
+    pilot: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(monkeypatch, "NO-GO")
     out, _ = pilot
     full = ["run", "resampling", "--preset", "full", "--pilot", out, "--out", tmp_path / "x"]
     result = type_in(*full, "--problems", "arithmetic:heldout")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def position_summary(run: Path) -> Table:
-    """The main figures of an analysed run: one line per arm."""
+    """The main figures of an analysed run: single slots and all, random donors, later thoughts recomputed."""
     import pandas as pd
 
     positions = pd.read_parquet(run / "analysis" / "positions.parquet")
@@ -32,7 +32,12 @@ def position_summary(run: Path) -> Table:
         ("by chance", "right"),
     ):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    shown = positions[(positions["downstream"].isin(["recompute", ""])) | positions["downstream"].isna()]
+    main = positions["slots"].isin(["all", "none"]) | positions["slots"].astype(str).str.fullmatch(r"CT\d+")
+    main &= positions["downstream"].isin(["recompute", ""]) | positions["downstream"].isna()
+    strata = positions["donor_stratum"]
+    if "random" in set(strata):
+        main &= strata.isin(["", "random"]) | strata.isna()
+    shown = positions[main]
     last = None
     for row in shown.to_dict("records"):
         if last is not None and row["method"] != last:
@@ -109,6 +114,7 @@ def status_table(status: Status) -> Table:
         total = "" if arm.total is None else f"/{arm.total:,}"
         slots = ",".join(f"CT{k}" for k in arm.slots) or "-"
         downstream = "" if arm.downstream in ("", "recompute") else f" {arm.downstream}"
+        downstream += "" if arm.donor_stratum in ("", "random") else f" (same {arm.donor_stratum})"
         table.add_row(
             arm.method + downstream,
             slots,
