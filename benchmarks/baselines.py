@@ -1,4 +1,4 @@
-"""What others do, written afresh: Hugging Face's own attention (sdpa) and `DynamicCache`, every cell from its beginning.
+"""What others do, written afresh: Hugging Face's own attention (sdpa) and `DynamicCache`.
 
 All of them get what the engine gets, and more than the originals had: LoRA merged, masks and positions right, logits
 computed only where a token is chosen. So they give the same answers, and the comparison is one of work, not of bugs.

@@ -89,7 +89,8 @@ def details(out: Outcome) -> str:
             f"{out.ceilings.square / 1e9:.4g} in squares; memory copies {out.ceilings.copy / 1e9:.3g} GB/s. "
             f"Needed: {out.need.matrices / 1e9:.4g} GFLOP in products with weights, "
             f"{out.need.attention / 1e9:.3g} in attention; reached {out.need.total / ours / 1e9:.4g} GFLOP/s, "
-            f"{_percent(out.floor['own'])} of the floor in the model's shapes, {_percent(out.floor['square'])} of squares."
+            f"{_percent(out.floor['own'])} of the floor in the model's shapes, "
+            f"{_percent(out.floor['square'])} of squares."
         )
     memory = out.memory
     parts.append(

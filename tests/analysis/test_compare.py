@@ -62,6 +62,15 @@ def test_runs_without_a_shared_problem_are_independent() -> None:
     assert (found.ci_high - found.ci_low) / 2 == pytest.approx(np.hypot(*half), rel=0.03)
 
 
+def test_no_variation_is_not_taken_for_certainty() -> None:
+    """A small run in which nothing changed beside one in which something did: no interval, and the note says why."""
+    still = moved(noise_records(10, 3, 1, 0, chance=1.0, spread=0.0, **SWAP), 100)
+    found = row(compare_runs(still, noise_records(30, 4, 1, 1, **SWAP)))
+    assert found.a_pp == 0
+    assert np.isnan(found.ci_low)
+    assert "one run shows no variation" in found.note
+
+
 def test_ids_that_mean_other_problems_are_not_shared() -> None:
     first, second = noise_records(40, 5, 2, 1, **SWAP), noise_records(40, 5, 2, 2, **SWAP)
     assert set(compare_runs(first, second).design) == {"independent"}, "their golds differ"

@@ -77,7 +77,7 @@ def compare_runs(
     donors = _Joint.of(a.donors, b.donors, shared)
     n_slots = max(a.n_slots, b.n_slots)
     keys = [key for key in sorted({*a.arms, *b.arms}) if key.slots or key.method == "baseline"]
-    keys.sort(key=lambda key: key.method != "baseline")
+    keys.sort(key=lambda key: (key.method != "baseline", *key.family, len(key.slots) > 1, key.slots))
     rows = [_row(key, a.arms.get(key), b.arms.get(key), hosts, donors, n_slots) for key in keys]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     single = table.slots.astype(str).str.fullmatch(r"CT\d+")
@@ -130,24 +130,33 @@ def _difference(
     mine, theirs = (set(np.unique(x).tolist()) for x in (host[: len(a)], host[len(a) :]))
     n_shared = len(mine & theirs)
     met = crossed and bool(set(donor[: len(a)].tolist()) & set(donor[len(a) :].tolist()))
+    value, design = float(means[1] - means[0]), "paired" if mine == theirs else "partly paired"
     if not n_shared and not met:
-        return "independent", 0, _welch(means[1] - means[0], *own)
+        return "independent", 0, _welch(value, *own)
+    if design != "paired" and min(est.se for est in own) == 0:
+        return design, n_shared, _undefined(value, own[0])
     # One host and donor may occur in both runs: their influences belong to one cell.
     pairs, cell = np.unique(np.stack([host, donor]), axis=1, return_inverse=True)
     cell = cell.ravel()
     weight = np.bincount(cell, np.concatenate([a.weight, b.weight]))
-    est = clustered_total(np.bincount(cell, u), means[1] - means[0], pairs[0], pairs[1] if crossed else None, weight)
+    est = clustered_total(np.bincount(cell, u), value, pairs[0], pairs[1] if crossed else None, weight)
     if est.se == 0:
         same = "the runs do not differ" if est.value == 0 else "every pair differs alike"
         est = replace(est, note=f"{same}: no interval")
-    return ("paired" if mine == theirs else "partly paired"), n_shared, est
+    return design, n_shared, est
 
 
 def _welch(value: float, a: Estimate, b: Estimate) -> Estimate:
-    parts = [est.se**2 for est in (a, b)]
-    se = float(np.sqrt(sum(parts)))
-    spread = sum(part**2 / est.df for part, est in zip(parts, (a, b), strict=True) if est.df > 0)
-    df = sum(parts) ** 2 / spread if spread > 0 else np.nan
+    """The difference of two independent means; undefined where one shows no variation, which is not certainty."""
+    if not (a.se > 0 and b.se > 0):
+        return _undefined(value, a)
+    first, second = a.se**2, b.se**2
+    se = float(np.sqrt(first + second))
+    df = (first + second) ** 2 / (first**2 / a.df + second**2 / b.df)
     low, high = t_interval(value, se, df)
-    note = "" if np.isfinite(low) else "no interval: an arm has no variation, or a single host or donor"
-    return replace(a, value=value, se=se, df=df, low=low, high=high, p=t_p_value(value, se, df), note=note)
+    return replace(a, value=value, se=se, df=df, low=low, high=high, p=t_p_value(value, se, df), note="")
+
+
+def _undefined(value: float, like: Estimate) -> Estimate:
+    nan, note = np.nan, "no interval: one run shows no variation there, or has a single host or donor"
+    return replace(like, value=value, se=nan, df=nan, low=nan, high=nan, p=nan, note=note)

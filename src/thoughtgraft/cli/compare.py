@@ -83,8 +83,11 @@ def shown(table: pd.DataFrame) -> Table:
     """The comparison for a terminal."""
     from rich.table import Table
 
-    out = Table(title="accuracy and impact (accuracy lost), pp; 95% intervals over hosts and donors", title_style="dim")
-    for name in ("edit", "thoughts", "A", "B", "B - A", "95% interval", "p (Holm)", "hosts"):
+    sizes = [int(max(table[name].fillna(0), default=0)) for name in ("n_hosts_a", "n_hosts_b", "n_shared")]
+    title = "accuracy and impact (accuracy lost), pp; 95% intervals over hosts and donors\n"
+    title += "hosts: {} in A, {} in B, {} shared".format(*sizes)
+    out = Table(title=title, title_style="dim")
+    for name in ("edit", "thoughts", "A", "B", "B - A", "95% interval", "p (Holm)"):
         out.add_column(name, justify="left" if name in ("edit", "thoughts") else "right")
     last = None
     for row in table.to_dict("records"):
@@ -93,16 +96,12 @@ def shown(table: pd.DataFrame) -> Table:
         last = row["method"]
         tail = [x for x in (row["downstream"], row["donor_stratum"]) if x not in ("", "recompute", "random")]
         low, high = row["ci_low"], row["ci_high"]
-        hosts = row["design"]
-        if math.isfinite(row["n_shared"]):
-            hosts = f"{row['n_hosts_a']:.0f}, {row['n_hosts_b']:.0f} ({row['n_shared']:.0f} shared)"
         out.add_row(
             " ".join([row["method"], *tail]),
             "-" if row["slots"] == "none" else row["slots"],
             *(number(row[name], name != "a_pp" and name != "b_pp") for name in ("a_pp", "b_pp", "difference_pp")),
             f"[{low:+.1f}, {high:+.1f}]" if math.isfinite(low) else "",
             f"{row['p_holm']:.3f}" if math.isfinite(row["p_holm"]) else "",
-            hosts,
         )
     return out
 

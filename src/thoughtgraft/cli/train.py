@@ -21,7 +21,7 @@ def train(
     num_latent: Annotated[int, typer.Option(min=0, help="Thoughts to feed.")] = 6,
     teacher_steps: Annotated[int, typer.Option(min=0, help="Steps with explicit reasoning alone, first.")] = 800,
     teacher_learning_rate: Annotated[float, typer.Option(help="Their learning rate.")] = 2e-3,
-    max_steps: Annotated[int, typer.Option(min=0, help="Steps with both tasks.")] = 3300,
+    max_steps: Annotated[int, typer.Option(min=0, help="Steps with both tasks.")] = 4500,
     learning_rate: Annotated[float, typer.Option(help="Their peak learning rate; cosine.")] = 1.5e-3,
     per_device_train_batch_size: Annotated[int, typer.Option(min=1)] = 128,
     gradient_accumulation_steps: Annotated[int, typer.Option(min=1)] = 1,

@@ -95,7 +95,7 @@ def run(
     spec = make_spec(model, problems, plan, cells, study=study, facts=facts, design=design, rule=rule)
     store = None if out is None else RunStore.create(out, spec)
     with store or nullcontext():
-        thoughts = before or think()
+        thoughts = think() if before is None else before
         if store:
             _keep(store, thoughts, problems, rule)
         grader = Grader(model, problems, thoughts, prompts, spec.run_id, plan.seed)

@@ -22,6 +22,9 @@ ATTENTION = "thoughtgraft_prefix"
 # A weight of e^-80 beside one of 1 is lost in rounding, in float64 too; an exponential that underflows is slow on CPUs.
 _VANISHING = -80.0
 
+# On CPUs PyTorch multiplies a batch of matrices with fewer multiplications than this in a slow loop of its own.
+_SLOW_PRODUCT = 400
+
 
 class ColumnCache:
     """Keys and values of R rows in columns that are allocated once; a step writes some rows at some columns.
@@ -29,10 +32,11 @@ class ColumnCache:
     Args:
         rows: R.
         columns: How many tokens each row can hold.
+        wide: Return empty columns too where products would be too small to be fast; whoever reads them masks them.
     """
 
-    def __init__(self, rows: int, columns: int) -> None:
-        self.rows, self.columns = rows, columns
+    def __init__(self, rows: int, columns: int, *, wide: bool = False) -> None:
+        self.rows, self.columns, self.wide = rows, columns, wide
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self._where: slice | Tensor = slice(0, rows)
@@ -54,7 +58,8 @@ class ColumnCache:
         keys, values = self.keys[layer_idx], self.values[layer_idx]
         keys[self._where, :, self._start : end] = key
         values[self._where, :, self._start : end] = value
-        return keys[self._where, :, :end], values[self._where, :, :end]
+        shown = max(end, min(self.columns, -(-_SLOW_PRODUCT // key.shape[3]))) if self.wide else end
+        return keys[self._where, :, :shown], values[self._where, :, :shown]
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these."""
@@ -65,7 +70,7 @@ class ColumnCache:
 
     def select(self, rows: Tensor) -> ColumnCache:
         """A copy that holds these rows only."""
-        copy = ColumnCache(len(rows), self.columns)
+        copy = ColumnCache(len(rows), self.columns, wide=self.wide)
         copy.keys, copy.values = [k[rows] for k in self.keys], [v[rows] for v in self.values]
         return copy
 
@@ -135,7 +140,7 @@ def prefix_attention(
         query: [R, H, T, hd].
         key: The row's own keys [R, Hkv, S, hd].
         value: The row's own values, the same shape.
-        attention_mask: Additive [R or 1, 1, T, S].
+        attention_mask: Additive [R or 1, 1, T, S]; columns of `key` behind it are not seen.
         scaling: Factor on the scores.
         dropout: Unused; models run in eval mode.
         prefix: Shared columns.
@@ -156,7 +161,10 @@ def prefix_attention(
 
     scores = grouped @ key.transpose(-1, -2)
     if attention_mask is not None:
-        scores.view(rows, groups, shared, tokens, -1).add_(attention_mask[:, :, None])
+        scores = scores.view(rows, groups, shared, tokens, -1)
+        scores[..., : attention_mask.shape[-1]].add_(attention_mask[:, :, None])
+        scores[..., attention_mask.shape[-1] :] = torch.finfo(scores.dtype).min
+        scores = scores.flatten(2, 3)
     own, own_lse = _normalised(scores, value)
 
     layer: int = module.layer_idx  # type: ignore[assignment]

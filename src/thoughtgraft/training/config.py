@@ -23,7 +23,7 @@ class TrainingConfig(BaseModel):
     max_grad_norm: float = 2.0
     per_device_train_batch_size: int = Field(128, ge=1)
     gradient_accumulation_steps: int = Field(1, ge=1)
-    max_steps: int = Field(3300, ge=0)
+    max_steps: int = Field(4500, ge=0)
     bf16: bool = True
     seed: int = 11
     prj_dim: int | None = None

@@ -102,7 +102,8 @@ def train(
 
 def export(objective: CodiObjective, base: Base, folder: Path, card: dict[str, object]) -> Path:
     """Write the model with its tokenizer, in the official key layout, and its card as JSON."""
-    lm = objective.lm.to("cpu", torch.float32)
-    write_checkpoint(folder, lm, objective.projection.to("cpu"), base.tokenizer, base.config, dtype=torch.float32)
+    # A model that was trained in bfloat16 arithmetic loses next to nothing in bfloat16 weights, and is half the size.
+    dtype = torch.bfloat16 if objective.config.bf16 else torch.float32
+    write_checkpoint(folder, objective.lm, objective.projection, base.tokenizer, base.config, dtype=dtype)
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     return folder
