@@ -30,7 +30,7 @@ class Arm:
         slots: 0-based slots that are edited; empty for baseline and noop.
         downstream: What the unedited slots after the first edited one receive.
         op: Your own edit, `op(live [n, d], context) -> [n, d]` (see interventions.ops); it replaces
-            the vector that each slot would be fed.
+            the vector that each slot would be fed. A stored run knows it by its module and name, not by its code.
         repeats: True: one cell for each donor of the host (noise: for each draw). None: as the method needs.
         stratum: How the donors are drawn: random, or the same operation, steps or answer as the host. A label:
             a generation is the same whichever way its donor was found.
@@ -83,6 +83,11 @@ class Arm:
     def repeated(self) -> bool:
         """Whether a host has one cell for each of its donors (or draws)."""
         return self.repeats if self.repeats is not None else self.method in _REPEATED
+
+    @property
+    def op_name(self) -> str | None:
+        """Where an own edit is defined; what tells two of them apart, since functions have no content hash."""
+        return None if self.op is None else f"{self.op.__module__}.{self.op.__qualname__}"
 
     @property
     def label(self) -> str:
@@ -225,6 +230,7 @@ class Plan:
             "arms": [
                 {"method": a.method, "slots": list(a.slots), "downstream": a.downstream}
                 | ({"stratum": a.stratum} if a.needs_donor else {})
+                | ({"op": a.op_name, "repeats": a.repeated} if a.op is not None else {})
                 for a in self.arms
             ],
             "n_donors": self.n_donors,
@@ -262,6 +268,8 @@ class _CellMaker:
             slots=list(arm.slots),
             downstream=arm.downstream,
         )
+        if arm.op is not None:
+            content.update(op=arm.op_name)
         if arm.method == "noise" or arm.op is not None:
             content.update(seed=self.seed, draw=draw)
         if arm.method == "mean" or arm.op is not None:

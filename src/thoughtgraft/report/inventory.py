@@ -20,6 +20,7 @@ MEANINGS = (
     ("starts.json", "each start of the run: when, where, with which packages, how long"),
     ("heartbeat.json", "the run's last sign of life"),
     ("certificate.json", "the checks that model, protocol and engine passed or failed"),
+    ("decision.json", "the decision rule, fixed before the run"),
     ("records/*.parquet", "one row per generation (columns below)"),
     ("problems.parquet", "the problems: id, split, question, gold answer, steps, operation"),
     ("decoded.parquet", "what each clean thought decodes to: problem, slot, rank, token, probability (0..1)"),
