@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: time the engine; `python -m benchmarks exact`: compare its answers with the reference."""
+"""Time the engine (`run`), its scaling (`curves`) and its parts (`breakdown`); compare its answers (`exact`)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import cases, exact, scaling, tables
+from benchmarks import breakdown, cases, exact, scaling, tables
 from benchmarks.compare import compare
+from benchmarks.ours import Sweep
 
 
 def main() -> None:
     """Parse, measure, print markdown, write JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("run", "exact"), default="run")
+    parser.add_argument("what", nargs="?", choices=("run", "exact", "curves", "breakdown"), default="run")
     parser.add_argument("--size", action="append", choices=("tiny", "135m", "1b", "codi"), help="may be repeated")
-    parser.add_argument("--quick", action="store_true", help="fewer questions and rounds, no curves")
-    parser.add_argument("--no-curves", action="store_true", help="leave the scaling curves out")
+    parser.add_argument("--quick", action="store_true", help="fewer questions and rounds")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (default 5, quick 2)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
@@ -34,6 +34,14 @@ def main() -> None:
     if args.what == "exact":
         result["exact"] = found = exact.check(args.cells, args.device)
         print(tables.table(list(found), [[f"{v:.4g}" if isinstance(v, float) else v for v in found.values()]]))
+    elif args.what == "curves":
+        result["curves"] = curves = scaling.curves(args.device, rounds)
+        print(tables.curve_table(curves))
+    elif args.what == "breakdown":
+        for size in args.size or ["tiny"]:
+            case = cases.make_cases(size, args.device, args.quick)[0]
+            print(f"{case.name}, {len(case.sweep.swaps)} swaps\n")
+            print(tables.table(("part", "CPU-s", "share"), breakdown.breakdown(Sweep(case.model, case.sweep))))
     else:
         sizes = args.size or (["1b", "codi"] if args.device == "cuda" else ["tiny", "135m", "codi"])
         outcomes = []
@@ -44,9 +52,6 @@ def main() -> None:
                 print()
         result["outcomes"] = outcomes
         print(tables.targets(outcomes))
-        if not (args.quick or args.no_curves):
-            result["curves"] = curves = scaling.curves(args.device, 3)
-            print(f"\n{tables.curve_table(curves)}")
     if args.json:
         args.json.write_text(json.dumps(result, indent=1, default=_plain))
 

@@ -42,6 +42,7 @@ def make_cases(size: str, device: str, quick: bool) -> list[Case]:
             cells,
             True,
             shape.question,
+            warm=size != "135m",
         )
     ]
 
@@ -55,6 +56,7 @@ def _case(
     cells: int,
     scored: bool,
     length: int | None = None,
+    warm: bool = True,
 ) -> Case:
     model = make(torch.float32)
     prompts = None
@@ -69,4 +71,5 @@ def _case(
         make_workload(model, clean, 0, length or 0, answer=answer, prompts=prompts and prompts[:clean]),
         cells,
         scored,
+        warm,
     )

@@ -28,6 +28,7 @@ class Case:
         clean: The same kind of questions without interventions.
         origin_cells: So many cells are run by the origin's algorithm; its time is scaled to all.
         scored: Whether drafts and scores are timed too.
+        warm: Whether everything runs once untimed before; it matters for small models and GPUs.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Case:
     clean: Workload
     origin_cells: int
     scored: bool = True
+    warm: bool = True
 
 
 @dataclass
@@ -82,7 +84,7 @@ def compare(case: Case, rounds: int) -> Outcome:
     }
     if case.scored:
         variants["ours + scores"] = kept("ours + scores", Sweep(model, work, scored=True))
-    times = interleaved(variants, rounds, device)
+    times = interleaved(variants, rounds, device, warm=case.warm)
 
     scale = {
         "origin": _tokens(work, work.swaps) / _tokens(work, strided),

@@ -34,8 +34,8 @@ _ADDITIVE, _MULTIPLICATIVE = "+-", "*/"
 
 _OPENINGS = ("{n} has {b} {t}.", "{n} starts with {b} {t}.", "{n} counts {b} {t} at home.")
 _EVENTS = {
-    "+": ("{n} buys {b} {t}.", "{n} finds {b} more {t}.", "{m} gives {n} {b} {t}."),
-    "-": ("{n} sells {b} {t}.", "{n} loses {b} {t}.", "{n} gives {m} {b} {t}."),
+    "+": ("{n} buys {b} {t}.", "{n} finds {b} more {t}.", "A friend gives {n} {b} {t}."),
+    "-": ("{n} sells {b} {t}.", "{n} loses {b} {t}.", "{n} gives a friend {b} {t}."),
     "*": ("Then {n} has {b} times as many {t}.", "The number of {t} grows {b} times."),
     "/": ("{n} packs the {t} equally into {b} bags and keeps one bag.", "{n} keeps one of {b} equal parts."),
 }
@@ -125,9 +125,8 @@ def _events(draft: _Draft, value: int, ops: list[str], words: dict[str, str]) ->
     return value
 
 
-def _two(rng: random.Random) -> dict[str, str]:
-    n, m = rng.sample(NAMES, 2)
-    return {"n": n, "m": m, "t": rng.choice(THINGS)}
+def _words(rng: random.Random) -> dict[str, str]:
+    return {"n": rng.choice(NAMES), "t": rng.choice(THINGS)}
 
 
 def _opening(draft: _Draft, family: str, first: str, words: dict[str, str]) -> int:
@@ -138,14 +137,14 @@ def _opening(draft: _Draft, family: str, first: str, words: dict[str, str]) -> i
 
 
 def _chain(draft: _Draft) -> None:
-    rng, words = draft.rng, _two(draft.rng)
+    rng, words = draft.rng, _words(draft.rng)
     ops = _pick_ops(rng, rng.choices((1, 2, 3, 4), weights=(5, 25, 35, 35))[0])
     _events(draft, _opening(draft, "chain", ops[0], words), ops, words)
     draft.text.append(draft.frame("?", _QUESTIONS).format(**words))
 
 
 def _nest(draft: _Draft) -> None:
-    rng, words = draft.rng, _two(draft.rng)
+    rng, words = draft.rng, _words(draft.rng)
     opening = draft.frame("nest", _NEST_OPENINGS)
     a = draft.number(2, 10)
     b = draft.number(2, LARGEST // a)
@@ -157,7 +156,7 @@ def _nest(draft: _Draft) -> None:
 
 def _early(draft: _Draft) -> None:
     """Half of the changes are asked about; additive and multiplicative ones are equally many in every text."""
-    rng, words = draft.rng, _two(draft.rng)
+    rng, words = draft.rng, _words(draft.rng)
     half = rng.choice((1, 2))
     kinds = rng.sample([_ADDITIVE] * half + [_MULTIPLICATIVE] * half, 2 * half)
     ops = [rng.choice(kind) for kind in kinds]

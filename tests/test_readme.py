@@ -1,0 +1,39 @@
+"""What the README shows is what works."""
+
+from __future__ import annotations
+
+import re
+
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_python_examples_run(capsys):
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)
+    assert len(names["records"]) == 50 * (1 + 6 * 5)
+    assert "swap" in capsys.readouterr().out
+
+
+def test_every_command_it_names_exists():
+    from typer.main import get_command
+
+    from thoughtgraft.cli.app import app
+
+    named = set(re.findall(r"thoughtgraft ([a-z]+)", README)) - {"import"}
+    assert {"demo", "think", "run", "status", "analyze", "verify", "evaluate", "problems", "train"} <= named
+    assert named <= set(get_command(app).commands)
+
+
+def test_every_file_it_links_to_exists():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_example_runs(capsys):
+    exec((ROOT / "examples" / "graft_one_thought.py").read_text(), {})
+    assert "answer with the donor's" in capsys.readouterr().out
