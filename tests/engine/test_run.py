@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-
 from tests.engine.tiny import loaded, questions
+
 from thoughtgraft.engine import run as run_module
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.run import run
@@ -28,7 +28,8 @@ def problems():
     answers = [4, 8, 15, 16, 23, 42]
     return ProblemSet(
         tuple(
-            Problem(str(i), q, extract_answer(str(a))) for i, (q, a) in enumerate(zip(questions("codi-llama"), answers))
+            Problem(str(i), q, extract_answer(str(a)))
+            for i, (q, a) in enumerate(zip(questions("codi-llama"), answers, strict=False))
         )
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-
 from tests.engine.tiny import loaded, questions
+
 from thoughtgraft.engine import rollout as rollout_module
 from thoughtgraft.engine import verify as verify_module
 from thoughtgraft.engine.verify import verify
@@ -91,5 +91,5 @@ def test_a_bound_too_wide_to_fail_is_itself_a_failure(monkeypatch):
 
 
 def test_one_problem_or_no_thought_is_a_clear_error():
-    with pytest.raises(PlanError, match="1 problems.*expected at least 2 problems"):
+    with pytest.raises(PlanError, match=r"1 problems.*expected at least 2 problems"):
         verify(loaded("codi-gpt2", "float64"), problems("codi-gpt2")[:1])

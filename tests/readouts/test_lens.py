@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-
 from tests.engine.tiny import loaded, questions
+
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.models.load import load_model
 from thoughtgraft.problems import Problem, ProblemSet

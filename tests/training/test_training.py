@@ -51,7 +51,10 @@ def test_the_tokenizer_knows_every_word_and_writes_readable_text():
     text = "<<26+5=31>> the answer is: 31"
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
     for problem in arithmetic("test")[:300]:
-        assert tokenizer.unk_token_id not in tokenizer(problem.question + problem.solution.replace("####", ""))["input_ids"]
+        assert (
+            tokenizer.unk_token_id
+            not in tokenizer(problem.question + problem.solution.replace("####", ""))["input_ids"]
+        )
 
 
 def test_a_batch_holds_question_reasoning_and_answer(validation):
@@ -133,7 +136,7 @@ def test_the_exported_model_loads_and_thinks(tmp_path, validation):
 
 def test_another_recipe_in_the_same_folder_is_refused(tmp_path, validation):
     train("tiny", None, validation, SMALL, tmp_path, CPU)
-    with pytest.raises(ModelError, match="max_steps=5.*expected max_steps=4.*Fix: repeat"):
+    with pytest.raises(ModelError, match=r"max_steps=5.*expected max_steps=4.*Fix: repeat"):
         train("tiny", None, validation, SMALL.model_copy(update={"max_steps": 5}), tmp_path, CPU)
 
 
@@ -153,7 +156,9 @@ def test_any_hugging_face_causal_lm_can_be_taught(tmp_path, validation):
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     folder = train(str(tmp_path / "base"), None, validation, SMALL, tmp_path / "out", CPU)
-    assert collect_thoughts(load_model(folder, device="cpu"), validation, max_new_tokens=2, progress=False).fed.shape == (16, 6, 32)
+    assert collect_thoughts(
+        load_model(folder, device="cpu"), validation, max_new_tokens=2, progress=False
+    ).fed.shape == (16, 6, 32)
 
 
 def test_the_learning_rate_warms_up_twice_and_ends_at_nothing():
