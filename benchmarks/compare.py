@@ -110,13 +110,13 @@ def compare(case: Case, rounds: int) -> Outcome:
         if name in results:
             out.same_answers[name] = _share(results[name], results["ours"])
 
-    out.need = need(model, work)
-    now = measured[-rounds:]
-    out.ceilings = Ceilings(*(sorted(getattr(c, f) for c in now)[rounds // 2] for f in ("square", "own", "copy")))
-    ours = scaled["ours"]
-    for name, rate in (("own", [c.own for c in now]), ("square", [c.square for c in now])):
-        out.floor[name] = Spread.of([out.need.matrices / r / t for r, t in zip(rate, ours, strict=True)])
-    out.memory = _memory(case)
+    if all(len(ids) == work.answer for ids in results["ours"]):  # else nobody can count what was needed
+        now = measured[-rounds:]
+        out.need, out.memory = need(model, work), _memory(case)
+        out.ceilings = Ceilings(*(sorted(getattr(c, f) for c in now)[rounds // 2] for f in ("square", "own", "copy")))
+        for name, rate in (("own", [c.own for c in now]), ("square", [c.square for c in now])):
+            shares = [out.need.matrices / r / t for r, t in zip(rate, scaled["ours"], strict=True)]
+            out.floor[name] = Spread.of(shares)
     return out
 
 

@@ -97,11 +97,11 @@ def details(out: Outcome) -> str:
             f"{_percent(out.floor['own'])} of the floor in the model's shapes, "
             f"{_percent(out.floor['square'])} of squares."
         )
-    memory = out.memory
-    parts.append(
-        f"Keys and values: {memory['held MB']:.4g} MB held (counted {memory['counted MB']:.4g}), "
-        f"{memory['expanded MB']:.4g} MB expanded: {memory['held / expanded']:.3f} of it."
-    )
+    if memory := out.memory:
+        parts.append(
+            f"Keys and values: {memory['held MB']:.4g} MB held (counted {memory['counted MB']:.4g}), "
+            f"{memory['expanded MB']:.4g} MB expanded: {memory['held / expanded']:.3f} of it."
+        )
     return "\n\n".join(parts)
 
 
