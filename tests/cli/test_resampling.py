@@ -52,7 +52,7 @@ def test_a_pilot_ends_with_its_verdict_and_a_report(pilot: tuple[Path, Result]) 
     assert (out / "decision.json").read_text() == RULE.to_json()
     assert spec["plan"]["preset"] == "pilot"
     assert spec["plan"]["available_hosts"] == 2_000 - 4
-    assert spec["plan"]["largest_number"] == 60
+    assert spec["plan"]["largest_number"] == 30
     assert spec["plan"]["only_correct"] is False
     for name in ("report.md", "report.html", "certificate.json", "decoded.parquet", "analysis/decision.json"):
         assert (out / name).is_file(), name

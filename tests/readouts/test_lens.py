@@ -33,6 +33,6 @@ def test_rows_outside_the_tokenizer_have_names():
 
 def test_words_that_the_embedded_model_has_never_seen_are_named():
     model = load_model("tiny-codi", device="cpu")
-    assert unseen_words(model, "Tom has 3 zebras and 61 apples.") == ["zebras", "61"]
-    assert unseen_words(model, "TOM has 60 Apples.") == []
+    assert unseen_words(model, "Tom has 3 zebras and 31 apples.") == ["zebras", "31"]
+    assert unseen_words(model, "TOM has 30 Apples.") == []
     assert isinstance(model.lm.dtype, torch.dtype)

@@ -48,7 +48,7 @@ def objective():
 
 def test_the_tokenizer_knows_every_word_and_writes_readable_text():
     tokenizer = tiny_tokenizer()
-    text = "<<26+5=31>> the answer is: 31"
+    text = "<<25+5=30>> the answer is: 30"
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
     for problem in arithmetic("test")[:300]:
         assert (
