@@ -55,12 +55,18 @@ def analyze(run: options.Run, seed: Annotated[int, typer.Option(help="Seeds ever
     Console().print(position_summary(run))
 
 
-def report(run: options.Run, seed: Annotated[int, typer.Option(help="Seeds every resampling.")] = 0) -> None:
+def report(
+    run: options.Run,
+    seed: Annotated[int, typer.Option(help="Seeds every resampling.")] = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Show effects although a check or gate failed; every page says so.")
+    ] = False,
+) -> None:
     """Write report.md and report.html of a run, with figures."""
-    typer.echo(str(rewrite(run, seed).html.resolve()))
+    typer.echo(str(rewrite(run, seed, force=force).html.resolve()))
 
 
-def rewrite(run: Path, seed: int) -> ReportPaths:
+def rewrite(run: Path, seed: int, *, force: bool = False) -> ReportPaths:
     """Write a run's analysis, figures and report anew, from what lies in its folder."""
     from thoughtgraft.records.layout import PROBLEMS_FILE
     from thoughtgraft.report import write_report
@@ -68,7 +74,7 @@ def rewrite(run: Path, seed: int) -> ReportPaths:
 
     opened = load_run(run)
     known = opened.problem_set() if (opened.path / PROBLEMS_FILE).is_file() else None
-    return write_report(run, seed=seed, problems=known, largest=opened.largest_number)
+    return write_report(run, seed=seed, force=force, problems=known, largest=opened.largest_number)
 
 
 def records(
