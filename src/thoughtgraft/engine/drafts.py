@@ -41,10 +41,10 @@ def make_draft(model: LatentReasoner, answer: Sequence[int], stopped: bool, gold
 
 def number_token(model: LatentReasoner, answer: Sequence[int]) -> int | None:
     """The 0-based index of the token in which the last number of an answer begins; None without a number."""
-    start = number_start(_decode(model, answer))
+    start = number_start(model.decode(answer))
     if start is None:
         return None
-    return next(i for i in range(len(answer)) if len(_decode(model, answer[: i + 1])) > start)
+    return next(i for i in range(len(answer)) if len(model.decode(answer[: i + 1])) > start)
 
 
 def number_tail(model: LatentReasoner, answer: Sequence[int], at: int, number: str) -> tuple[int, ...]:
@@ -53,7 +53,7 @@ def number_tail(model: LatentReasoner, answer: Sequence[int], at: int, number: s
     Text and tokens need not be cut at the same places, so the whole text is tokenized and the known
     prefix taken off; where that changes the prefix, the number is tokenized by itself.
     """
-    text, words = _decode(model, answer), _decode(model, answer[:at])
+    text, words = model.decode(answer), model.decode(answer[:at])
     start = number_start(text)
     assert start is not None, "an answer with a number token has a number"
     glue = text[len(words) : start]
@@ -61,8 +61,3 @@ def number_tail(model: LatentReasoner, answer: Sequence[int], at: int, number: s
     prefix = list(answer[:at])
     tail = whole[at:] if whole[:at] == prefix else model.tokenizer(glue + number, add_special_tokens=False)["input_ids"]
     return (*tail, model.eos_ids[0])
-
-
-def _decode(model: LatentReasoner, ids: Sequence[int]) -> str:
-    known = [i for i in ids if i < len(model.tokenizer)]
-    return str(model.tokenizer.decode(known, skip_special_tokens=True))

@@ -174,10 +174,14 @@ class LatentReasoner(ABC):
         )
         return out.last_hidden_state
 
-    def text(self, ids: Sequence[int]) -> str:
-        """Decoded answer without special tokens; rows outside the tokenizer are left out."""
+    def decode(self, ids: Sequence[int]) -> str:
+        """Decoded ids without special tokens, spaces kept; rows outside the tokenizer are left out."""
         known = [i for i in ids if i < len(self.tokenizer)]
-        return str(self.tokenizer.decode(known, skip_special_tokens=True)).strip()
+        return str(self.tokenizer.decode(known, skip_special_tokens=True))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """An answer as people read it: decoded, without spaces around it."""
+        return self.decode(ids).strip()
 
     @property
     def layers(self) -> nn.ModuleList:

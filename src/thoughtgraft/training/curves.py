@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-_LOG = "log.jsonl"
+from thoughtgraft.training.trainer import LOG
 
 
 def read_log(out: Path) -> list[dict[str, float]]:
     """The log's lines; of steps that were repeated after a crash, the last."""
     lines: dict[tuple[float, bool], dict[str, float]] = {}
-    for line in (out / _LOG).read_text().splitlines():
+    for line in (out / LOG).read_text().splitlines():
         entry = json.loads(line)
         lines[entry["step"], "latent" in entry] = entry
     return sorted(lines.values(), key=lambda entry: entry["step"])

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ModelError
+from thoughtgraft.models.assembly import SPECIAL_ROWS
 from thoughtgraft.models.checkpoints import write_checkpoint
 from thoughtgraft.models.projection import build_projection
 from thoughtgraft.problems.problem import ProblemSet
@@ -22,7 +23,6 @@ from thoughtgraft.training.tiny import tiny_lm, tiny_tokenizer
 from thoughtgraft.training.trainer import Trainer
 
 TINY = "tiny"
-SPECIAL_ROWS = 3
 
 
 @dataclass(frozen=True)
