@@ -570,8 +570,7 @@ def test_other_files_are_told_apart(tmp_path: Path, refuse: Callable[..., str]) 
     torch.save({"model": {"prj.1.weight": torch.ones(2)}}, tmp_path / "pytorch_model.bin")
     assert "is not a state dict; got a dict with model" in refuse(tmp_path)
     torch.save({"model.norm.weight": torch.ones(2)}, tmp_path / "pytorch_model.bin")
-    assert "is not a CODI checkpoint; got keys such as model.norm.weight" in refuse(tmp_path)
-    assert "is a Coconut checkpoint" in refuse(GOLDEN / "coconut-gpt2" / "checkpoint" / "checkpoint_25")
+    assert "is neither a CODI nor a Coconut checkpoint; got keys such as model.norm.weight" in refuse(tmp_path)
 
 
 def test_shards_are_all_there_and_beside_their_index(tmp_path: Path, refuse: Callable[..., str], llama: State) -> None:

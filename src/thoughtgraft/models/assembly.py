@@ -15,12 +15,13 @@ from transformers.pytorch_utils import Conv1D
 
 from thoughtgraft.errors import CheckpointError
 from thoughtgraft.models.bases import Base
-from thoughtgraft.models.keys import CodiKeys, Parts
+from thoughtgraft.models.families import Family
+from thoughtgraft.models.keys import Parts, StateKeys
 from thoughtgraft.models.lora import merge_lora
 from thoughtgraft.models.projection import build_projection
 from thoughtgraft.models.tensors import StoredTensor, TensorHasher
 
-SPECIAL_ROWS = 3  # pad, BOT, EOT: embedding rows that the tokenizer does not know
+SPECIAL_ROWS = 3  # embedding rows that every family adds to the base vocabulary: pad, BOT, EOT; start, end, latent
 _SHOWN = 4
 
 
@@ -45,25 +46,27 @@ def build_lm(base_config: PretrainedConfig) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
 
 
-def empty_projection(keys: CodiKeys, d_model: int) -> nn.Sequential:
-    """Builds `prj` without values, as wide inside as the file's first layer says."""
+def empty_projection(keys: StateKeys, d_model: int) -> nn.Module:
+    """Builds `prj` without values, as wide inside as the file's first layer says; the identity for a family without."""
+    if not keys.family.projects:
+        return nn.Identity()
     first = keys.projection.get("1.weight")
     prj_dim = first.shape[0] if first is not None and len(first.shape) == 2 else d_model
     with torch.device("meta"):
         return build_projection(d_model, prj_dim)
 
 
-def rows_error(what: str, rows: int, vocab: int, fix: str) -> CheckpointError:
+def rows_error(what: str, rows: int, vocab: int, family: Family, fix: str) -> CheckpointError:
     """The error for an embedding that does not have V + 3 rows."""
     return CheckpointError(
         f"the embedding of {what} has the wrong number of rows",
         got=f"{rows} rows",
-        expected=f"{vocab + SPECIAL_ROWS} rows: the base vocabulary of {vocab}, then pad, BOT and EOT",
+        expected=f"{vocab + SPECIAL_ROWS} rows: the base vocabulary of {vocab}, then {', '.join(family.rows)}",
         fix=fix,
     )
 
 
-def check_sizes(keys: CodiKeys, base: Base) -> None:
+def check_sizes(keys: StateKeys, base: Base) -> None:
     """Compares the weights with the base config before anything is built from it."""
     rows, width = keys.embedding.shape if len(keys.embedding.shape) == 2 else (0, 0)
     config = base.config
@@ -75,8 +78,8 @@ def check_sizes(keys: CodiKeys, base: Base) -> None:
             fix="pass --base with the model that the checkpoint was trained on",
         )
     if rows != config.vocab_size + SPECIAL_ROWS:
-        fix = f"pass --base with the model that the checkpoint was trained on ({base.name} is not it), or a CODI file"
-        raise rows_error("the checkpoint", rows, config.vocab_size, fix)
+        fix = f"pass --base with the model that the checkpoint was trained on ({base.name} is not it)"
+        raise rows_error("the checkpoint", rows, config.vocab_size, keys.family, fix)
 
 
 def tied_head(lm: PreTrainedModel) -> str | None:
@@ -87,7 +90,7 @@ def tied_head(lm: PreTrainedModel) -> str | None:
     return next(f"{name}.weight" for name, module in lm.named_modules() if module is head)
 
 
-def check_keys(keys: CodiKeys, lm: PreTrainedModel, projection: nn.Module, origin: str) -> None:
+def check_keys(keys: StateKeys, lm: PreTrainedModel, projection: nn.Module, origin: str) -> None:
     """Every parameter has its tensor of the right shape, and every tensor its parameter."""
     expected = {name: tuple(value.shape) for name, value in lm.state_dict().items()}
     tied = tied_head(lm)
@@ -109,6 +112,11 @@ def check_keys(keys: CodiKeys, lm: PreTrainedModel, projection: nn.Module, origi
             missing.append(f"prj.{name}")
         elif stored.shape != tuple(value.shape):
             wrong.append(f"{stored.name} is {stored.shape}, not {tuple(value.shape)}")
+    if keys.family.duplicate is not None:
+        if keys.duplicate is None:
+            missing.append(keys.family.duplicate)
+        elif keys.duplicate.shape != keys.embedding.shape:
+            wrong.append(f"{keys.duplicate.name} is {keys.duplicate.shape}, not {keys.embedding.shape}")
     unexpected += [f"prj.{name}" for name in keys.projection if name not in projection.state_dict()]
     problems = [
         f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}" + (", ..." if len(names) > _SHOWN else "")
@@ -134,7 +142,13 @@ def _any_name(parts: Parts) -> str:
 
 
 def fill_lm(
-    lm: PreTrainedModel, keys: CodiKeys, hasher: TensorHasher, *, dtype: torch.dtype, device: torch.device, alpha: float
+    lm: PreTrainedModel,
+    keys: StateKeys,
+    hasher: TensorHasher,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    alpha: float,
 ) -> None:
     """Merges, casts and assigns one parameter after the other, so that memory holds the weights about once.
 
@@ -147,12 +161,18 @@ def fill_lm(
         alpha: LoRA's alpha.
 
     Raises:
-        CheckpointError: A head that should be tied differs from the embedding, or something is left without a value.
+        CheckpointError: A tied head or the embedding's second copy differs from the embedding, or something is left
+            without a value.
     """
+    if keys.duplicate is not None and _differs(keys.duplicate, keys.embedding):
+        raise CheckpointError(
+            "the checkpoint holds two different embeddings where the official code has one under two names",
+            got=f"{keys.duplicate.name} differs from {keys.embedding.name}",
+            fix="download the checkpoint again, or make the two equal if you know which one was trained",
+        )
     tied = tied_head(lm)
     embedding = next(name for name, parts in keys.lm.items() if parts.weight is keys.embedding)
-    head_differs = tied in keys.lm and _head_differs(keys.lm[tied].weight, keys.embedding)
-    if head_differs:
+    if tied in keys.lm and _differs(keys.lm[tied].weight, keys.embedding):
         # The official code ties the head after loading and so drops it: not to be decided in silence.
         raise CheckpointError(
             "the base config ties the output matrix to the embedding, but the checkpoint holds two different ones",
@@ -190,14 +210,14 @@ def fill_lm(
         )
 
 
-def _head_differs(head: StoredTensor | None, embedding: StoredTensor) -> bool:
-    if head is None:
+def _differs(other: StoredTensor | None, embedding: StoredTensor) -> bool:
+    if other is None:
         return False
-    return head.dtype != embedding.dtype or not torch.equal(head.read(), embedding.read())
+    return other.dtype != embedding.dtype or not torch.equal(other.read(), embedding.read())
 
 
 def fill_projection(
-    projection: nn.Module, keys: CodiKeys, hasher: TensorHasher, *, dtype: torch.dtype, device: torch.device
+    projection: nn.Module, keys: StateKeys, hasher: TensorHasher, *, dtype: torch.dtype, device: torch.device
 ) -> None:
     """Fills `prj` as `fill_lm` fills the language model."""
     state = {name: _own(_take(keys.projection[name], hasher), dtype, device) for name in projection.state_dict()}

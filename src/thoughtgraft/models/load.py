@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.checkpoints import read_checkpoint
+from thoughtgraft.models.coconut import CoconutReasoner
 from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.reasoner import LatentReasoner
 
@@ -36,7 +37,7 @@ def load_model(
         name_or_path: `tiny-codi`, a hub id such as `zen-E/CODI-gpt2`, or a local directory.
         base: Directory or hub id with the base model's config and tokenizer, where the checkpoint has none.
         tokenizer: A tokenizer, or a directory or hub id with one.
-        protocol: `official` or `official-padded`.
+        protocol: `official`, or `official-padded` for CODI.
         device: `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: A torch dtype or its name; None takes what suits checkpoint and device.
         lora_alpha: LoRA's alpha, which raw checkpoints do not store.
@@ -58,7 +59,8 @@ def load_model(
         device=place_on,
         lora_alpha=lora_alpha,
     )
-    model = CodiReasoner(checkpoint, protocol=protocol, num_latents=num_latents)
+    adapter = {"codi": CodiReasoner, "coconut": CoconutReasoner}[checkpoint.family]
+    model = adapter(checkpoint, protocol=protocol, num_latents=num_latents)
     model.name = str(name_or_path)
     return model
 
