@@ -18,7 +18,7 @@ from thoughtgraft.models.bases import Base
 from thoughtgraft.models.families import Family
 from thoughtgraft.models.keys import Parts, StateKeys
 from thoughtgraft.models.lora import merge_lora
-from thoughtgraft.models.projection import build_projection
+from thoughtgraft.models.projection import build_projection, pause_vectors
 from thoughtgraft.models.tensors import StoredTensor, TensorHasher
 
 SPECIAL_ROWS = 3  # embedding rows that every family adds to the base vocabulary: pad, BOT, EOT; start, end, latent
@@ -46,14 +46,14 @@ def build_lm(base_config: PretrainedConfig) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
 
 
-def empty_projection(keys: StateKeys, d_model: int) -> nn.Module:
-    """Builds `prj` without values, as wide inside as the file's first layer says; the identity for a family without."""
-    if not keys.family.projects:
+def empty_feeder(keys: StateKeys, d_model: int) -> nn.Module:
+    """Builds `prj` or `pause` without values, as large as the file's first tensor says; else the identity."""
+    if keys.family.feeder is None:
         return nn.Identity()
-    first = keys.projection.get("1.weight")
-    prj_dim = first.shape[0] if first is not None and len(first.shape) == 2 else d_model
+    first = keys.feeder.get("1.weight" if keys.family.feeder == "prj" else "weight")
+    size = first.shape[0] if first is not None and len(first.shape) == 2 else d_model
     with torch.device("meta"):
-        return build_projection(d_model, prj_dim)
+        return build_projection(d_model, size) if keys.family.feeder == "prj" else pause_vectors(size, d_model)
 
 
 def rows_error(what: str, rows: int, vocab: int, family: Family, fix: str) -> CheckpointError:
@@ -90,7 +90,7 @@ def tied_head(lm: PreTrainedModel) -> str | None:
     return next(f"{name}.weight" for name, module in lm.named_modules() if module is head)
 
 
-def check_keys(keys: StateKeys, lm: PreTrainedModel, projection: nn.Module, origin: str) -> None:
+def check_keys(keys: StateKeys, lm: PreTrainedModel, feeder: nn.Module, origin: str) -> None:
     """Every parameter has its tensor of the right shape, and every tensor its parameter."""
     expected = {name: tuple(value.shape) for name, value in lm.state_dict().items()}
     tied = tied_head(lm)
@@ -106,10 +106,10 @@ def check_keys(keys: StateKeys, lm: PreTrainedModel, projection: nn.Module, orig
             pair = {"lora_A.default": parts.lora_a, "lora_B.default": parts.lora_b}
             missing += [_wrapped(f"{keys.prefix}{name}", side) for side, half in pair.items() if half is None]
     unexpected = [_any_name(parts) for name, parts in keys.lm.items() if name not in expected] + keys.unexpected
-    for name, value in projection.state_dict().items():
-        stored = keys.projection.get(name)
+    for name, value in feeder.state_dict().items():
+        stored = keys.feeder.get(name)
         if stored is None:
-            missing.append(f"prj.{name}")
+            missing.append(f"{keys.family.feeder}.{name}")
         elif stored.shape != tuple(value.shape):
             wrong.append(f"{stored.name} is {stored.shape}, not {tuple(value.shape)}")
     if keys.family.duplicate is not None:
@@ -117,7 +117,7 @@ def check_keys(keys: StateKeys, lm: PreTrainedModel, projection: nn.Module, orig
             missing.append(keys.family.duplicate)
         elif keys.duplicate.shape != keys.embedding.shape:
             wrong.append(f"{keys.duplicate.name} is {keys.duplicate.shape}, not {keys.embedding.shape}")
-    unexpected += [f"prj.{name}" for name in keys.projection if name not in projection.state_dict()]
+    unexpected += [f"{keys.family.feeder}.{name}" for name in keys.feeder if name not in feeder.state_dict()]
     problems = [
         f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}" + (", ..." if len(names) > _SHOWN else "")
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
@@ -216,12 +216,12 @@ def _differs(other: StoredTensor | None, embedding: StoredTensor) -> bool:
     return other.dtype != embedding.dtype or not torch.equal(other.read(), embedding.read())
 
 
-def fill_projection(
-    projection: nn.Module, keys: StateKeys, hasher: TensorHasher, *, dtype: torch.dtype, device: torch.device
+def fill_feeder(
+    feeder: nn.Module, keys: StateKeys, hasher: TensorHasher, *, dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Fills `prj` as `fill_lm` fills the language model."""
-    state = {name: _own(_take(keys.projection[name], hasher), dtype, device) for name in projection.state_dict()}
-    projection.load_state_dict(state, strict=True, assign=True)
+    """Fills `prj` or `pause` as `fill_lm` fills the language model."""
+    state = {name: _own(_take(keys.feeder[name], hasher), dtype, device) for name in feeder.state_dict()}
+    feeder.load_state_dict(state, strict=True, assign=True)
 
 
 def _take(stored: StoredTensor, hasher: TensorHasher) -> torch.Tensor:

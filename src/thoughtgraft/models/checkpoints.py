@@ -18,14 +18,14 @@ from thoughtgraft.models.assembly import (
     build_lm,
     check_keys,
     check_sizes,
-    empty_projection,
+    empty_feeder,
+    fill_feeder,
     fill_lm,
-    fill_projection,
     rows_error,
     tied_head,
 )
 from thoughtgraft.models.bases import find_base, load_tokenizer
-from thoughtgraft.models.families import COCONUT, CODI, FAMILIES, Family
+from thoughtgraft.models.families import FAMILIES, Family
 from thoughtgraft.models.keys import sort_keys
 from thoughtgraft.models.sources import find_checkpoint
 from thoughtgraft.models.tensors import TensorHasher, open_tensors
@@ -38,7 +38,8 @@ class Checkpoint:
     Attributes:
         name: The checkpoint as the user named it.
         lm: A plain Hugging Face causal LM with V + 3 embedding rows, LoRA merged, in eval mode, parameters frozen.
-        projection: `prj`, [..., d_model] -> [..., d_model], in eval mode, parameters frozen; the identity for Coconut.
+        feeder: What makes the fed vectors, in eval mode, parameters frozen: `prj`, [..., d_model] -> [..., d_model];
+            `pause`, an embedding [K, d_model]; the identity where there is neither.
         tokenizer: The base model's tokenizer; it need not know the three rows after the base vocabulary.
         base_vocab: V, the base vocabulary.
         weight_hash: sha256 over (name, dtype, shape, bytes) of the tensors read, the same for .bin, .safetensors and
@@ -51,7 +52,7 @@ class Checkpoint:
 
     name: str
     lm: PreTrainedModel
-    projection: nn.Module
+    feeder: nn.Module
     tokenizer: PreTrainedTokenizerBase
     base_vocab: int
     weight_hash: str
@@ -108,20 +109,20 @@ def read_checkpoint(
     loaded_tokenizer = load_tokenizer(tokenizer, source.directory, found, keys.family)  # before the slow part
 
     lm = build_lm(found.config)
-    projection = empty_projection(keys, found.config.hidden_size)
-    check_keys(keys, lm, projection, str(name_or_path))
+    feeder = empty_feeder(keys, found.config.hidden_size)
+    check_keys(keys, lm, feeder, str(name_or_path))
 
     device = torch.device(device)
     if dtype is None:
         dtype = torch.bfloat16 if device.type == "cuda" and keys.embedding.dtype == torch.bfloat16 else torch.float32
     hasher = TensorHasher()
     fill_lm(lm, keys, hasher, dtype=dtype, device=device, alpha=lora_alpha)
-    fill_projection(projection, keys, hasher, dtype=dtype, device=device)
+    fill_feeder(feeder, keys, hasher, dtype=dtype, device=device)
     lm.config.dtype = dtype
     return Checkpoint(
         name=str(name_or_path),
         lm=lm.to(device).eval().requires_grad_(False),
-        projection=projection.to(device).eval().requires_grad_(False),
+        feeder=feeder.to(device).eval().requires_grad_(False),
         tokenizer=loaded_tokenizer,
         base_vocab=found.config.vocab_size,
         weight_hash=hasher.hexdigest(),
@@ -135,21 +136,23 @@ def read_checkpoint(
 def write_checkpoint(
     directory: str | Path,
     lm: PreTrainedModel,
-    projection: nn.Module,
+    feeder: nn.Module | None,
     tokenizer: PreTrainedTokenizerBase,
     config: PretrainedConfig,
     *,
     dtype: torch.dtype | None = None,
+    family: str = "codi",
 ) -> Path:
-    """Writes a CODI model as `read_checkpoint(directory)` reads it without a base: weights, base config, tokenizer.
+    """Writes a model as `read_checkpoint(directory)` reads it without a base: weights, base config, tokenizer.
 
     Args:
         directory: Made if it does not exist.
         lm: A causal LM with V + 3 embedding rows.
-        projection: `prj`.
+        feeder: `prj` or `pause`; None for a family without.
         tokenizer: The tokenizer of the base vocabulary.
         config: The base config; its `vocab_size` is V.
         dtype: What the weights are cast to; None keeps theirs.
+        family: A name in `FAMILIES`.
 
     Returns:
         The directory.
@@ -157,37 +160,12 @@ def write_checkpoint(
     Raises:
         CheckpointError: The rows are not V + 3, or the directory cannot be written.
     """
-    state = _named(lm, CODI, config)
-    state |= {f"prj.{name}": value for name, value in projection.state_dict().items()}
-    return _write(Path(directory), state, lm, tokenizer, config, dtype)
-
-
-def write_coconut(
-    directory: str | Path,
-    lm: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    config: PretrainedConfig,
-    *,
-    dtype: torch.dtype | None = None,
-) -> Path:
-    """Writes a Coconut model under the official names, as `write_checkpoint` writes a CODI.
-
-    Args:
-        directory: Made if it does not exist.
-        lm: A causal LM with V + 3 embedding rows: the base's, then start, end and latent.
-        tokenizer: The tokenizer of the base vocabulary; it may also know the three tokens.
-        config: The base config; its `vocab_size` is V.
-        dtype: What the weights are cast to; None keeps theirs.
-
-    Returns:
-        The directory.
-
-    Raises:
-        CheckpointError: The rows are not V + 3, or the directory cannot be written.
-    """
-    state = _named(lm, COCONUT, config)
-    assert COCONUT.duplicate is not None
-    state[COCONUT.duplicate] = lm.get_input_embeddings().weight
+    layout = FAMILIES[family]
+    state = _named(lm, layout, config)
+    if feeder is not None:
+        state |= {f"{layout.feeder}.{name}": value for name, value in feeder.state_dict().items()}
+    if layout.duplicate is not None:
+        state[layout.duplicate] = lm.get_input_embeddings().weight
     return _write(Path(directory), state, lm, tokenizer, config, dtype)
 
 

@@ -29,7 +29,12 @@ class CoconutReasoner(LatentReasoner):
     family = "coconut"
 
     def __init__(
-        self, checkpoint: Checkpoint, *, protocol: str = "official", num_latents: int = 6, max_new_tokens: int = 64
+        self,
+        checkpoint: Checkpoint,
+        *,
+        protocol: str = "official",
+        num_latents: int | None = None,
+        max_new_tokens: int = 64,
     ) -> None:
         super().__init__(
             checkpoint.lm,
@@ -37,7 +42,7 @@ class CoconutReasoner(LatentReasoner):
             name=checkpoint.name,
             weight_hash=hashlib.sha256(checkpoint.weight_hash.encode()).hexdigest()[:16],
             protocol=protocol,
-            num_latents=num_latents,
+            num_latents=6 if num_latents is None else num_latents,
             max_new_tokens=max_new_tokens,
         )
         if self.protocol.name != "official":
@@ -53,7 +58,11 @@ class CoconutReasoner(LatentReasoner):
         """The ids of the question as it is and a newline, and begin-of-thought."""
         return [*self.tokenizer(f"{question}\n")["input_ids"], self.checkpoint.bot_id]
 
-    def project(self, hidden: Tensor) -> Tensor:
+    def explicit_ids(self, question: str) -> list[int]:
+        """The question and both markers with nothing between: the curriculum's first stage."""
+        return [*self.question_ids(question), self.end_of_thought]
+
+    def project(self, hidden: Tensor, slot: int) -> Tensor:
         """`hidden` itself, final-normed as it comes."""
         return hidden
 

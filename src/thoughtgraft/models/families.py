@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thoughtgraft.errors import CheckpointError
 
@@ -21,7 +21,8 @@ class Family:
         eot: Which of them ends the thoughts.
         pad: Which of them pads; None where the end of sequence does.
         in_tokenizer: Whether the official code adds these rows to the tokenizer, as tokens of these names.
-        projects: Whether a projection `prj` makes the thoughts from hidden states.
+        feeder: The key prefix of what makes the fed vectors: `prj`, a projection of hidden states; `pause`, learned
+            vectors; None where hidden states are fed as they are, or nothing is fed.
         duplicate: A second name under which the embedding is stored; None if there is none.
         auxiliary: Parts that SIM-CoT trains beside the model and inference never runs.
     """
@@ -33,7 +34,7 @@ class Family:
     eot: int
     pad: int | None
     in_tokenizer: bool
-    projects: bool
+    feeder: str | None
     duplicate: str | None
     auxiliary: re.Pattern[str]
 
@@ -46,7 +47,7 @@ CODI = Family(
     eot=2,
     pad=0,
     in_tokenizer=False,
-    projects=True,
+    feeder="prj",
     duplicate=None,
     auxiliary=re.compile(r"(decoder|pj_in|pj_out)\."),
 )
@@ -58,11 +59,16 @@ COCONUT = Family(
     eot=1,
     pad=None,
     in_tokenizer=True,
-    projects=False,
+    feeder=None,
     duplicate="embedding.weight",
     auxiliary=re.compile(r"(expainable_llm)\."),  # spelt so in the published file
 )
-FAMILIES = {family.name: family for family in (CODI, COCONUT)}
+# The controls that this project trains: a language model like CODI's, without its recurrence.
+PAUSE = replace(CODI, name="pause", prefixes=("pause_lm.",), feeder="pause")
+DIRECT = replace(CODI, name="direct", prefixes=("direct_lm.",), feeder=None)
+COT = replace(CODI, name="cot", prefixes=("cot_lm.",), feeder=None)
+FAMILIES = {family.name: family for family in (CODI, COCONUT, PAUSE, DIRECT, COT)}
+_PUBLISHED = (CODI, COCONUT)
 
 
 def find_family(names: Iterable[str], origin: str) -> Family:
@@ -84,8 +90,8 @@ def find_family(names: Iterable[str], origin: str) -> Family:
         got=f"keys such as {', '.join(listed[:3]) or '(none)'}",
         expected="; or ".join(
             f"{family.name}: {' or '.join(f'{prefix}*' for prefix in family.prefixes)}"
-            + (" and prj.*" if family.projects else f" and {family.duplicate}")
-            for family in FAMILIES.values()
+            + (f" and {family.feeder}.*" if family.feeder else f" and {family.duplicate}")
+            for family in _PUBLISHED
         ),
         fix="pass the official raw state dict of a CODI, Coconut or SIM-CoT model, or a folder written by thoughtgraft",
     )

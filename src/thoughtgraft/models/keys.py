@@ -42,7 +42,7 @@ class StateKeys:
     Attributes:
         family: The family whose layout it has.
         lm: Hugging Face parameter name -> its parts.
-        projection: Key inside `prj` -> tensor.
+        feeder: Key inside what makes the fed vectors (`prj`, `pause`) -> tensor.
         duplicate: The embedding under its second name, where the family stores one.
         prefix: What stands before a Hugging Face name in the file.
         unexpected: Keys that nothing explains.
@@ -52,7 +52,7 @@ class StateKeys:
     family: Family
     prefix: str
     lm: dict[str, Parts] = field(default_factory=dict)
-    projection: dict[str, StoredTensor] = field(default_factory=dict)
+    feeder: dict[str, StoredTensor] = field(default_factory=dict)
     duplicate: StoredTensor | None = None
     unexpected: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -93,8 +93,8 @@ def sort_keys(stored: Mapping[str, StoredTensor], origin: str) -> StateKeys:
     keys = StateKeys(family, prefix=head + (_PEFT_PREFIX if first.startswith(head + _PEFT_PREFIX) else ""))
     ignored: Counter[str] = Counter()
     for name, tensor in stored.items():
-        if family.projects and name.startswith("prj."):
-            keys.projection[name.removeprefix("prj.")] = tensor
+        if family.feeder and name.startswith(f"{family.feeder}."):
+            keys.feeder[name.removeprefix(f"{family.feeder}.")] = tensor
         elif name == family.duplicate:
             keys.duplicate = tensor
         elif match := family.auxiliary.match(name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -12,10 +13,16 @@ from thoughtgraft.errors import ModelError
 from thoughtgraft.models.checkpoints import read_checkpoint
 from thoughtgraft.models.coconut import CoconutReasoner
 from thoughtgraft.models.codi import CodiReasoner
+from thoughtgraft.models.controls import CotReasoner, DirectReasoner, PauseReasoner
 from thoughtgraft.models.reasoner import LatentReasoner
 
 EMBEDDED = ("tiny-codi",)
 """Models that ship inside the package."""
+
+ADAPTERS: dict[str, Callable[..., LatentReasoner]] = {
+    adapter.family: adapter for adapter in (CodiReasoner, CoconutReasoner, PauseReasoner, DirectReasoner, CotReasoner)
+}
+"""The adapter of each family of checkpoints."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -29,7 +36,7 @@ def load_model(
     device: str = "auto",
     dtype: str | torch.dtype | None = None,
     lora_alpha: float = 32,
-    num_latents: int = 6,
+    num_latents: int | None = None,
 ) -> LatentReasoner:
     """Load a latent-reasoning model.
 
@@ -41,7 +48,7 @@ def load_model(
         device: `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: A torch dtype or its name; None takes what suits checkpoint and device.
         lora_alpha: LoRA's alpha, which raw checkpoints do not store.
-        num_latents: Thoughts to feed; other numbers than the trained one are allowed.
+        num_latents: Thoughts to feed; other numbers than the trained one, which None takes, are allowed.
 
     Raises:
         CheckpointError: The files are missing, damaged or do not fit.
@@ -59,8 +66,7 @@ def load_model(
         device=place_on,
         lora_alpha=lora_alpha,
     )
-    adapter = {"codi": CodiReasoner, "coconut": CoconutReasoner}[checkpoint.family]
-    model = adapter(checkpoint, protocol=protocol, num_latents=num_latents)
+    model = ADAPTERS[checkpoint.family](checkpoint, protocol=protocol, num_latents=num_latents)
     model.name = str(name_or_path)
     return model
 

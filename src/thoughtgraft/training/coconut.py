@@ -8,15 +8,15 @@ step is left. Only what is still written is trained on.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from thoughtgraft.training.codi import all_argmax, cross_entropy, encode, tail
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.data import IGNORE, Batch
+from thoughtgraft.training.objective import Objective, all_argmax, cross_entropy, encode, tail
 
 
-class CoconutObjective(nn.Module):
+class CoconutObjective(Objective):
     """Coconut's loss for one batch.
 
     Args:
@@ -26,8 +26,8 @@ class CoconutObjective(nn.Module):
     """
 
     def __init__(self, lm: PreTrainedModel, step_end: int, config: TrainingConfig) -> None:
-        super().__init__()
-        self.lm, self.step_end, self.config = lm, step_end, config
+        super().__init__(lm, config)
+        self.step_end = step_end
         rows = lm.get_input_embeddings().weight.shape[0]
         self.start, self.end = rows - 3, rows - 2
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from thoughtgraft.training.config import TrainingConfig
-from thoughtgraft.training.data import IGNORE, Batch
+from thoughtgraft.training.data import Batch
+from thoughtgraft.training.objective import Objective, all_argmax, cross_entropy, encode, fork, tail
 
 
-class CodiObjective(nn.Module):
+class CodiObjective(Objective):
     """The three losses of CODI for one batch.
 
     Args:
@@ -27,8 +28,8 @@ class CodiObjective(nn.Module):
     """
 
     def __init__(self, lm: PreTrainedModel, projection: nn.Module, config: TrainingConfig) -> None:
-        super().__init__()
-        self.lm, self.projection, self.config = lm, projection, config
+        super().__init__(lm, config)
+        self.projection = projection
         rows = lm.get_input_embeddings().weight.shape[0]
         self.bot, self.eot = rows - 2, rows - 1
 
@@ -93,48 +94,7 @@ class CodiObjective(nn.Module):
         return total / len(student)
 
 
-def encode(lm: PreTrainedModel, batch: Batch) -> tuple[DynamicCache, Tensor, Tensor, Tensor]:
-    """Run the questions; returns the cache, mask, next position [B, 1] and the last token's state [B, 1, d]."""
-    mask = batch.question_mask
-    positions = (mask.cumsum(1) - 1).clamp_min(0)
-    out = lm.base_model(batch.question, attention_mask=mask, position_ids=positions, use_cache=True)
-    return out.past_key_values, mask, mask.sum(1, keepdim=True), out.last_hidden_state[:, -1:]
-
-
-def tail(
-    lm: PreTrainedModel, cache: DynamicCache, mask: Tensor, length: Tensor, last: Tensor, target: Tensor
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Teacher-force `target` [B, T] after the state `last` [B, 1, d] of the token before it.
-
-    Returns the logits that predict `target` [B, T, V] and each layer's states [B, T, d].
-    """
-    real = (target != IGNORE).long()
-    out = lm.base_model(
-        target.clamp_min(0),
-        attention_mask=torch.cat([mask, real], 1),
-        position_ids=length + torch.arange(target.shape[1], device=target.device),
-        past_key_values=fork(cache),
-        output_hidden_states=True,
-    )
-    return lm.lm_head(torch.cat([last, out.last_hidden_state[:, :-1]], 1)), out.hidden_states[1:]
-
-
-def fork(cache: DynamicCache) -> DynamicCache:
-    """A cache that starts from the same keys and values; growing one leaves the other as it was."""
-    return DynamicCache(ddp_cache_data=[(layer.keys, layer.values) for layer in cache.layers])
-
-
 def _at(states: tuple[Tensor, ...], column: Tensor) -> list[Tensor]:
     """Each layer's state [B, d] at one column [B] of each row."""
     rows = torch.arange(column.shape[0], device=column.device)
     return [layer[rows, column] for layer in states]
-
-
-def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean over the tokens of `target` [B, T] that are not padding; `logits` [B, T, V]."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), ignore_index=IGNORE)
-
-
-def all_argmax(logits: Tensor, target: Tensor) -> Tensor:
-    """Whether every token of a row of `target` [B, T] is the most likely one [B]."""
-    return ((logits.argmax(-1) == target) | (target == IGNORE)).all(1)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from thoughtgraft.training.codi import CodiObjective, all_argmax, cross_entropy, encode, tail
+from thoughtgraft.training.codi import CodiObjective
 from thoughtgraft.training.data import Batch
+from thoughtgraft.training.objective import all_argmax, cross_entropy, encode, tail
 
 
 class PauseObjective(CodiObjective):

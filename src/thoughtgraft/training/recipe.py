@@ -19,9 +19,10 @@ from thoughtgraft.problems.problem import ProblemSet
 from thoughtgraft.training.coconut import CoconutObjective
 from thoughtgraft.training.codi import CodiObjective
 from thoughtgraft.training.config import TrainingConfig
-from thoughtgraft.training.curves import draw_curves
 from thoughtgraft.training.controls import CotObjective, PauseObjective
+from thoughtgraft.training.curves import draw_curves
 from thoughtgraft.training.data import ANSWER_PREFIX, COCONUT_ANSWER_PREFIX, Encoder
+from thoughtgraft.training.objective import Objective
 from thoughtgraft.training.tiny import tiny_lm, tiny_tokenizer
 from thoughtgraft.training.trainer import Trainer
 
@@ -102,7 +103,7 @@ def train(
     return export(objective, start, out / "model", {"base": base, "recipe": config.model_dump(), "steps": trainer.step})
 
 
-def make_objective(base: Base, encoder: Encoder, config: TrainingConfig) -> nn.Module:
+def make_objective(base: Base, encoder: Encoder, config: TrainingConfig) -> Objective:
     """The method's losses around a base; what belongs to the method alone is made here, from the recipe's seed."""
     torch.manual_seed(config.seed)
     width = int(base.config.hidden_size)
@@ -120,10 +121,12 @@ def make_objective(base: Base, encoder: Encoder, config: TrainingConfig) -> nn.M
             return CoconutObjective(base.lm, encoder.step_end, config)
 
 
-def export(objective: CodiObjective, base: Base, folder: Path, card: dict[str, object]) -> Path:
-    """Write the model with its tokenizer, in the official key layout, and its card as JSON."""
+def export(objective: Objective, base: Base, folder: Path, card: dict[str, object]) -> Path:
+    """Write the model with its tokenizer, in its family's key layout, and its card as JSON."""
     # A model that was trained in bfloat16 arithmetic loses next to nothing in bfloat16 weights, and is half the size.
-    dtype = torch.bfloat16 if objective.config.bf16 else torch.float32
-    write_checkpoint(folder, objective.lm, objective.projection, base.tokenizer, base.config, dtype=dtype)
+    config = objective.config
+    dtype = torch.bfloat16 if config.bf16 else torch.float32
+    feeder = objective.projection if isinstance(objective, CodiObjective) else None
+    write_checkpoint(folder, objective.lm, feeder, base.tokenizer, base.config, dtype=dtype, family=config.method)
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     return folder

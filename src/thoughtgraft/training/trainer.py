@@ -1,8 +1,4 @@
-"""The training loop: schedule, accumulation, checkpoints to the step, curves; it knows no objective's insides.
-
-An objective is a module that returns its losses by name for a batch at a step (`loss` is minimised), with a method
-`exact` that says by kind of answer whether greedy decoding would write each target.
-"""
+"""The training loop: schedule, accumulation, checkpoints to the step, curves; it knows no objective's insides."""
 
 from __future__ import annotations
 
@@ -20,6 +16,7 @@ from thoughtgraft.errors import ModelError
 from thoughtgraft.problems.problem import ProblemSet
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.data import Batch, Encoder, batches, problem_stream
+from thoughtgraft.training.objective import Objective
 
 STATE = "state.pt"
 LOG = "log.jsonl"
@@ -36,7 +33,7 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warmup) / max(total - warmup, 1)))
 
 
-def make_optimizers(objective: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(objective: Objective, config: TrainingConfig) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the matrices inside the model and AdamW for the rest.
 
     Muon: Jordan et al. 2024; its step is scaled to AdamW's size (Moonshot 2025), so both take one learning rate.
@@ -70,7 +67,7 @@ class Trainer:
 
     def __init__(
         self,
-        objective: nn.Module,
+        objective: Objective,
         encoder: Encoder,
         problems: ProblemSet | None,
         validation: ProblemSet,
