@@ -188,7 +188,7 @@ def _base_directory(base: Base) -> Path:
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, origin: str, base: Base, family: Family) -> None:
     vocab = base.config.vocab_size
     # A family's own token in its own row is no clash. CODI's official code adds [PAD] to the tokenizer, at V.
-    own = {name: vocab + row for row, name in enumerate(family.rows)}
+    own = {name: vocab + row for row, name in enumerate(family.rows)} if family.in_tokenizer else {}
     pad = None if family.pad is None else vocab + family.pad
     ids = {
         i

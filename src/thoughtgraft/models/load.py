@@ -41,7 +41,7 @@ def load_model(
     """Load a latent-reasoning model.
 
     Args:
-        name_or_path: `tiny-codi`, a hub id such as `zen-E/CODI-gpt2`, or a local directory.
+        name_or_path: `tiny-codi`, a hub id such as `zen-E/CODI-gpt2`, a local directory or a weight file.
         base: Directory or hub id with the base model's config and tokenizer, where the checkpoint has none.
         tokenizer: A tokenizer, or a directory or hub id with one.
         protocol: `official`, or `official-padded` for CODI.
