@@ -21,7 +21,7 @@ from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
 from thoughtgraft.interventions.ops import OPS, EditContext, Op
 from thoughtgraft.interventions.plan import Arm
 from thoughtgraft.interventions.schedule import schedule
-from thoughtgraft.models.checkpoints import write_coconut
+from thoughtgraft.models.checkpoints import write_checkpoint
 from thoughtgraft.models.coconut import CoconutReasoner
 from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.load import load_model
@@ -72,7 +72,7 @@ def random_coconut(folder: Path) -> Path:
     torch.manual_seed(0)
     lm = AutoModelForCausalLM.from_config(config)
     config.vocab_size = 104
-    return write_coconut(folder, lm, golden.tokenizer, config)
+    return write_checkpoint(folder, lm, None, golden.tokenizer, config, family="coconut")
 
 
 def lift_norms(model: LatentReasoner) -> None:

@@ -25,7 +25,7 @@ from thoughtgraft.engine.rollout import Source, rollout
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import CheckpointError, ModelError
 from thoughtgraft.interventions.plan import Arm, Plan
-from thoughtgraft.models.checkpoints import read_checkpoint, write_coconut
+from thoughtgraft.models.checkpoints import read_checkpoint, write_checkpoint
 from thoughtgraft.models.coconut import CoconutReasoner
 from thoughtgraft.models.families import COCONUT, CODI, find_family
 from thoughtgraft.models.load import load_model
@@ -189,7 +189,7 @@ def test_several_epochs_are_not_chosen_among(
 def test_a_written_coconut_reads_back_under_the_official_names(tmp_path: Path, family: str) -> None:
     first = tiny(family, "float32").checkpoint
     config = type(first.lm.config)(**{**first.lm.config.to_dict(), "vocab_size": 104})
-    folder = write_coconut(tmp_path / "made", first.lm, first.tokenizer, config)
+    folder = write_checkpoint(tmp_path / "made", first.lm, None, first.tokenizer, config, family="coconut")
     again = load_model(folder, device="cpu")
     assert all(torch.equal(v, again.lm.state_dict()[name]) for name, v in first.lm.state_dict().items())
     with safe_open(folder / "model.safetensors", "pt") as file:
@@ -203,13 +203,13 @@ def test_a_written_coconut_reads_back_under_the_official_names(tmp_path: Path, f
 def test_the_tokenizer_written_may_know_the_markers_and_the_dtype_is_chosen(tmp_path: Path) -> None:
     first = tiny("coconut-gpt2", "float32")
     config = type(first.lm.config)(**{**first.lm.config.to_dict(), "vocab_size": 104})
-    write_coconut(tmp_path, first.lm, first.tokenizer, config, dtype=torch.bfloat16)
+    write_checkpoint(tmp_path, first.lm, None, first.tokenizer, config, dtype=torch.bfloat16, family="coconut")
     again = load_model(tmp_path, device="cpu")
     assert len(again.tokenizer) == 107
     wpe = "transformer.wpe.weight"
     assert torch.equal(again.lm.state_dict()[wpe], first.lm.state_dict()[wpe].bfloat16().float())
     with pytest.raises(CheckpointError, match=r"got 107 rows; expected 110 rows.*then <\|start-latent\|>"):
-        write_coconut(tmp_path, first.lm, first.tokenizer, first.lm.config)
+        write_checkpoint(tmp_path, first.lm, None, first.tokenizer, first.lm.config, family="coconut")
 
 
 # --- SIM-CoT
