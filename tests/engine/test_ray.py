@@ -61,7 +61,7 @@ def listening(pids: set[int]) -> set[str]:
     for pid in pids:
         for link in Path(f"/proc/{pid}/fd").glob("*"):
             try:
-                sockets.add(os.readlink(link))
+                sockets.add(str(link.readlink()))
             except OSError:
                 continue
     rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
@@ -128,9 +128,9 @@ def test_tasks_hold_every_cell_once_and_hosts_whole(model, problems):
 def test_a_worker_with_another_model_or_other_packages_is_refused(model):
     recipe = loaded("codi-llama", "float64").recipe
     worker = Worker(recipe, "cpu", torch.get_num_threads(), None)
-    with pytest.raises(ModelError, match="a worker loaded another model.*the same files"):
+    with pytest.raises(ModelError, match=r"a worker loaded another model.*the same files"):
         worker.load(model.identity, worker_versions())
-    with pytest.raises(ModelError, match="a worker has other packages; got .*0.0.1"):
+    with pytest.raises(ModelError, match=r"a worker has other packages; got .*0\.0\.1"):
         worker.load(model.identity, worker_versions() | {"torch": "0.0.1"})
 
 

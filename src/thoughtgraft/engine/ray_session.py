@@ -20,11 +20,7 @@ from thoughtgraft.errors import MissingExtraError, RunError
 
 def need_ray() -> None:
     """Raise a MissingExtraError if Ray is not installed; does not import it."""
-    try:
-        found = importlib.util.find_spec("ray") is not None
-    except ValueError:  # what a module blocked from import looks like
-        found = False
-    if not found:
+    if importlib.util.find_spec("ray") is None:
         raise MissingExtraError("ray", "ray")
 
 
