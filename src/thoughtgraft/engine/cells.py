@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,7 +49,7 @@ class Work:
     keep_logits: bool = False
     sharers: int = 1
 
-    def run(self, model: LatentReasoner, cells: Sequence[Cell]) -> Iterator[Finished]:
+    def run(self, model: LatentReasoner, cells: Sequence[Cell]) -> Generator[Finished, None, None]:
         """Run cells with the same model as the thoughts'; yields each pack as it finishes."""
         grader = Grader(model, self.problems, self.thoughts, self.prompts, self.run_id, self.seed)
         for done, result in run_cells(

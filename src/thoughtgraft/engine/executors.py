@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Protocol
 
 from thoughtgraft.engine.cells import Finished, Work
@@ -19,7 +19,7 @@ class Executor(Protocol):
     It returns records and writes nothing: the run's one writer is the process that holds its lock.
     """
 
-    def run(self, model: LatentReasoner, work: Work, cells: Sequence[Cell]) -> Iterator[Finished]:
+    def run(self, model: LatentReasoner, work: Work, cells: Sequence[Cell]) -> Generator[Finished, None, None]:
         """Run every cell once; yields what is finished, in any order and packing.
 
         A part without cells says no more than that the executor is alive. Closing the iterator ends the work.
@@ -32,7 +32,7 @@ class Executor(Protocol):
 class LocalExecutor:
     """This process, on the model's own device."""
 
-    def run(self, model: LatentReasoner, work: Work, cells: Sequence[Cell]) -> Iterator[Finished]:
+    def run(self, model: LatentReasoner, work: Work, cells: Sequence[Cell]) -> Generator[Finished, None, None]:
         """Run the cells pack by pack."""
         return work.run(model, cells)
 

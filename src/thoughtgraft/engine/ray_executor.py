@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -91,7 +91,7 @@ class RayExecutor:
         found = {"name": "ray", "cluster": "given" if self.address else "own", "workers": self.workers}
         return found | {"cpus_per_worker": self.cpus_per_worker, "gpus_per_worker": self.gpus_per_worker}
 
-    def run(self, model: LatentReasoner, work: Work, cells: Sequence[Cell]) -> Iterator[Finished]:
+    def run(self, model: LatentReasoner, work: Work, cells: Sequence[Cell]) -> Generator[Finished, None, None]:
         """Run the cells on workers that hold the same model.
 
         Raises:

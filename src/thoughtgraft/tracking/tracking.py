@@ -31,9 +31,9 @@ class Tracking:
     """
 
     def __init__(
-        self, tracker: Callable[[], Tracker] | None, run: Path, study: str, tags: tuple[str, ...] = ()
+        self, tracker: Callable[[], Tracker] | None, run: str | Path, study: str, tags: tuple[str, ...] = ()
     ) -> None:
-        self._make, self._run, self._study, self._tags = tracker, run, study, tags
+        self._make, self._run, self._study, self._tags = tracker, Path(run), study, tags
         self._tracker: Tracker | None = None
         self._begun: set[str] = set()
         self._warned = self._given_up = False
@@ -79,7 +79,7 @@ class Tracking:
         for file in sorted(self._run.glob("analysis/*.parquet")):
             self._table("analysis", f"analysis/{file.stem}", file)
         for file in sorted(self._run.glob("figures/*.png")):
-            self._safely(lambda tracker, png=file: tracker.figure("analysis", f"figures/{png.stem}", png))
+            self._figure(f"figures/{file.stem}", file)
         self._safely(lambda tracker: tracker.summary("analysis", final_metrics(self._run)))
         name = f"{self._study}-{identity(self._run)}"
         self._safely(lambda tracker: tracker.folder("analysis", name, run_files(self._run)))
@@ -105,6 +105,9 @@ class Tracking:
 
         if file.is_file():
             self._safely(tell)
+
+    def _figure(self, name: str, file: Path) -> None:
+        self._safely(lambda tracker: tracker.figure("analysis", name, file))
 
     def _safely(self, act: Callable[[Tracker], None]) -> bool:
         """Whatever goes wrong is said once, and the run goes on."""
