@@ -141,6 +141,9 @@ def test_a_dry_run_says_how_many_how_long_and_what_for_and_starts_nothing(comman
         (["--device", "tpu9"], r"unknown device; got 'tpu9'; expected auto, cpu"),
         (["--dtype", "int3"], r"unknown dtype; got 'int3'; expected float32"),
         (["--batch-size", "many"], r"batch size is not usable; got 'many'; expected auto or a number"),
+        (["--tracker", "diary"], r"unknown tracker; got 'diary'; expected none, wandb"),
+        (["--engine", "spark"], r"unknown engine; got 'spark'; expected local, ray"),
+        (["--workers", "2"], r"the local engine has no workers; got --workers\. Fix: add --engine ray"),
         (["--pilot", "no/such/run"], r"no/such/run is not a run; expected an existing folder\. Fix: give the folder"),
     ],
 )

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from tests.engine.tiny import loaded, questions
 
-from thoughtgraft.engine import run as run_module
+from thoughtgraft.engine import cells as cells_module
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import PlanError, RunError
@@ -107,9 +107,9 @@ def test_a_stopped_run_continues_and_ends_the_same(tmp_path, model, problems, pl
         run(model, problems, plan, tmp_path / "r", batch_size=16, max_new_tokens=TOKENS, progress=False)
     monkeypatch.undo()
     calls = []
-    honest = run_module.rollout
+    honest = cells_module.rollout
     monkeypatch.setattr(
-        run_module, "rollout", lambda m, p, rows, *a, **k: (calls.append(len(rows)), honest(m, p, rows, *a, **k))[1]
+        cells_module, "rollout", lambda m, p, rows, *a, **k: (calls.append(len(rows)), honest(m, p, rows, *a, **k))[1]
     )
     same(records, run(model, problems, plan, tmp_path / "r", max_new_tokens=TOKENS, progress=False))
     assert 0 < sum(calls) < len(records)

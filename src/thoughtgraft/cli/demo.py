@@ -16,6 +16,9 @@ def demo(
     donors: Annotated[int, typer.Option(min=1, help="Donors of each host.")] = 10,
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    tracker: options.Tracker = "none",
+    engine: options.Engine = "local",
+    workers: options.Workers = None,
     dry_run: options.DryRun = False,
 ) -> None:
     """Run a real resampling study on the embedded model `tiny-codi` and write its report.
@@ -24,14 +27,19 @@ def demo(
     the donor's, 6,000 times in all, beside controls and ablations. Needs no download.
     """
     from thoughtgraft.cli import pipeline
+    from thoughtgraft.engine.executors import make_executor
     from thoughtgraft.models.load import load_model
     from thoughtgraft.studies.resampling import resampling_plan
     from thoughtgraft.studies.sample import draw_sample
+    from thoughtgraft.tracking import open_tracking
 
+    executor = make_executor(engine, workers=workers)
+    tracking = open_tracking(tracker, out, study="resampling", group="demo")
     sample = draw_sample("arithmetic:test", first=0, n=hosts, seed=seed)
     model = load_model("tiny-codi", device=device)
     job = pipeline.Job(model, sample, resampling_plan(model.num_latents, donors, seed, full=False), "demo")
     if dry_run:
         pipeline.dry_run(job)
         return
-    pipeline.resampling(job, out)
+    with tracking:
+        pipeline.resampling(job, out, executor=executor, watch=tracking.watch)

@@ -40,8 +40,8 @@ def measure(
 
     The first pack warms up; it counts only if it alone took long.
     """
+    from thoughtgraft.engine.cells import run_cells
     from thoughtgraft.engine.collect import collect_thoughts, encode
-    from thoughtgraft.engine.run import run_cells
 
     few = problems[:_SAMPLE_PROBLEMS]
     small = replace(plan, n_donors=min(plan.n_donors, len(few) - 1), hosts=None, only_correct=False)

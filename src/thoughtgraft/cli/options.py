@@ -35,3 +35,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say how many generations, how long and what they could find, and stop.")
 ]
+Tracker = Annotated[str, typer.Option(help="none, or wandb (pip install 'thoughtgraft\\[wandb]').")]
+Engine = Annotated[str, typer.Option(help="local (this process), or ray (pip install 'thoughtgraft\\[ray]').")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="With --engine ray: a cluster, auto or HOST:PORT. Default: Ray is started on this machine."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="With --engine ray: processes that hold the model. Default: what the resources allow."),
+]
+CpusPerWorker = Annotated[float | None, typer.Option(min=0.1, help="With --engine ray: CPUs of each worker; 1.")]
+GpusPerWorker = Annotated[
+    float | None, typer.Option(min=0, help="With --engine ray: GPUs of each, or a part of one; 1, without GPUs 0.")
+]

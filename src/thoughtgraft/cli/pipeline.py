@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from thoughtgraft.cli.tables import certificate_line, position_summary
 
 if TYPE_CHECKING:
     from thoughtgraft.cli.pilot import Pilot
+    from thoughtgraft.engine.executors import Executor
     from thoughtgraft.interventions.plan import Plan
     from thoughtgraft.models.reasoner import LatentReasoner
     from thoughtgraft.studies.sample import Sample
@@ -37,8 +39,15 @@ class Job:
         return n if self.plan.hosts is None else min(n, self.plan.hosts)
 
 
-def resampling(job: Job, out: Path, *, certify: bool = True) -> None:
-    """Run the study into `out`, write its report and print its main table."""
+def resampling(
+    job: Job,
+    out: Path,
+    *,
+    certify: bool = True,
+    executor: Executor | None = None,
+    watch: Callable[[], None] | None = None,
+) -> None:
+    """Run the study into `out`, write its report and print its main table; `executor` and `watch` as `run` has them."""
     from thoughtgraft.analysis import RULE
     from thoughtgraft.engine.run import run
     from thoughtgraft.engine.verify import verify
@@ -62,9 +71,12 @@ def resampling(job: Job, out: Path, *, certify: bool = True) -> None:
         study="resampling",
         batch_size=job.batch_size,
         max_new_tokens=job.max_new_tokens,
-        facts={"command": command, "certify": "core" if certify else "off"},
+        facts={"command": command, "certify": "core" if certify else "off"}
+        | ({"engine": executor.describe()} if executor else {}),
         design=design(job),
         rule=RULE.to_json(),
+        executor=executor,
+        watch=watch,
     )
     store = RunStore.open(out)
     if certificate is not None:

@@ -42,6 +42,12 @@ def resampling(
     batch_size: options.BatchSize = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
     certify: Annotated[bool, typer.Option(help="Check model, protocol and engine first.")] = True,
+    tracker: options.Tracker = "none",
+    engine: options.Engine = "local",
+    ray_address: options.RayAddress = None,
+    workers: options.Workers = None,
+    cpus_per_worker: options.CpusPerWorker = None,
+    gpus_per_worker: options.GpusPerWorker = None,
     dry_run: options.DryRun = False,
 ) -> None:
     """Swap each continuous thought for other problems', beside every ablation: which thoughts matter, and how.
@@ -52,12 +58,18 @@ def resampling(
 
     from thoughtgraft.cli import pipeline
     from thoughtgraft.cli.pilot import Pilot
+    from thoughtgraft.engine.executors import make_executor
     from thoughtgraft.errors import PlanError
     from thoughtgraft.models.load import load_model
     from thoughtgraft.models.reasoner import require_thoughts
     from thoughtgraft.studies.resampling import PRESETS, resampling_plan
     from thoughtgraft.studies.sample import draw_sample
+    from thoughtgraft.tracking import open_tracking
 
+    executor = make_executor(
+        engine, address=ray_address, workers=workers, cpus_per_worker=cpus_per_worker, gpus_per_worker=gpus_per_worker
+    )
+    tracking = open_tracking(tracker, out, study="resampling", group=preset)
     if preset not in PRESETS:
         raise PlanError("unknown preset", got=repr(preset), expected=", ".join(PRESETS))
     size = PRESETS[preset]
@@ -87,4 +99,5 @@ def resampling(
     if dry_run:
         pipeline.dry_run(job)
         return
-    pipeline.resampling(job, Path(out), certify=certify)
+    with tracking:
+        pipeline.resampling(job, Path(out), certify=certify, executor=executor, watch=tracking.watch)

@@ -55,22 +55,21 @@ class Budget:
         return max(1, min(self.rows, int(self.memory - length * self.token_bytes) // max(1, self.row_bytes)))
 
 
-def plan_budget(model: LatentReasoner, batch_size: int | str, longest: int) -> Budget:
+def plan_budget(model: LatentReasoner, batch_size: int | str, longest: int, sharers: int = 1) -> Budget:
     """The budget for a batch size.
 
     Args:
         model: The model.
         batch_size: A number of rows, or `auto`: what fits in free memory, up to where more rows stop being faster.
         longest: Tokens of the longest question.
+        sharers: How many processes plan with the same free memory.
 
     Raises:
         ModelError: Neither `auto` nor a positive number.
     """
+    rows = rows_at_most(model, batch_size)
     if batch_size != "auto":
-        if not str(batch_size).isdigit() or int(batch_size) < 1:
-            raise ModelError("batch size is not usable", got=repr(batch_size), expected="auto or a number from 1")
-        return Budget(int(batch_size))
-    rows = _CPU_ROWS if model.device.type == "cpu" else _GPU_ROWS
+        return Budget(rows)
     free = free_memory(model.device)
     if free is None:
         return Budget(rows)
@@ -88,10 +87,23 @@ def plan_budget(model: LatentReasoner, batch_size: int | str, longest: int) -> B
     scores = 2 * heads * columns * max(size, 4)  # attention scores and weights, in float32 at least
     return Budget(
         rows=rows,
-        memory=free * _MEMORY_SHARE,
+        memory=free * _MEMORY_SHARE / sharers,
         row_bytes=keys_values * (model.num_latents + 2 * ANSWER_COLUMNS) + _TOKENS * (activations + scores),
         token_bytes=keys_values + activations + scores,
     )
+
+
+def rows_at_most(model: LatentReasoner, batch_size: int | str) -> int:
+    """Rows that may run at once, whatever memory holds.
+
+    Raises:
+        ModelError: The batch size is neither `auto` nor a positive number.
+    """
+    if batch_size == "auto":
+        return _CPU_ROWS if model.device.type == "cpu" else _GPU_ROWS
+    if not str(batch_size).isdigit() or int(batch_size) < 1:
+        raise ModelError("batch size is not usable", got=repr(batch_size), expected="auto or a number from 1")
+    return int(batch_size)
 
 
 def packs(

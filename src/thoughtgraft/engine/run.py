@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from tqdm import tqdm
 
-from thoughtgraft.engine.batching import packs, plan_budget, surviving
+from thoughtgraft.engine.cells import Work
 from thoughtgraft.engine.collect import collect_thoughts, encode
-from thoughtgraft.engine.drafts import Draft, make_draft, number_tail
-from thoughtgraft.engine.grading import Grader
-from thoughtgraft.engine.grid import Row
-from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
+from thoughtgraft.engine.executors import Executor, LocalExecutor
 from thoughtgraft.errors import PlanError, RunError
-from thoughtgraft.interventions.ops import OPS
 from thoughtgraft.interventions.plan import Cell, Plan
-from thoughtgraft.interventions.schedule import schedule
-from thoughtgraft.models.reasoner import LatentReasoner, Prompt
+from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.problems import ProblemSet
 from thoughtgraft.problems.table import problem_table
 from thoughtgraft.records import RunSpec, RunStore, arm_key, rows_to_table
@@ -51,6 +44,8 @@ def run(
     facts: Mapping[str, Any] | None = None,
     design: Mapping[str, Any] | None = None,
     rule: str | None = None,
+    executor: Executor | None = None,
+    watch: Callable[[], None] | None = None,
 ) -> pd.DataFrame:
     """Run every cell of a plan and return its records.
 
@@ -67,6 +62,8 @@ def run(
         facts: More facts for run.json's provenance.
         design: More facts about the design, put beside the plan in run.json; not part of the plan's hash.
         rule: The decision rule as text, fixed before the run: it is kept as decision.json and its hash in run.json.
+        executor: Where the cells run; None is this process. It does not change results.
+        watch: Called now and then while the run's folder grows, to look at it.
 
     Returns:
         One row per cell in the plan's order, with the columns of `records.RECORD_SCHEMA`; a generation whose donor
@@ -98,27 +95,38 @@ def run(
         thoughts = think() if before is None else before
         if store:
             _keep(store, thoughts, problems, rule)
-        grader = Grader(model, problems, thoughts, prompts, spec.run_id, plan.seed)
+            if watch:
+                watch()
         stored = store.stored_cells() if store else set()
         todo = [cell for cell in cells if cell.record not in stored]
+        work = Work(
+            problems=problems,
+            prompts=prompts,
+            thoughts=thoughts,
+            run_id=spec.run_id,
+            seed=plan.seed,
+            batch_size=batch_size,
+            max_new_tokens=model.max_new_tokens if max_new_tokens is None else max_new_tokens,
+            keep_logits=keep_logits,
+        )
         kept: list[dict[str, Any]] = []
         logits: dict[str, Any] = {}
         bar = tqdm(
             total=len(cells), initial=len(cells) - len(todo), desc="interventions", unit="cell", disable=not progress
         )
-        with bar:
-            for done, result in run_cells(
-                model, prompts, todo, thoughts, problems, batch_size, max_new_tokens, keep_logits
-            ):
-                rows = grader.rows(done, result)
+        with bar, closing((executor or LocalExecutor()).run(model, work, todo)) as parts:
+            for part in parts:
+                done = len(part.cells)
                 if store:
-                    for unit, members in _units(done, rows):
+                    for unit, members in _units(part.cells, part.rows):
                         store.write_unit(unit, members)
-                    store.heartbeat(bar.n + len(done), len(cells), "interventions")
-                kept += [] if store else rows
-                if keep_logits and result.answers.first_logits is not None:
-                    logits.update(zip((c.key for c in done), result.answers.first_logits.float().numpy(), strict=True))
-                bar.update(len(done))
+                    store.heartbeat(bar.n + done, len(cells), "interventions")
+                kept += [] if store else part.rows
+                if part.logits is not None:
+                    logits.update(zip((c.key for c in part.cells), part.logits.float().numpy(), strict=True))
+                bar.update(done)
+                if watch and store:
+                    watch()
         if store:
             store.heartbeat(len(cells), len(cells), "finished")
         frame = store.frame() if store else table_to_frame(rows_to_table(kept))
@@ -129,63 +137,6 @@ def run(
     if keep_logits:
         frame["first_logits"] = frame["cell"].map(logits)
     return frame
-
-
-def run_cells(
-    model: LatentReasoner,
-    prompts: Sequence[Prompt],
-    cells: Sequence[Cell],
-    thoughts: Thoughts,
-    problems: ProblemSet,
-    batch_size: int | str,
-    max_new_tokens: int | None,
-    keep_logits: bool,
-) -> Iterator[tuple[list[Cell], RolloutResult]]:
-    """Run cells in packs of whole hosts; yields each pack's cells with their results, as it finishes.
-
-    Cells of one key (a donor that serves two strata) are generated once.
-    """
-    source = Source.from_fed(thoughts.fed.to(model.device))
-    drafts = {
-        host: make_draft(model, thoughts.token_ids[host], thoughts.stopped[host], problems[host].answer)
-        for host in sorted({cell.host for cell in cells})
-    }
-    budget = plan_budget(model, batch_size, max(map(len, prompts)))
-    groups: dict[int, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.host, []).append(cell)
-    # A host with more cells than may run at once is cut; its parts share nothing but the question.
-    pieces = []
-    for host, group in groups.items():
-        size = budget.variants(len(prompts[host]))
-        pieces += [group[i : i + size] for i in range(0, len(group), size)]
-    results: list[RolloutResult] = []
-
-    def once(part: list[list[Cell]]) -> None:
-        hosts = [piece[0].host for piece in part]
-        wanted = [(at, cell) for at, piece in enumerate(part) for cell in piece]
-        once_each = {(at, cell.key): cell for at, cell in wanted}
-        result = rollout(
-            model,
-            [prompts[h] for h in hosts],
-            [_row(model, cell, at, thoughts, drafts[cell.host]) for (at, _), cell in once_each.items()],
-            source,
-            drafts=[drafts[h] for h in hosts],
-            max_new_tokens=max_new_tokens,
-            keep_logits=keep_logits,
-        )
-        row_of = {name: row for row, name in enumerate(once_each)}
-        results.append(_rows(result, [row_of[at, cell.key] for at, cell in wanted]))
-
-    packed = packs(pieces, len, lambda piece: len(prompts[piece[0].host]), budget)
-    for part in surviving(once, packed, len, halved, model.device):
-        yield [cell for piece in part for cell in piece], results.pop()
-
-
-def halved(cells: list[Cell]) -> list[list[Cell]]:
-    """One host's cells in two parts; a single one alone."""
-    middle = len(cells) // 2
-    return [cells[:middle], cells[middle:]] if middle else [cells]
 
 
 def make_spec(
@@ -257,34 +208,6 @@ def _keep(store: RunStore, thoughts: Thoughts, problems: ProblemSet, rule: str |
             expected=f"the rule with the hash {store.spec.decision_hash}",
             fix="restore it, or delete it to have it written again",
         )
-
-
-def _rows(result: RolloutResult, rows: Sequence[int]) -> RolloutResult:
-    """These rows of a result, in this order; a row may be asked for twice."""
-    index = torch.tensor(rows, dtype=torch.long)
-    return replace(
-        result,
-        answers=result.answers.at(index),
-        edit_norm=result.edit_norm[index],
-        edit_cosine=result.edit_cosine[index],
-        scores=None if result.scores is None else result.scores.at(index),
-    )
-
-
-def _row(model: LatentReasoner, cell: Cell, at: int, thoughts: Thoughts, draft: Draft) -> Row:
-    donor_pred = None if cell.donor is None else thoughts.pred[cell.donor]
-    tail: tuple[int, ...] = ()
-    if donor_pred is not None and draft.number_at is not None:
-        tail = number_tail(model, thoughts.token_ids[cell.host], draft.number_at, donor_pred)
-    return Row(
-        problem=at,
-        actions=schedule(cell.arm, model.num_latents),
-        op=cell.arm.op or OPS.get(cell.arm.method),
-        host=cell.host,
-        donor=cell.donor,
-        key=cell.key,
-        donor_tail=tail,
-    )
 
 
 def _units(cells: Sequence[Cell], rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:

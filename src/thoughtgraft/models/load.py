@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -68,7 +70,23 @@ def load_model(
     )
     model = ADAPTERS[checkpoint.family](checkpoint, protocol=protocol, num_latents=num_latents)
     model.name = str(name_or_path)
+    model.recipe = partial(
+        load_model,
+        _from_anywhere(name_or_path),
+        base=_from_anywhere(base),
+        tokenizer=_from_anywhere(tokenizer),
+        protocol=protocol,
+        dtype=model.dtype,
+        lora_alpha=lora_alpha,
+        num_latents=num_latents,
+    )
     return model
+
+
+def _from_anywhere(place: Any) -> Any:
+    """A local path as a process with another working directory finds it; hub ids and embedded names as they are."""
+    local = isinstance(place, str | Path) and str(place) not in EMBEDDED and Path(place).exists()
+    return Path(place).resolve() if local else place
 
 
 def model_folder(name: str) -> Path:

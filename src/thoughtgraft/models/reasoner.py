@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +49,9 @@ class LatentReasoner(ABC):
     family: str = "latent"
     without_thoughts: str = "it was loaded with num_latents=0"
     """Why a model has no thoughts, where it has none."""
+
+    recipe: Callable[..., LatentReasoner] | None = None
+    """Makes the same model again, in any process that sees its files, on `device=`; None for one made by hand."""
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ MEANINGS = (
     ("DATA.md", "this list"),
     ("quarantine/*", "damaged shards, set aside; their cells were run again"),
 )
-HIDDEN = (".tmp-*", "*.lock")
+HIDDEN = (".tmp-*", "*.lock", "wandb/*")
 
 
 def write_inventory(run: RunData) -> str:
@@ -53,7 +53,7 @@ def write_inventory(run: RunData) -> str:
     files, shards = [], []
     for file in sorted(path for path in run.path.rglob("*") if path.is_file()):
         name = file.relative_to(run.path).as_posix()
-        if any(fnmatch(file.name, pattern) for pattern in HIDDEN) or name == "DATA.md":
+        if any(fnmatch(file.name, p) or fnmatch(name, p) for p in HIDDEN) or name == "DATA.md":
             continue
         if fnmatch(name, "records/*.parquet"):
             shards.append(file)

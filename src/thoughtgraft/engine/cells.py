@@ -1,0 +1,152 @@
+"""From cells to records: run cells in packs of whole hosts and grade what they gave, in whichever process this is."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thoughtgraft.engine.batching import packs, plan_budget, surviving
+from thoughtgraft.engine.drafts import Draft, make_draft, number_tail
+from thoughtgraft.engine.grading import Grader
+from thoughtgraft.engine.grid import Row
+from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
+from thoughtgraft.interventions.ops import OPS
+from thoughtgraft.interventions.plan import Cell
+from thoughtgraft.interventions.schedule import schedule
+from thoughtgraft.models.reasoner import LatentReasoner, Prompt
+from thoughtgraft.problems import ProblemSet
+from thoughtgraft.thoughts import Thoughts
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Cells that have been run: row i of `rows`, and of `logits` [cells, V] where they are kept, is cell i's record."""
+
+    cells: list[Cell]
+    rows: list[dict[str, Any]]
+    logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all cells of a run share beside the model: with it, any process makes the same records.
+
+    Attributes:
+        sharers: How many processes plan with the same free memory.
+    """
+
+    problems: ProblemSet
+    prompts: Sequence[Prompt]
+    thoughts: Thoughts
+    run_id: str
+    seed: int
+    batch_size: int | str
+    max_new_tokens: int
+    keep_logits: bool = False
+    sharers: int = 1
+
+    def run(self, model: LatentReasoner, cells: Sequence[Cell]) -> Generator[Finished, None, None]:
+        """Run cells with the same model as the thoughts'; yields each pack as it finishes."""
+        grader = Grader(model, self.problems, self.thoughts, self.prompts, self.run_id, self.seed)
+        for done, result in run_cells(
+            model,
+            self.prompts,
+            cells,
+            self.thoughts,
+            self.problems,
+            self.batch_size,
+            self.max_new_tokens,
+            self.keep_logits,
+            self.sharers,
+        ):
+            yield Finished(done, grader.rows(done, result), result.answers.first_logits if self.keep_logits else None)
+
+
+def run_cells(
+    model: LatentReasoner,
+    prompts: Sequence[Prompt],
+    cells: Sequence[Cell],
+    thoughts: Thoughts,
+    problems: ProblemSet,
+    batch_size: int | str,
+    max_new_tokens: int | None,
+    keep_logits: bool,
+    sharers: int = 1,
+) -> Iterator[tuple[list[Cell], RolloutResult]]:
+    """Run cells in packs of whole hosts; yields each pack's cells with their results, as it finishes.
+
+    Cells of one key (a donor that serves two strata) are generated once.
+    """
+    source = Source.from_fed(thoughts.fed.to(model.device))
+    drafts = {
+        host: make_draft(model, thoughts.token_ids[host], thoughts.stopped[host], problems[host].answer)
+        for host in sorted({cell.host for cell in cells})
+    }
+    budget = plan_budget(model, batch_size, max(map(len, prompts)), sharers)
+    groups: dict[int, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.host, []).append(cell)
+    # A host with more cells than may run at once is cut; its parts share nothing but the question.
+    pieces = []
+    for host, group in groups.items():
+        size = budget.variants(len(prompts[host]))
+        pieces += [group[i : i + size] for i in range(0, len(group), size)]
+    results: list[RolloutResult] = []
+
+    def once(part: list[list[Cell]]) -> None:
+        hosts = [piece[0].host for piece in part]
+        wanted = [(at, cell) for at, piece in enumerate(part) for cell in piece]
+        once_each = {(at, cell.key): cell for at, cell in wanted}
+        result = rollout(
+            model,
+            [prompts[h] for h in hosts],
+            [_row(model, cell, at, thoughts, drafts[cell.host]) for (at, _), cell in once_each.items()],
+            source,
+            drafts=[drafts[h] for h in hosts],
+            max_new_tokens=max_new_tokens,
+            keep_logits=keep_logits,
+        )
+        row_of = {name: row for row, name in enumerate(once_each)}
+        results.append(_rows(result, [row_of[at, cell.key] for at, cell in wanted]))
+
+    packed = packs(pieces, len, lambda piece: len(prompts[piece[0].host]), budget)
+    for part in surviving(once, packed, len, halved, model.device):
+        yield [cell for piece in part for cell in piece], results.pop()
+
+
+def halved(cells: list[Cell]) -> list[list[Cell]]:
+    """One host's cells in two parts; a single one alone."""
+    middle = len(cells) // 2
+    return [cells[:middle], cells[middle:]] if middle else [cells]
+
+
+def _rows(result: RolloutResult, rows: Sequence[int]) -> RolloutResult:
+    """These rows of a result, in this order; a row may be asked for twice."""
+    index = torch.tensor(rows, dtype=torch.long)
+    return replace(
+        result,
+        answers=result.answers.at(index),
+        edit_norm=result.edit_norm[index],
+        edit_cosine=result.edit_cosine[index],
+        scores=None if result.scores is None else result.scores.at(index),
+    )
+
+
+def _row(model: LatentReasoner, cell: Cell, at: int, thoughts: Thoughts, draft: Draft) -> Row:
+    donor_pred = None if cell.donor is None else thoughts.pred[cell.donor]
+    tail: tuple[int, ...] = ()
+    if donor_pred is not None and draft.number_at is not None:
+        tail = number_tail(model, thoughts.token_ids[cell.host], draft.number_at, donor_pred)
+    return Row(
+        problem=at,
+        actions=schedule(cell.arm, model.num_latents),
+        op=cell.arm.op or OPS.get(cell.arm.method),
+        host=cell.host,
+        donor=cell.donor,
+        key=cell.key,
+        donor_tail=tail,
+    )

@@ -1,0 +1,117 @@
+"""A connection to Ray: a cluster that exists, or one started on this machine's loopback for as long as it is used."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from thoughtgraft.errors import MissingExtraError, RunError
+
+
+def need_ray() -> None:
+    """Raise a MissingExtraError if Ray is not installed; does not import it."""
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtraError("ray", "ray")
+
+
+@contextmanager
+def ray_session(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
+    """The `ray` module, connected. On leaving, what was started here is stopped and its files are removed.
+
+    Args:
+        address: `auto` or HOST:PORT of a cluster; None starts one here. A program that is connected already (a
+            notebook, say) is left as it is.
+        cpus: CPUs to offer, if one is started.
+        gpus: GPUs to offer, if one is started.
+
+    Raises:
+        RunError: No cluster answers at the address, or none could be started.
+    """
+    need_ray()
+    settings = {} if address else _private_settings()
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)  # before the import, which reads some of them
+    folder: Path | None = None
+    try:
+        import ray
+
+        if ray.is_initialized():
+            yield ray
+            return
+        quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        try:
+            with _undisturbed():
+                if address:
+                    ray.init(address=address, **quiet)
+                else:
+                    folder = _session_folder()
+                    started: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False}
+                    ray.init(address="local", _temp_dir=str(folder), **started, **quiet)
+        except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+            raise _no_session(address, error) from error
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _private_settings() -> dict[str, str]:
+    """Environment of a cluster that is nobody else's business."""
+    return {
+        # Whoever reaches Ray's ports can run code as this user: loopback only, and with a token, as other users of
+        # the machine reach its loopback too. The first is what Ray itself does on macOS and Windows, whence the name.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": _token(),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+@cache
+def _token() -> str:
+    return secrets.token_hex(32)  # one for the process: Ray reads it once
+
+
+def _session_folder() -> Path:
+    """A new folder for Ray's logs and sockets; a socket's path may have about a hundred characters, so a short one."""
+    parent = os.environ.get("RAY_TMPDIR") or ("/tmp" if os.access("/tmp", os.W_OK) else None)
+    return Path(tempfile.mkdtemp(prefix="tg-ray-", dir=parent))
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Undo what starting Ray does to this process: its SIGTERM handler and its process group, which Ctrl-C reaches."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    group = os.getpgrp() if hasattr(os, "getpgrp") else None
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, handler)
+        if group is not None and os.getpgrp() != group:
+            os.setpgid(0, group)
+
+
+def _no_session(address: str | None, error: Exception) -> RunError:
+    reason = str(error).strip().splitlines()
+    got = reason[0] if reason else type(error).__name__
+    if address:
+        fix = "start one with `ray start --head` and give its HOST:PORT, or leave --ray-address out to use this machine"
+        return RunError(f"no Ray cluster answers at {address!r}", got=got, fix=fix)
+    return RunError("Ray did not start on this machine", got=got, fix="--engine local needs no Ray")

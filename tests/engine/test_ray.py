@@ -1,0 +1,170 @@
+"""Ray: the same records as without it, also when a worker is killed; nothing is left behind or open to others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tests.engine.tiny import loaded, questions, tiny
+
+from thoughtgraft.engine.collect import encode
+from thoughtgraft.engine.executors import LocalExecutor, make_executor
+from thoughtgraft.engine.ray_executor import RayExecutor, Worker, make_tasks, worker_versions
+from thoughtgraft.engine.run import run
+from thoughtgraft.errors import MissingExtraError, ModelError, PlanError, RunError
+from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.problems import Problem, ProblemSet, extract_answer
+from thoughtgraft.records import read_status
+
+TOKENS = 8
+PLAN = Plan([Arm("baseline"), *(Arm(m, (k,)) for m in ("swap", "zero", "noise") for k in range(6))], n_donors=4, seed=3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return loaded("codi-gpt2", "float64")
+
+
+@pytest.fixture(scope="module")
+def problems():
+    base = [f"{q} {note}".strip() for note in ("", "Why?", "Think.") for q in questions("codi-gpt2")]
+    return ProblemSet(tuple(Problem(str(i), q, extract_answer(str(i))) for i, q in enumerate(base)))
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Processes below this one that live, each with its command line."""
+    parents, commands = {}, {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (entry / "stat").read_text().rpartition(")")[2].split()
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if stat[0] != "Z":
+            parents[int(entry.name)], commands[int(entry.name)] = int(stat[1]), command
+    found: set[int] = set()
+    while new := {child for child, parent in parents.items() if parent in found | {pid}} - found:
+        found |= new
+    return {child: commands[child] for child in found}
+
+
+def listening(pids: set[int]) -> set[str]:
+    """Addresses at which these processes accept TCP connections, as /proc writes them."""
+    sockets = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                sockets.add(str(link.readlink()))
+            except OSError:
+                continue
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_a_killed_worker_costs_its_task_and_nothing_else(tmp_path, model, problems):
+    def slow(live, context):  # long enough to be killed in
+        time.sleep(0.2)
+        return live + 1
+
+    plan = replace(PLAN, arms=(*PLAN.arms, Arm("slow", (2,), op=slow)))
+    alone = run(model, problems, plan, tmp_path / "local", max_new_tokens=TOKENS, progress=False)
+    before, handler, group = descendants(os.getpid()), signal.getsignal(signal.SIGTERM), os.getpgrp()
+    killed: list[str] = []
+    seen: list[set[str]] = []
+
+    def watch():
+        workers = {pid: name for pid, name in descendants(os.getpid()).items() if "ray::Worker" in name}
+        done = read_status(tmp_path / "ray").done
+        # One in the middle of a task; if there never is one, a free one, which is given a task next.
+        victims = [pid for pid, name in workers.items() if "Worker.run" in name or done > len(alone) / 2]
+        if done and victims and not killed:
+            assert read_status(tmp_path / "ray").state == "alive"
+            seen.append(listening(set(descendants(os.getpid())) - set(before)))
+            killed.append(workers[victims[0]])
+            os.kill(victims[0], signal.SIGKILL)
+
+    executor = make_executor("ray", workers=2)
+    with pytest.warns(UserWarning, match=r"a worker was lost .*; its \d+ cells are run again"):
+        there = run(
+            model, problems, plan, tmp_path / "ray", max_new_tokens=TOKENS, progress=False,
+            executor=executor, watch=watch,
+        )  # fmt: skip
+    assert len(killed) == 1
+    continuous = ["logp_gold", "dlogp_gold", "logp_donor", "kl", "fed_norm", "donor_cos"]
+    exact = [name for name in alone if name not in continuous]
+    assert there[exact].astype(str).equals(alone[exact].astype(str)) and there["cell"].is_unique
+    for name in continuous:
+        assert there[name].to_numpy(float) == pytest.approx(alone[name].to_numpy(float), abs=1e-9, nan_ok=True)
+    assert read_status(tmp_path / "ray").state == "finished"
+
+    assert seen[0] and all(address[-8:] == "0100007F" for address in seen[0]), "somebody else can reach Ray"
+    left = {pid: name for pid, name in descendants(os.getpid()).items() if pid not in before and "ray" in name}
+    assert not left
+    assert (signal.getsignal(signal.SIGTERM), os.getpgrp()) == (handler, group)
+    assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+def test_tasks_hold_every_cell_once_and_hosts_whole(model, problems):
+    cells = PLAN.cells(problems, model.identity)
+    prompts = encode(model, problems)
+    per_host = len(cells) // len(problems)
+    for rows, workers in ((1024, 1), (1024, 3), (3 * per_host, 1), (1, 1)):
+        tasks = make_tasks(cells, prompts, rows, workers)
+        assert Counter(c.key for task in tasks for c in task.cells) == Counter(c.key for c in cells)
+        assert all(len({id(task) for task in tasks if any(c.host == h for c in task.cells)}) == 1 for h in range(6))
+        assert len(tasks) >= min(len(problems), 4 * workers)
+        assert all(len(task.cells) <= max(rows, per_host) for task in tasks)
+
+
+def test_a_worker_with_another_model_or_other_packages_is_refused(model):
+    recipe = loaded("codi-llama", "float64").recipe
+    worker = Worker(recipe, "cpu", torch.get_num_threads(), None)
+    with pytest.raises(ModelError, match=r"a worker loaded another model.*the same files"):
+        worker.load(model.identity, worker_versions())
+    with pytest.raises(ModelError, match=r"a worker has other packages; got .*0\.0\.1"):
+        worker.load(model.identity, worker_versions() | {"torch": "0.0.1"})
+
+
+def test_a_model_made_by_hand_is_refused(problems):
+    hand_made = tiny("codi-gpt2")
+    with pytest.raises(ModelError, match=r"made by hand.*load_model"):
+        run(hand_made, problems, PLAN, max_new_tokens=TOKENS, progress=False, executor=make_executor("ray"))
+
+
+def test_a_recipe_makes_the_same_model_from_another_folder(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert model.recipe(device="cpu").identity == model.identity
+
+
+def test_options_that_cannot_be_are_refused(monkeypatch, model):
+    assert isinstance(make_executor("local"), LocalExecutor)
+    with pytest.raises(PlanError, match="unknown engine; got 'spark'; expected local, ray"):
+        make_executor("spark")
+    with pytest.raises(PlanError, match=r"no workers; got --ray-address, --workers\. Fix: add --engine ray"):
+        make_executor("local", workers=2, address="auto")
+    with pytest.raises(ModelError, match=r"same kind of device.*got 1 GPUs per worker, a model on cpu.*--gpus-per"):
+        RayExecutor(gpus_per_worker=1)._gpus(model)
+    with pytest.raises(RunError, match=r"no room for a worker; got 4 CPUs, 0 GPUs; expected 8 CPUs and 0 GPUs"):
+        RayExecutor(cpus_per_worker=8)._count({"CPU": 4.0}, 0)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"'ray' is not installed\. Fix: pip install 'thoughtgraft\[ray\]'"):
+        make_executor("ray")
+
+
+def test_workers_fill_the_cluster():
+    cluster = {"CPU": 64.0, "GPU": 8.0}
+    assert RayExecutor()._count(cluster, 0) == 64
+    assert RayExecutor(cpus_per_worker=16)._count(cluster, 0) == 4
+    assert RayExecutor()._count(cluster, 1) == 8
+    assert RayExecutor()._count(cluster, 0.4) == 16  # two on each: a part never spans two GPUs
+    assert RayExecutor()._count(cluster, 2) == 4
+    assert RayExecutor(workers=3)._count(cluster, 1) == 3
