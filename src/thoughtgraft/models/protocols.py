@@ -9,18 +9,32 @@ from thoughtgraft.errors import ModelError
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a prompt is shown to the model.
+    """How a prompt is shown to the model, and which step of the latent loop an edit of slot k acts on.
 
     Attributes:
         name: What records and reports call it.
         pads_visible: Whether a batch's left padding is seen by everything after the question, with
             positions that count it, as in the official batched evaluation.
         about: One sentence for people.
+        starts_with_bot: Whether begin-of-thought is itself the first of the loop's K steps. Step k > 0 is then fed
+            `project(hidden[k - 1])`, so that K - 1 thoughts are fed and the last one made is consumed by nothing.
+        edit_delay: An edit of slot k, made from the recorded vectors of slot k, acts at loop step k + edit_delay;
+            past the last step there is nothing to act on.
+        families: Families of models that it is defined for; empty for all.
+        flaw: What is wrong with it, in a sentence that every report under it carries; empty if nothing is.
     """
 
     name: str
     pads_visible: bool
     about: str
+    starts_with_bot: bool = False
+    edit_delay: int = 0
+    families: tuple[str, ...] = ()
+    flaw: str = ""
+
+    def thoughts_fed(self, num_latents: int) -> int:
+        """How many thoughts a loop of `num_latents` steps feeds to the model."""
+        return max(num_latents - self.starts_with_bot, 0)
 
 
 PROTOCOLS = {
@@ -28,8 +42,31 @@ PROTOCOLS = {
     for p in (
         Protocol("official", False, "the official code on one unpadded problem, whatever the batch"),
         Protocol("official-padded", True, "the official batched evaluation: left pads are visible after the question"),
+        Protocol(
+            "cot-exploration-original",
+            False,
+            "CoT_Exploration's first version: begin-of-thought and five thoughts; slot k is swapped where it is fed",
+            starts_with_bot=True,
+            edit_delay=1,
+            families=("codi",),
+            flaw="it feeds begin-of-thought and five thoughts where the model was trained with six; the thought it "
+            "calls CT5 is made and never fed, so replacing it changes nothing whatever the thought holds",
+        ),
+        Protocol(
+            "cot-exploration-fixed",
+            False,
+            "CoT_Exploration's published version: begin-of-thought and five thoughts; slot k is put where thought "
+            "k - 1 is fed",
+            starts_with_bot=True,
+            families=("codi",),
+            flaw="it feeds begin-of-thought and five thoughts where the model was trained with six, and puts the "
+            "vector it calls CTk where the host is fed thought k - 1 (begin-of-thought for CT0), so that even a "
+            "problem's own thought, put back, changes the run",
+        ),
     )
 }
+"""`official` is the standard. The two of CoT_Exploration replay that project's procedures, errors included; they exist
+to show what those errors do, and fail their certificates."""
 
 OFFICIAL_BATCH = 128
 """Problems padded together under `official-padded`, in the problem set's order (the official batch size)."""
