@@ -180,7 +180,7 @@ def test_a_run_of_tiny_codi_says_its_protocol_and_its_flaw(
     records = run(model, problems, plan, progress=False)
     assert set(records["protocol"]) == {protocol}
     assert not set(records["cell"]) & {c.key for c in plan.cells(problems, codi.identity)}
-    last = records[(records["method"] == "swap") & [list(slots) == [5] for slots in records["slots"]]]
+    last = records[records["arm"] == "swap CT5"]
     own = records[records["method"] == "self"]
     assert last["changed"].any() == (protocol == FIXED)
     assert own["changed"].any() == (protocol == FIXED)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from thoughtgraft.cli.pilot import Pilot
     from thoughtgraft.interventions.plan import Plan
     from thoughtgraft.models.reasoner import LatentReasoner
+    from thoughtgraft.runs import Run
     from thoughtgraft.studies.sample import Sample
 
 
@@ -37,18 +38,18 @@ class Job:
         return n if self.plan.hosts is None else min(n, self.plan.hosts)
 
 
-def resampling(job: Job, out: Path, *, certify: bool = True) -> None:
-    """Run the study into `out`, write its report and print its main table."""
+def carry_out(job: Job, out: Path, console: Console, *, certify: bool = True) -> Run:
+    """Verify, run into `out` or continue what is there, and decode the thoughts."""
     from thoughtgraft.analysis import RULE
     from thoughtgraft.engine.run import run
     from thoughtgraft.engine.verify import verify
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.records import RunStore
-    from thoughtgraft.report import write_report
     from thoughtgraft.runs import load_run
 
-    console = Console()
     model, problems = job.model, job.sample.problems
+    if model.protocol.flaw:
+        console.print(f"protocol {model.protocol.name}: {model.protocol.flaw}", soft_wrap=True, highlight=False)
     certificate = None
     if certify and not (out / "certificate.json").exists():
         certificate = verify(model, problems).to_json()
@@ -72,11 +73,21 @@ def resampling(job: Job, out: Path, *, certify: bool = True) -> None:
     opened = load_run(out)
     if not (out / "decoded.parquet").exists():
         store.write_table("decoded.parquet", decode_thoughts(model, opened.thoughts()))
+    return opened
+
+
+def resampling(job: Job, out: Path, *, certify: bool = True) -> None:
+    """Run the study into `out`, write its report and print its main table."""
+    from thoughtgraft.records import RunStore
+    from thoughtgraft.report import write_report
+
+    console = Console()
+    opened = carry_out(job, out, console, certify=certify)
     with console.status("analysing and drawing"):
         paths = write_report(out, problems=opened.problem_set(), largest=opened.largest_number)
     console.print(position_summary(out))
     if job.preset == "pilot":
-        verdict = store.read_json("analysis/decision.json")["pilot"]
+        verdict = RunStore.open(out).read_json("analysis/decision.json")["pilot"]
         console.print(f"\nThe pilot's verdict: [bold]{verdict['verdict']}[/bold]. {verdict['reason']}.", soft_wrap=True)
     console.print(f"\nThe report: [bold]{paths.html.resolve()}[/bold]", soft_wrap=True)
 

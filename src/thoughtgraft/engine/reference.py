@@ -119,7 +119,7 @@ def reference_run(
         fed = [model.project(state[None])[0] for state in hidden]
     none = inputs[0].new_zeros(0, model.d_model)
     vectors = [torch.stack(x) if x else none for x in (steps, fed, hidden)]
-    return ReferenceRun(*vectors, tuple(ids), stopped, first, tuple(recorded))
+    return ReferenceRun(vectors[0], vectors[1], vectors[2], tuple(ids), stopped, first, tuple(recorded))
 
 
 def _need(clean: ReferenceRun | None) -> ReferenceRun:
