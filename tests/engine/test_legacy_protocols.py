@@ -19,7 +19,7 @@ from thoughtgraft.interventions.plan import Arm, Plan
 from thoughtgraft.interventions.schedule import schedule
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
-from thoughtgraft.problems import Problem, ProblemSet, load_problems
+from thoughtgraft.problems import ProblemSet, load_problems
 from thoughtgraft.thoughts import Thoughts
 
 ORIGINAL, FIXED = "cot-exploration-original", "cot-exploration-fixed"
@@ -38,9 +38,9 @@ def oracle(family: str, protocol: str, num_latents: int = K) -> Oracle:
 
 
 def cases() -> list[Case]:
-    """Every method, slot set and downstream rule, hosts and donors varying."""
+    """Every method and downstream rule at some of the slot sets, hosts and donors varying."""
     found = []
-    for i, arm in enumerate(arms()):
+    for i, arm in enumerate(arms()[::2]):
         needs = arm.method in ("swap", "shuffle", "own")
         found.append(Case(arm, i % PROMPTS, (i + 1 + i % 4) % PROMPTS if needs else None, key=f"cell-{i}"))
     return found
@@ -211,11 +211,10 @@ def test_certificates_of_both_fail_for_their_own_reason(codi: LatentReasoner, pr
     assert "donor swaps reach the logits" in failed[ORIGINAL]
 
 
-def test_problem_sets_with_the_same_prompt_differ_only_in_who_feeds_begin_of_thought() -> None:
+def test_the_prompt_is_the_same_but_for_who_feeds_begin_of_thought() -> None:
     official, legacy = tiny("codi-llama"), tiny("codi-llama", protocol=FIXED)
     a, b = official.prompt("Ana has 6 apples ."), legacy.prompt("Ana has 6 apples .")
     assert (*b.ids, b.first) == a.ids and a.first is None
     assert b == Prompt(a.ids[:-1], first=official.checkpoint.bot_id)
-    assert Problem("q", "Ana has 6 apples .", None).question
     assert legacy.model_hash != official.model_hash
     assert (official.protocol.thoughts_fed(6), legacy.protocol.thoughts_fed(6)) == (6, 5)

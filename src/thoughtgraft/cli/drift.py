@@ -119,13 +119,13 @@ def shown(part: pd.DataFrame, method: str, letters: dict[str, str]) -> Table:
 
     standard, first = next(iter(letters.items()))
     out = Table(title=f"{METHODS[method]}: accuracy lost, pp\n95% intervals", title_style="dim")
-    last = "changed" if method == "swap" else "KL, nats"
-    for name in ("thought", "", "impact", f"minus {first}", last):
+    last = f"minus {first}" if method == "swap" else "KL, nats"
+    for name in ("thought", "", "impact", "changed", last):
         out.add_column(name, justify="left" if name in ("thought", "") else "right")
     for slots in dict.fromkeys(part.slots):
         for i, row in enumerate(records_of(part[part.slots == slots])):
-            moved = percent(row["changed_rate"]) if method == "swap" else divergence(row)
-            cells = (letters[row["protocol"]], reported(row), difference(row, standard), moved)
+            more = difference(row, standard) if method == "swap" else divergence(row)
+            cells = (letters[row["protocol"]], reported(row), percent(row["changed_rate"]), more)
             out.add_row("" if i else slots, *cells)
         out.add_section()
     return out

@@ -45,23 +45,24 @@ PROTOCOLS = {
         Protocol(
             "cot-exploration-original",
             False,
-            "CoT_Exploration's first version: begin-of-thought and five thoughts; slot k is swapped where it is fed",
+            "CoT_Exploration's first version: begin-of-thought is counted as the first thought; a donor's thought k "
+            "replaces the host's thought k",
             starts_with_bot=True,
             edit_delay=1,
             families=("codi",),
-            flaw="it feeds begin-of-thought and five thoughts where the model was trained with six; the thought it "
-            "calls CT5 is made and never fed, so replacing it changes nothing whatever the thought holds",
+            flaw="it counts begin-of-thought as the first thought, so one thought fewer is fed than asked for; the "
+            "last thought that it names is made and never fed, and replacing it changes nothing whatever it holds",
         ),
         Protocol(
             "cot-exploration-fixed",
             False,
-            "CoT_Exploration's published version: begin-of-thought and five thoughts; slot k is put where thought "
-            "k - 1 is fed",
+            "CoT_Exploration's published version: begin-of-thought is counted as the first thought; a donor's thought "
+            "k is fed in the place of the host's thought k - 1",
             starts_with_bot=True,
             families=("codi",),
-            flaw="it feeds begin-of-thought and five thoughts where the model was trained with six, and puts the "
-            "vector it calls CTk where the host is fed thought k - 1 (begin-of-thought for CT0), so that even a "
-            "problem's own thought, put back, changes the run",
+            flaw="it counts begin-of-thought as the first thought, so one thought fewer is fed than asked for; and it "
+            "puts the vector that it calls CTk where the host is fed thought k - 1 (begin-of-thought for CT0), so that "
+            "even a problem's own thought, put back, changes the run",
         ),
     )
 }

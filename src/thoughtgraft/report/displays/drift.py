@@ -82,9 +82,9 @@ class DriftPerSlot:
         sizes = {sample(r["n_hosts"], r["n_donors"], r["n_gen"]) for r in records_of(table[table.method == "swap"])}
         caption = (
             "Left: baseline accuracy minus accuracy after the edit, each against its own protocol's baseline, paired "
-            "by problem. Right: divergence of the first token of the answer's number from the unedited run. Bars: 95% t "
-            "interval, clustered over hosts and donors (left) or hosts (right). Crosses: the protocol's certificate or "
-            "a gate failed, so its figures are not effects of the thoughts they are named after. Hollow: every "
+            "by problem. Right: divergence of the first token of the answer's number from the unedited run. Bars: 95% "
+            "t interval, clustered over hosts and donors (left) or hosts (right). Crosses: the protocol's certificate "
+            "or a gate failed, so its figures are not effects of the thoughts they are named after. Hollow: every "
             "difference is 0; dotted to the exact 95% upper bound, or marked 'dead' where nothing reads the slot. n "
             f"per slot, left: {' or '.join(sorted(sizes))}."
         )
