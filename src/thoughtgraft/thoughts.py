@@ -22,7 +22,8 @@ class Thoughts:
 
     Attributes:
         fed: The vectors fed at slots 0..K-1.
-        hidden: The final-normed states they are projected from; `hidden[:, K]` is never fed.
+        hidden: The final-normed states they are projected from; `hidden[:, K]` is never fed. Under a protocol whose
+            loop begins with begin-of-thought there are K of them, and `fed[:, K-1]` is made and never fed.
         token_ids: Each answer, without the end of sequence.
         texts: Each answer, decoded.
         stopped: Whether the end of sequence was written.
@@ -46,11 +47,12 @@ class Thoughts:
 
     def __post_init__(self) -> None:
         n = len(self.problem_ids)
-        if self.fed.shape[0] != n or self.hidden.shape[0] != n or self.hidden.shape[1] != self.fed.shape[1] + 1:
+        never_fed = self.hidden.shape[1] - self.fed.shape[1]
+        if self.fed.shape[0] != n or self.hidden.shape[0] != n or never_fed not in (0, 1):
             raise RunError(
                 "thoughts do not fit together",
                 got=f"fed {tuple(self.fed.shape)}, hidden {tuple(self.hidden.shape)}, {n} problems",
-                expected="fed [problem, K, d] and hidden [problem, K+1, d]",
+                expected="fed [problem, K, d] and hidden [problem, K+1, d] (or K of them)",
             )
 
     def __len__(self) -> int:

@@ -167,7 +167,7 @@ class Oracle:
             self._cells[name] = reference_run(
                 self.model,
                 self.prompts[host],
-                schedule(arm, self.model.num_latents),
+                schedule(arm, self.model.num_latents, self.model.protocol.edit_delay),
                 edit=edit,
                 clean=self.clean(host),
             )
@@ -183,11 +183,11 @@ class Case:
     donor: int | None = None
     key: str = ""
 
-    def row(self, num_latents: int, problem: int | None = None) -> Row:
+    def row(self, num_latents: int, problem: int | None = None, delay: int = 0) -> Row:
         """The engine's row; `problem` is the host's place in the batch."""
         return Row(
             problem=self.host if problem is None else problem,
-            actions=schedule(self.arm, num_latents),
+            actions=schedule(self.arm, num_latents, delay),
             op=op_of(self.arm),
             host=self.host,
             donor=self.donor,
@@ -199,7 +199,7 @@ def run_cases(
     model: LatentReasoner, prompts: Sequence[Prompt], cases: Sequence[Case], source: Source, **options: Any
 ) -> RolloutResult:
     """The batched engine over cases whose hosts index `prompts`."""
-    rows = [case.row(model.num_latents) for case in cases]
+    rows = [case.row(model.num_latents, delay=model.protocol.edit_delay) for case in cases]
     return rollout(model, prompts, rows, source, keep_logits=True, **options)
 
 

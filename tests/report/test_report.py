@@ -235,3 +235,23 @@ def test_a_certificate_that_is_none_is_named(build_run):
     (run / "certificate.json").write_text('{"all": "good"}')
     with pytest.raises(RunError, match=r"certificate\.json is damaged"):
         write_report(run)
+
+
+@pytest.mark.parametrize("certified", [True, False])
+def test_a_flawed_protocol_is_named_with_its_flaw_on_every_page(build_run, no_figures, certified) -> None:
+    plan = {"protocol_flaw": "it feeds the wrong vector"}
+    run = build_run(protocol="legacy", plan=plan, certificate=passing(certified))
+    paths = write_report(run)
+    said = "Protocol legacy replays a known mistake: it feeds the wrong vector."
+    for text in (paths.md.read_text(), paths.html.read_text(), (run / "journal.md").read_text()):
+        assert said in text
+        assert "protocol" in text and "legacy" in text
+    html = paths.html.read_text()
+    assert '@bottom-left { content: "protocol legacy"' in html
+    assert ('content: "FLAWED PROTOCOL"' if certified else 'content: "INVALID"') in html
+
+
+def test_a_sound_protocol_is_in_the_foot_of_every_page_and_under_no_suspicion(few) -> None:
+    html = few.html.read_text()
+    assert '@bottom-left { content: "protocol official"' in html
+    assert "known mistake" not in html

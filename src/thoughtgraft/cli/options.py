@@ -19,7 +19,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16, float16 or float64; default: what suits the checkpoint.")
 ]
-Protocol = Annotated[str, typer.Option(help="The rule of inference: official or official-padded.")]
+Protocol = Annotated[
+    str, typer.Option(help="The rule of inference: official, official-padded, cot-exploration-original or -fixed.")
+]
 NumLatents = Annotated[int | None, typer.Option(help="How many thoughts to feed; default: as trained.")]
 Problems = Annotated[
     str,

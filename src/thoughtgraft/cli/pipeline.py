@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from thoughtgraft.engine.executors import Executor
     from thoughtgraft.interventions.plan import Plan
     from thoughtgraft.models.reasoner import LatentReasoner
+    from thoughtgraft.runs import Run
     from thoughtgraft.studies.sample import Sample
 
 
@@ -39,25 +40,29 @@ class Job:
         return n if self.plan.hosts is None else min(n, self.plan.hosts)
 
 
-def resampling(
+def carry_out(
     job: Job,
     out: Path,
+    console: Console,
     *,
     certify: bool = True,
     executor: Executor | None = None,
     watch: Callable[[], None] | None = None,
-) -> None:
-    """Run the study into `out`, write its report and print its main table; `executor` and `watch` as `run` has them."""
+) -> Run:
+    """Verify, run into `out` or continue what is there, and decode the thoughts.
+
+    `executor` and `watch` as `run` has them.
+    """
     from thoughtgraft.analysis import RULE
     from thoughtgraft.engine.run import run
     from thoughtgraft.engine.verify import verify
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.records import RunStore
-    from thoughtgraft.report import write_report
     from thoughtgraft.runs import load_run
 
-    console = Console()
     model, problems = job.model, job.sample.problems
+    if model.protocol.flaw:
+        console.print(f"protocol {model.protocol.name}: {model.protocol.flaw}", soft_wrap=True, highlight=False)
     certificate = None
     if certify and not (out / "certificate.json").exists():
         certificate = verify(model, problems).to_json()
@@ -84,11 +89,28 @@ def resampling(
     opened = load_run(out)
     if not (out / "decoded.parquet").exists():
         store.write_table("decoded.parquet", decode_thoughts(model, opened.thoughts()))
+    return opened
+
+
+def resampling(
+    job: Job,
+    out: Path,
+    *,
+    certify: bool = True,
+    executor: Executor | None = None,
+    watch: Callable[[], None] | None = None,
+) -> None:
+    """Run the study into `out`, write its report and print its main table; `executor` and `watch` as `run` has them."""
+    from thoughtgraft.records import RunStore
+    from thoughtgraft.report import write_report
+
+    console = Console()
+    opened = carry_out(job, out, console, certify=certify, executor=executor, watch=watch)
     with console.status("analysing and drawing"):
         paths = write_report(out, problems=opened.problem_set(), largest=opened.largest_number)
     console.print(position_summary(out))
     if job.preset == "pilot":
-        verdict = store.read_json("analysis/decision.json")["pilot"]
+        verdict = RunStore.open(out).read_json("analysis/decision.json")["pilot"]
         console.print(f"\nThe pilot's verdict: [bold]{verdict['verdict']}[/bold]. {verdict['reason']}.", soft_wrap=True)
     console.print(f"\nThe report: [bold]{paths.html.resolve()}[/bold]", soft_wrap=True)
 

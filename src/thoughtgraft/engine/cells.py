@@ -143,7 +143,7 @@ def _row(model: LatentReasoner, cell: Cell, at: int, thoughts: Thoughts, draft: 
         tail = number_tail(model, thoughts.token_ids[cell.host], draft.number_at, donor_pred)
     return Row(
         problem=at,
-        actions=schedule(cell.arm, model.num_latents),
+        actions=schedule(cell.arm, model.num_latents, model.protocol.edit_delay),
         op=cell.arm.op or OPS.get(cell.arm.method),
         host=cell.host,
         donor=cell.donor,

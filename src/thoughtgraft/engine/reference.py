@@ -17,22 +17,26 @@ from thoughtgraft.interventions.schedule import Action, Feed
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, attention_implementation
 
 Edit = Callable[[int, Tensor], Tensor]
-"""`edit(slot, live [d]) -> fed [d]`."""
+"""`edit(slot, live [d]) -> fed [d]`, the slot being the arm's, whatever step the protocol makes it act at."""
 
 
 @dataclass(frozen=True)
 class ReferenceRun:
-    """What one generation did. K' = thoughts that were fed.
+    """What one generation did. K' = steps of the latent loop that were run.
 
     Attributes:
-        fed: What each position was fed [K', d].
-        hidden: The state each `fed` would be made from, and the last one [K'+1, d].
+        steps: What each step was fed [K', d].
+        fed: The thoughts: the same as `steps`; where begin-of-thought is the first step, those after it and the last
+            one, which nothing was fed [K', d].
+        hidden: The state each `fed` would be made from, and the last one [K'+1, d]; without the last one [K', d]
+            where begin-of-thought is the first step.
         token_ids: The answer, without the end of sequence.
         stopped: Whether the end of sequence was written.
         first_logits: Logits of the first answer token [V].
         layer_inputs: What each layer received at every position [layers][T, d].
     """
 
+    steps: Tensor
     fed: Tensor
     hidden: Tensor
     token_ids: tuple[int, ...]
@@ -66,27 +70,28 @@ def reference_run(
     start = len(prompt)
     inputs = list(model.embed(torch.tensor(prompt.ids, device=model.device)))
     frozen: dict[int, list[Tensor]] = {}
-    fed: list[Tensor] = []
+    begin = None if prompt.first is None else model.embed(torch.tensor(prompt.first, device=model.device))
+    steps: list[Tensor] = []
     hidden = [_last_state(model, inputs, prompt, frozen)]
     edited = False
     for slot, action in enumerate(actions):
         if action.feed is Feed.ABSENT:
             continue
-        live = model.project(hidden[-1][None], slot)[0]
+        live = begin if slot == 0 and begin is not None else model.project(hidden[-1][None], slot)[0]
         if slot > 0 and actions[slot - 1].feed is Feed.CLEAN and edited:
-            live = _need(clean).fed[slot]
+            live = _need(clean).steps[slot]
         if action.feed is Feed.EDIT:
             assert edit is not None, "an EDIT action needs an edit"
-            vector, edited = edit(slot, live), True
+            vector, edited = edit(slot - model.protocol.edit_delay, live), True
         elif action.feed is Feed.REPLAY:
             assert action.slot is not None
-            vector, edited = _need(clean).fed[action.slot], True
+            vector, edited = _need(clean).steps[action.slot], True
         elif action.feed is Feed.CLEAN and edited:
-            vector = _need(clean).fed[slot]
+            vector = _need(clean).steps[slot]
             frozen[start + slot] = [layer[start + slot] for layer in _need(clean).layer_inputs]
         else:
             vector = live
-        fed.append(vector)
+        steps.append(vector)
         inputs.append(vector)
         hidden.append(_last_state(model, inputs, prompt, frozen))
 
@@ -108,10 +113,13 @@ def reference_run(
         ids.append(token)
         if len(ids) == limit:
             break
+    fed = steps
+    if begin is not None:
+        hidden = hidden[1:]
+        fed = [model.project(state[None])[0] for state in hidden]
     none = inputs[0].new_zeros(0, model.d_model)
-    return ReferenceRun(
-        torch.stack(fed) if fed else none, torch.stack(hidden), tuple(ids), stopped, first, tuple(recorded)
-    )
+    vectors = [torch.stack(x) if x else none for x in (steps, fed, hidden)]
+    return ReferenceRun(vectors[0], vectors[1], vectors[2], tuple(ids), stopped, first, tuple(recorded))
 
 
 def _need(clean: ReferenceRun | None) -> ReferenceRun:

@@ -42,8 +42,9 @@ class RolloutResult:
     """Clean thoughts of P problems and the answers of R rows, in the order asked for.
 
     Attributes:
-        fed: [P, K, d].
-        hidden: [P, K+1, d].
+        fed: `project(hidden[k])` for slots 0..K-1 [P, K, d].
+        hidden: [P, K+1, d]; [P, K, d] where the loop's first step is begin-of-thought, and `fed[K-1]` is then made
+            and never fed.
         answers: One per row.
         edit_norm: Norm of the first edited vector [R]; NaN where nothing is edited.
         edit_cosine: Cosine of that vector with the host's clean one [R].
@@ -65,6 +66,7 @@ class _Clean:
     cache: ColumnCache
     question_bias: Tensor  # [P, L]
     next_position: Tensor  # [P], of slot 0
+    steps: Tensor  # [P, K, d], what each step of the loop is fed: `fed`, or begin-of-thought and all but the last
     fed: Tensor
     hidden: Tensor
 
@@ -168,18 +170,32 @@ def _think_clean(model: LatentReasoner, prompts: Sequence[Prompt]) -> _Clean:
     question_bias = _additive(columns >= empty[:, None], model.dtype)  # visible pads count from here on
     next_position = length - empty
     step_mask = torch.cat([question_bias, question_bias.new_zeros(len(prompts), k)], 1)[:, None, None]
-    fed: list[Tensor] = []
+    first = _first_step(model, prompts)
+    steps: list[Tensor] = []
     for slot in range(k):
-        fed.append(model.project(hidden[-1], slot))
+        steps.append(model.project(hidden[-1], slot) if slot or first is None else first)
         out = model.forward(
-            fed[-1][:, None],
+            steps[-1][:, None],
             next_position[:, None] + slot,
             step_mask[..., : length + slot + 1],
             cache.at(length + slot),
         )
         hidden.append(out[:, 0])
-    none = hidden[0].new_zeros(len(prompts), 0, model.d_model)
-    return _Clean(cache, question_bias, next_position, torch.stack(fed, 1) if fed else none, torch.stack(hidden, 1))
+    fed = steps
+    if first is not None:
+        # The state at the question's last word makes no thought; that of the last step makes one that nothing is fed.
+        hidden = hidden[1:]
+        fed = [*steps[1:], *(model.project(state) for state in hidden[-1:])]
+    none = model.embed(ids[:, :0])
+    vectors = [torch.stack(x, 1) if x else none for x in (steps, fed, hidden)]
+    return _Clean(cache, question_bias, next_position, *vectors)
+
+
+def _first_step(model: LatentReasoner, prompts: Sequence[Prompt]) -> Tensor | None:
+    """What the loop's first step is fed [P, d] where the protocol says so; None where it is the first thought."""
+    if not model.protocol.starts_with_bot:
+        return None
+    return model.embed(torch.tensor([p.first for p in prompts], device=model.device))
 
 
 def _think_forked(
@@ -193,7 +209,7 @@ def _think_forked(
 ) -> tuple[Tensor, Tensor]:
     device = model.device
     problem = grid.problem_of(device)
-    last = clean.hidden[problem, 0]
+    last = clean.steps.new_zeros(len(grid.rows), model.d_model)
     norms = torch.full((len(grid.rows),), torch.nan, device=device, dtype=torch.float32)
     cosines = norms.clone()
     for slot in range(model.num_latents):
@@ -201,13 +217,13 @@ def _think_forked(
         if places is None:
             continue
         on_device = places.to(device)
-        at = clean.fed[problem[on_device], slot]
+        at = clean.steps[problem[on_device], slot]
         if slot > 0:
             ran = grid.own[on_device, slot - 1, None]
             live = torch.where(ran, model.project(last[on_device], slot), at)
         else:
             live = at
-        fed = _feed(grid, places.tolist(), slot, live, clean, source, norms, cosines)
+        fed = _feed(grid, places.tolist(), slot, model.protocol.edit_delay, live, clean, source, norms, cosines)
         n_variants = len(places) // grid.n_problems
         everything = len(places) == int(places[-1]) + 1
         some = Prefix(prefix.cache, prefix.bias[:, :, places[:: grid.n_problems].to(device) // grid.n_problems])
@@ -229,19 +245,20 @@ def _feed(
     grid: Grid,
     places: list[int],
     slot: int,
+    delay: int,
     live: Tensor,
     clean: _Clean,
     source: Source | None,
     norms: Tensor,
     cosines: Tensor,
 ) -> Tensor:
-    """What each place is fed at this slot [n, d]: its live vector, a replayed one, or an edit of it."""
+    """What each place is fed at this step [n, d]: its live vector, a replayed one, or the edit of slot - delay."""
     fed = live.clone()
     edits: dict[object, list[int]] = {}
     for i, place in enumerate(places):
         action = grid.rows[place].actions[slot]
         if action.feed is Feed.REPLAY:
-            fed[i] = clean.fed[place % grid.n_problems, action.slot]
+            fed[i] = clean.steps[place % grid.n_problems, action.slot]
         elif action.feed is Feed.EDIT:
             edits.setdefault(grid.rows[place].op, []).append(i)
     for op, members in edits.items():
@@ -250,7 +267,7 @@ def _feed(
         hosts = torch.tensor([r.host for r in rows], device=fed.device)
         donors = torch.tensor([r.host if r.donor is None else r.donor for r in rows], device=fed.device)
         host = source.fed[hosts]
-        context = EditContext(slot, host, source.fed[donors], source.mean[hosts], tuple(r.key for r in rows))
+        context = EditContext(slot - delay, host, source.fed[donors], source.mean[hosts], tuple(r.key for r in rows))
         edited = op(live[members], context)
         if edited.shape != live[members].shape:
             raise ModelError("an op changed the shape", got=tuple(edited.shape), expected=tuple(live[members].shape))
@@ -258,7 +275,7 @@ def _feed(
         first = [n for n, r in enumerate(rows) if all(a.feed is not Feed.EDIT for a in r.actions[:slot])]
         at = torch.tensor([places[members[n]] for n in first], device=fed.device, dtype=torch.long)
         norms[at] = edited[first].norm(dim=-1).float()
-        cosines[at] = torch.cosine_similarity(edited[first].float(), host[first, slot].float(), dim=-1)
+        cosines[at] = torch.cosine_similarity(edited[first].float(), host[first, slot - delay].float(), dim=-1)
     return fed
 
 

@@ -156,6 +156,7 @@ def make_spec(
         arm_key(cell.arm.method, cell.arm.slots, cell.arm.downstream if cell.arm.slots else None, cell.stratum)
         for cell in cells
     )
+    flaw = {"protocol_flaw": model.protocol.flaw} if model.protocol.flaw else {}
     return RunSpec(
         study=study,
         model=model.name,
@@ -165,7 +166,7 @@ def make_spec(
         problems=problems.name,
         problem_hash=problems.content_hash,
         plan_hash=plan.plan_hash,
-        plan=plan.describe() | {"cells_per_arm": dict(counts)} | dict(design or {}),
+        plan=plan.describe() | {"cells_per_arm": dict(counts)} | flaw | dict(design or {}),
         seed=plan.seed,
         dtype=model.dtype_name,
         device=model.device.type,

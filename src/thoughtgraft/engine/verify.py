@@ -114,7 +114,7 @@ class _Checks:
         return change.abs().amax(1).view(len(slots), -1)
 
     def row(self, method: str, slots: Sequence[int], host: int, donor: int | None = None) -> Row:
-        actions = schedule(Arm(method, tuple(slots)), self.model.num_latents)
+        actions = schedule(Arm(method, tuple(slots)), self.model.num_latents, self.model.protocol.edit_delay)
         return Row(host, actions, OPS.get(method), host, donor)
 
     def roll(self, rows: Sequence[Row], only: int | None = None) -> RolloutResult:
@@ -206,7 +206,7 @@ class _Checks:
         slot = self.model.num_latents // 2
         clean = reference_run(self.model, self.prompts[0], max_new_tokens=1)
         donor = reference_run(self.model, self.prompts[1], max_new_tokens=1)
-        actions = schedule(Arm("swap", (slot,)), self.model.num_latents)
+        actions = schedule(Arm("swap", (slot,)), self.model.num_latents, self.model.protocol.edit_delay)
         slow = reference_run(
             self.model, self.prompts[0], actions, edit=lambda k, live: donor.fed[k], clean=clean, max_new_tokens=1
         )

@@ -41,19 +41,25 @@ class Action:
 _CLEAN, _LIVE, _EDIT, _ABSENT = (Action(f) for f in (Feed.CLEAN, Feed.LIVE, Feed.EDIT, Feed.ABSENT))
 
 
-def schedule(arm: Arm, num_latents: int) -> tuple[Action, ...]:
+def schedule(arm: Arm, num_latents: int, delay: int = 0) -> tuple[Action, ...]:
     """One action for each of the K slots.
 
     Before the first edited slot everything is clean. Unedited slots after it are LIVE (`recompute`),
     REPLAY of their own clean vector (`freeze_input`), or CLEAN keys and values (`freeze_kv`).
     `noop` runs every slot live. `skip` of slot k replays clean `fed[k + 1]` one position earlier, then goes
     on live, and is one thought short.
+
+    Args:
+        arm: The condition.
+        num_latents: Steps of the latent loop, K.
+        delay: An edit of slot k acts at step k + delay, as the protocol has it; past the last step nothing is edited.
     """
-    if arm.method == "baseline":
-        return (_CLEAN,) * num_latents
+    edited = [k + delay for k in arm.slots if k + delay < num_latents]
     if arm.method == "noop":
         return (_LIVE,) * num_latents
-    first = arm.slots[0]
+    if not edited:
+        return (_CLEAN,) * num_latents
+    first = edited[0]
     if arm.method == "skip":
         middle = [Action(Feed.REPLAY, first + 1)] if first + 1 < num_latents else []
         live = [_LIVE] * (num_latents - first - 1 - len(middle))
@@ -64,4 +70,4 @@ def schedule(arm: Arm, num_latents: int) -> tuple[Action, ...]:
         "freeze_kv": lambda k: _CLEAN,
     }
     rule = after[arm.downstream]
-    return tuple(_CLEAN if k < first else _EDIT if k in arm.slots else rule(k) for k in range(num_latents))
+    return tuple(_CLEAN if k < first else _EDIT if k in edited else rule(k) for k in range(num_latents))

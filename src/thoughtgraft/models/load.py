@@ -46,7 +46,7 @@ def load_model(
         name_or_path: `tiny-codi`, a hub id such as `zen-E/CODI-gpt2`, a local directory or a weight file.
         base: Directory or hub id with the base model's config and tokenizer, where the checkpoint has none.
         tokenizer: A tokenizer, or a directory or hub id with one.
-        protocol: `official`, or `official-padded` for CODI.
+        protocol: The name of a rule of inference (see `models.protocols`).
         device: `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: A torch dtype or its name; None takes what suits checkpoint and device.
         lora_alpha: LoRA's alpha, which raw checkpoints do not store.

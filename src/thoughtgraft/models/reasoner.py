@@ -7,8 +7,9 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +21,17 @@ from thoughtgraft.models.protocols import Protocol, find_protocol
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids up to and including begin-of-thought; the first `pad` of them are visible padding."""
+    """What is shown before the latent loop.
+
+    Attributes:
+        ids: Token ids up to and including begin-of-thought, or up to it where the loop feeds it.
+        pad: The first so many of them are visible padding.
+        first: The id that the loop's first step is fed, under protocols that count begin-of-thought as a step.
+    """
 
     ids: tuple[int, ...]
     pad: int = 0
+    first: int | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,6 +78,7 @@ class LatentReasoner(ABC):
         _refuse_sliding_window(lm, name)
         self.lm, self.tokenizer, self.name, self.weight_hash = lm, tokenizer, name, weight_hash
         self.protocol: Protocol = find_protocol(protocol)
+        self._refuse_foreign_protocol()
         self.num_latents, self.trained_latents = num_latents, trained_latents
         self.max_new_tokens = max_new_tokens
 
@@ -152,7 +161,31 @@ class LatentReasoner(ABC):
 
     def prompt(self, question: str, pad: int = 0) -> Prompt:
         """The encoded prompt, with `pad` visible pads on its left."""
-        return Prompt((self.pad_id,) * pad + tuple(self.question_ids(question)), pad)
+        ids, first = self.question_ids(question), None
+        if self.protocol.starts_with_bot:
+            *ids, first = ids
+        return Prompt((self.pad_id,) * pad + tuple(ids), pad, first)
+
+    def under(self, protocol: str) -> Self:
+        """The same model, sharing its weights, under another protocol.
+
+        Raises:
+            ModelError: There is no such protocol, or not for this family.
+        """
+        other = copy(self)
+        other.protocol = find_protocol(protocol)
+        other._refuse_foreign_protocol()
+        return other
+
+    def _refuse_foreign_protocol(self) -> None:
+        families = self.protocol.families
+        if families and self.family not in families:
+            raise ModelError(
+                f"protocol {self.protocol.name} is not defined for {self.name}",
+                got=f"a model of the family {self.family}",
+                expected=" or ".join(families),
+                fix="use --protocol official",
+            )
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embedding rows [..., d] of ids [...]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thoughtgraft.analysis.gates import NOT_RUN
 from thoughtgraft.analysis.result import Analysis
@@ -39,8 +39,23 @@ class Context:
         return [gate.name for gate in self.analysis.decision.gates if gate.outcome == NOT_RUN]
 
     @property
+    def flaw(self) -> str:
+        """What is wrong with the run's protocol, as run.json says; empty where nothing is."""
+        return str(self.run.plan("protocol_flaw") or "")
+
+    @property
     def banner(self) -> Banner | None:
-        """The warning on every page, if one is due."""
+        """The warning on every page, if one is due; a flawed protocol is always part of it."""
+        warning = self._warning
+        if not self.flaw:
+            return warning
+        flaw = f"Protocol {self.run.spec.protocol} replays a known mistake: {self.flaw}."
+        if warning is None:
+            return Banner("warn", "FLAWED PROTOCOL", flaw)
+        return replace(warning, text=f"{warning.text} {flaw}")
+
+    @property
+    def _warning(self) -> Banner | None:
         if self.broken and self.force:
             text = f"INVALID, shown by force: {sentence_list(self.broken)}. No effect in this report may be quoted."
             return Banner("bad", "INVALID", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 from thoughtgraft.records.atomic import make_folder, write_atomic
@@ -56,8 +57,13 @@ def save(display: Display | Skipped, run: RunData, foot: str) -> Picture | Prose
     """Write a display into the run's figures; a skipped one becomes the sentence that says why."""
     if isinstance(display, Skipped):
         return Prose(f"Not shown: {display.title}. {display.reason}", "note")
+    return write_files(display, run.path, foot)
+
+
+def write_files(display: Display, path: Path, foot: str) -> Picture:
+    """Write a display as PNG and SVG into the folder of figures of `path`."""
     figure = draw(display, foot)
-    folder = run.path / FOLDER
+    folder = path / FOLDER
     make_folder(folder)
     files = {kind: encode(figure, kind) for kind in ("png", "svg")}
     for kind, data in files.items():

@@ -23,7 +23,8 @@ def section(context: Context) -> Section:
         ("model", f"{spec.model} (weights {spec.model_hash})"),
         (
             "protocol",
-            f"{spec.protocol}, {plural(spec.num_latents, 'continuous thought')} (CT0 to CT{spec.num_latents - 1})",
+            f"{spec.protocol}, {plural(spec.num_latents, 'continuous thought')} (CT0 to CT{spec.num_latents - 1})"
+            f"{'; ' if context.flaw else ''}{context.flaw}",
         ),
         ("problems", f"{spec.problems} (content {spec.problem_hash})"),
         ("hosts in the records", f"{n} of {spec.n_hosts} planned"),

@@ -74,7 +74,8 @@ def _unusual(context: Context) -> list[str]:
     elif spec.decision_hash != rule:
         found.append(f"Judged by rule {rule}, but run.json fixed rule {spec.decision_hash} before the run.")
     if spec.protocol != "official":
-        found.append(f"Protocol {spec.protocol} is not the model's official one.")
+        flaw = f": {context.flaw}" if context.flaw else ""
+        found.append(f"Protocol {spec.protocol} is not the model's official one{flaw}.")
     if (spec.provenance.get("source") or {}).get("dirty"):
         found.append("The program had uncommitted changes when the run was made.")
     return found

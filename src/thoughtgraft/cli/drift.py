@@ -1,0 +1,131 @@
+"""`thoughtgraft drift`: one plan under several protocols, and how far each is from the right one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thoughtgraft.cli import options
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+    from rich.table import Table
+
+    from thoughtgraft.report.drift import Side
+    from thoughtgraft.runs import Run
+
+FROM_CERTIFICATE = ("certificate", "transplant")
+"""Gates whose evidence is the certificate, which is shown itself."""
+
+
+def drift(
+    model: options.Model = "tiny-codi",
+    problems: options.Problems = "arithmetic:test",
+    out: options.Out = Path("runs/drift"),
+    protocols: Annotated[
+        str | None,
+        typer.Option(help="Names with commas between; default: official and CoT_Exploration's two. official is added."),
+    ] = None,
+    hosts: Annotated[int, typer.Option(min=2, help="Problems; each is a host and may donate.")] = 100,
+    donors: Annotated[int, typer.Option(min=1, help="Donors of each host.")] = 10,
+    seed: options.Seed = 0,
+    base: options.Base = None,
+    tokenizer: options.Tokenizer = None,
+    num_latents: options.NumLatents = 6,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    batch_size: options.BatchSize = "auto",
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Run the same swaps under several protocols: what would each procedure have reported, and what is true?
+
+    Each protocol's run is an ordinary one, in its own folder under --out. A problem's own thought is put back too: a
+    procedure that this moves does not measure what it says.
+
+    Example: thoughtgraft drift --model zen-E/CODI-gpt2 --problems gsm8k:test --out runs/drift
+    """
+    from rich.console import Console
+
+    from thoughtgraft.analysis.drift import drift_table
+    from thoughtgraft.cli.compare import failed_gates
+    from thoughtgraft.cli.pipeline import Job, carry_out
+    from thoughtgraft.models.load import load_model
+    from thoughtgraft.records import RunStore
+    from thoughtgraft.records.jsonfile import to_json
+    from thoughtgraft.report.certificate import read_certificate
+    from thoughtgraft.report.drift import Side, drift_facts, write_drift
+    from thoughtgraft.studies.drift import PROTOCOLS, STANDARD, drift_plan
+    from thoughtgraft.studies.sample import draw_sample
+
+    asked = PROTOCOLS if protocols is None else protocols.replace(" ", "").strip(",").split(",")
+    names = list(dict.fromkeys([STANDARD, *asked]))
+    console = Console(stderr=as_json)
+    sample = draw_sample(problems, first=0, n=hosts, seed=seed)
+    plan = drift_plan(num_latents, donors, seed)
+    loaded = load_model(model, base=base, tokenizer=tokenizer, device=device, dtype=dtype, num_latents=num_latents)
+    # All of them before the first run: a protocol that does not fit this model is refused at once.
+    reasoners = [loaded.under(name) for name in names]
+    runs: dict[str, Run] = {}
+    sides = []
+    for reasoner in reasoners:
+        protocol = reasoner.protocol
+        job = Job(reasoner, sample, plan, "drift", None, batch_size, max_new_tokens)
+        run = runs[protocol.name] = carry_out(job, out / protocol.name, console)
+        sides.append(
+            Side(
+                name=protocol.name,
+                about=protocol.about,
+                flaw=protocol.flaw,
+                thoughts_fed=protocol.thoughts_fed(reasoner.num_latents),
+                folder=protocol.name,
+                certificate=read_certificate(RunStore.open(run.path)),
+                failed_gates=tuple(name for name in failed_gates(run) if name not in FROM_CERTIFICATE),
+            )
+        )
+    with console.status("analysing and drawing"):
+        table = drift_table({name: run.records() for name, run in runs.items()}, seed=seed)
+        page = write_drift(out, table, sides, runs[STANDARD].spec)
+    if as_json:
+        facts = drift_facts(table, sides, runs[STANDARD].spec)
+        typer.echo(to_json(facts, "the table").decode(), nl=False)
+        return
+    show(console, table, sides)
+    console.print(f"The table, with a figure: [bold]{page.resolve()}[/bold]", soft_wrap=True)
+
+
+def show(console: Console, table: pd.DataFrame, sides: list[Side]) -> None:
+    """The protocols, then what each reports slot by slot."""
+    letters = {side.name: chr(ord("A") + i) for i, side in enumerate(sides)}
+    for side in sides:
+        good = "[green]valid[/green]" if not side.broken else f"[bold red]INVALID[/bold red]: {', '.join(side.broken)}"
+        base = table[(table.protocol == side.name) & (table.method == "baseline")].iloc[0]
+        fed = f"{side.thoughts_fed} thoughts fed, {100 * base.acc:.1f}% right unedited"
+        console.print(f"[bold]{letters[side.name]} {side.name}[/bold]: {fed}; {good}", soft_wrap=True, highlight=False)
+    for method in ("swap", "self"):
+        console.print(shown(table[table.method == method], method, letters))
+
+
+def shown(part: pd.DataFrame, method: str, letters: dict[str, str]) -> Table:
+    """One method's rows for a terminal; protocols by their letters, the first the standard."""
+    from rich.table import Table
+
+    from thoughtgraft.report.document import records_of
+    from thoughtgraft.report.drift import METHODS, difference, divergence, reported
+    from thoughtgraft.report.formats import percent
+
+    standard, first = next(iter(letters.items()))
+    out = Table(title=f"{METHODS[method]}: accuracy lost, pp\n95% intervals", title_style="dim")
+    last = f"minus {first}" if method == "swap" else "KL, nats"
+    for name in ("thought", "", "impact", "changed", last):
+        out.add_column(name, justify="left" if name in ("thought", "") else "right")
+    for slots in dict.fromkeys(part.slots):
+        for i, row in enumerate(records_of(part[part.slots == slots])):
+            more = difference(row, standard) if method == "swap" else divergence(row)
+            cells = (letters[row["protocol"]], reported(row), percent(row["changed_rate"]), more)
+            out.add_row("" if i else slots, *cells)
+        out.add_section()
+    return out

@@ -1,0 +1,109 @@
+"""Figure: what each protocol reports at each slot, for donors' thoughts and for a problem's own put back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from thoughtgraft.report.displays.base import Point
+from thoughtgraft.report.displays.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    errorbars,
+    light_grid,
+    slot_ticks,
+    zero_line,
+)
+from thoughtgraft.report.document import records_of
+from thoughtgraft.report.formats import sample
+from thoughtgraft.report.tables import slot_order
+
+WIDTH = 0.5
+DEAD = "structurally null"
+PANELS = (
+    ("swap", "a donor's thought put in", "accuracy lost (pp)"),
+    ("self", "the problem's own put back (truth: 0)", "change of the answer (KL, nats)"),
+)
+LOOKS = ((BLUE, "o"), (ORANGE, "s"), (VERMILLION, "^"), (PURPLE, "D"), (GREEN, "v"))
+INVALID_MARKER = "X"
+
+
+@dataclass(frozen=True)
+class DriftPerSlot:
+    """Left: impacts of swaps; right: how far a self-swap moves the answer. One series per protocol.
+
+    `dead` are the points of slots that nothing reads, by panel.
+    """
+
+    labels: tuple[str, ...]
+    series: tuple[tuple[tuple[str, str, str, tuple[Point, ...]], ...], ...]
+    dead: tuple[tuple[tuple[float, float], ...], ...]
+    caption: str
+    name: str = "drift"
+    title: str = "What each protocol reports, thought by thought"
+    sharey: bool = False
+    panels: int = 2
+    size: tuple[float, float] = (10.0, 4.8)
+
+    @classmethod
+    def from_table(cls, table: pd.DataFrame, invalid: Mapping[str, Sequence[str]]) -> DriftPerSlot:
+        """From a drift table and, for each protocol whose certificate or gates failed, what failed."""
+        names = list(dict.fromkeys(table.protocol))
+        edited = table[table.method != "baseline"]
+        labels = slot_order(set(edited.slots))
+        series, dead = [], []
+        for method, *_ in PANELS:
+            lines, still = [], []
+            for i, name in enumerate(names):
+                shift = 0.0 if len(names) == 1 else WIDTH * (i / (len(names) - 1) - 0.5)
+                points = []
+                for row in records_of(edited[(edited.protocol == name) & (edited.method == method)]):
+                    x = labels.index(row["slots"]) + shift
+                    null = row["verdict"] == DEAD
+                    still += [(x, 0.0)] if null else []
+                    if method == "self":
+                        points.append(Point(x, row["kl"], row["kl_ci_low"], row["kl_ci_high"]))
+                    else:
+                        bound = math.nan if null else row["zero_bound_pp"]
+                        points.append(Point(x, row["impact_pp"], row["ci_low"], row["ci_high"], bound))
+                colour, marker = LOOKS[i % len(LOOKS)]
+                label = f"{name} (INVALID)" if name in invalid else name
+                lines.append((label, colour, INVALID_MARKER if name in invalid else marker, tuple(points)))
+            series.append(tuple(lines))
+            dead.append(tuple(still))
+        sizes = {sample(r["n_hosts"], r["n_donors"], r["n_gen"]) for r in records_of(table[table.method == "swap"])}
+        caption = (
+            "Left: baseline accuracy minus accuracy after the edit, each against its own protocol's baseline, paired "
+            "by problem. Right: divergence of the first token of the answer's number from the unedited run. Bars: 95% "
+            "t interval, clustered over hosts and donors (left) or hosts (right). Crosses: the protocol's certificate "
+            "or a gate failed, so its figures are not effects of the thoughts they are named after. Hollow: every "
+            "difference is 0; dotted to the exact 95% upper bound, or marked 'dead' where nothing reads the slot. n "
+            f"per slot, left: {' or '.join(sorted(sizes))}."
+        )
+        return cls(labels, tuple(series), tuple(dead), caption)
+
+    def plot(self, ax: Any, panel: int = 0) -> None:
+        """Draw one panel."""
+        ax.margins(y=0.08)
+        zero_line(ax)
+        light_grid(ax)
+        for label, colour, marker, points in self.series[panel]:
+            errorbars(ax, points, colour, marker, label)
+        for x, y in self.dead[panel]:
+            ax.annotate("dead", (x, y), (0, -12), textcoords="offset points", ha="center", fontsize=7, color=GREY)
+        if "all" in self.labels and len(self.labels) > 1:
+            ax.axvline(len(self.labels) - 1.5, color="#BBBBBB", linewidth=0.8)
+        slot_ticks(ax, self.labels)
+        ax.set_xlabel("thought that the protocol says it replaces")
+        ax.set_title(PANELS[panel][1])
+        ax.set_ylabel(PANELS[panel][2])
+        if panel == 0:
+            ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16))

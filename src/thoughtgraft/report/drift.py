@@ -1,0 +1,186 @@
+"""The drift table onto disk: drift.parquet, drift.json, a figure, and drift.md with each protocol's flaw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from thoughtgraft.records import RunSpec
+from thoughtgraft.records.atomic import write_atomic
+from thoughtgraft.records.jsonfile import to_json
+from thoughtgraft.records.shardfile import write_parquet
+from thoughtgraft.report.certificate import Certificate
+from thoughtgraft.report.displays.drift import DEAD, DriftPerSlot
+from thoughtgraft.report.displays.save import write_files
+from thoughtgraft.report.document import Block, Bullets, Prose, Report, Section, Table, records_of
+from thoughtgraft.report.formats import bounded, estimate, is_number, p_value, percent, plural, sentence_list
+from thoughtgraft.report.render import to_markdown
+from thoughtgraft.report.tables_out import plain
+
+NOISE = 1e-6
+TABLE_FILE, JSON_FILE, PAGE_FILE = "drift.parquet", "drift.json", "drift.md"
+METHODS = {"swap": "A donor's thought put in", "self": "The problem's own thought put back (truth: 0)"}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One protocol of the comparison.
+
+    Attributes:
+        name: The protocol.
+        about: What it is, in a sentence.
+        flaw: What is wrong with it; empty if nothing is.
+        thoughts_fed: How many thoughts it feeds.
+        folder: The run's folder, beside the table.
+        certificate: Its certificate.
+        failed_gates: Gates that its run fails.
+    """
+
+    name: str
+    about: str
+    flaw: str
+    thoughts_fed: int
+    folder: str
+    certificate: Certificate
+    failed_gates: tuple[str, ...]
+
+    @property
+    def broken(self) -> list[str]:
+        """Failed checks of the certificate and failed gates; an effect may be stated only where there is none."""
+        return [*self.certificate.failed, *(f"gate {name}" for name in self.failed_gates)]
+
+
+def write_drift(folder: Path, table: pd.DataFrame, sides: Sequence[Side], spec: RunSpec) -> Path:
+    """Write the table, the figure and the page into `folder`.
+
+    Args:
+        folder: An existing folder.
+        table: From `analysis.drift.drift_table`.
+        sides: Its protocols, in its order; the first is the standard.
+        spec: The run of the standard.
+
+    Returns:
+        The path of drift.md.
+    """
+    write_parquet(folder / TABLE_FILE, pa.Table.from_pandas(table))
+    write_atomic(folder / JSON_FILE, to_json(drift_facts(table, sides, spec), JSON_FILE))
+    display = DriftPerSlot.from_table(table, {side.name: side.broken for side in sides if side.broken})
+    foot = f"drift · {spec.model} · {spec.problems} · {plural(spec.n_hosts, 'host')} · seed {spec.seed}"
+    picture = write_files(display, folder, foot)
+    sections = [Section("protocols", "The protocols", _protocols(table, sides))]
+    effects = tuple(_effects(table, method, sides[0].name) for method in METHODS)
+    sections.append(Section("effects", "What each reports, thought by thought", (picture, *effects)))
+    failed = [side.name for side in sides if side.broken]
+    page = Report(
+        title=f"Protocol drift on {spec.model}",
+        facts=(
+            ("protocols", sentence_list([side.name for side in sides])),
+            ("problems", f"{plural(spec.n_hosts, 'host')} × {plural(spec.n_donors, 'donor')} of {spec.problems}"),
+            ("seed, dtype", f"{spec.seed}, {spec.dtype}"),
+        ),
+        badge=("bad" if failed else "good", f"not valid: {sentence_list(failed)}" if failed else "all valid"),
+        banner=None,
+        sections=tuple(sections),
+        generator="thoughtgraft drift",
+    )
+    write_atomic(folder / PAGE_FILE, to_markdown(page).encode())
+    return folder / PAGE_FILE
+
+
+def drift_facts(table: pd.DataFrame, sides: Sequence[Side], spec: RunSpec) -> dict[str, Any]:
+    """The table and what its protocols are, as JSON-able data with null for what is undefined."""
+    protocols = [
+        {
+            "protocol": side.name,
+            "about": side.about,
+            "flaw": side.flaw or None,
+            "thoughts_fed": side.thoughts_fed,
+            "run": side.folder,
+            "certificate": side.certificate.state,
+            "failed_checks": side.certificate.failed,
+            "failed_gates": list(side.failed_gates),
+        }
+        for side in sides
+    ]
+    facts = {name: getattr(spec, name) for name in ("model", "problems", "n_hosts", "n_donors", "seed", "dtype")}
+    return facts | {"standard": sides[0].name, "protocols": protocols, "rows": [plain(r) for r in records_of(table)]}
+
+
+def reported(row: dict[str, Any]) -> str:
+    """An impact with its interval, or why there is none."""
+    if row["verdict"] == DEAD:
+        return "0 (nothing reads it)"
+    return bounded(row["impact_pp"], row["ci_low"], row["ci_high"], row["zero_bound_pp"])
+
+
+def difference(row: dict[str, Any], standard: str) -> str:
+    """The difference to the standard with its paired interval; a dash for the standard itself."""
+    if row["protocol"] == standard:
+        return "–"
+    if row["difference_pp"] == 0 and not is_number(row["difference_ci_low"]):
+        return "0 (no host differs)"
+    return estimate(row["difference_pp"], row["difference_ci_low"], row["difference_ci_high"])
+
+
+def divergence(row: dict[str, Any]) -> str:
+    """KL in nats with its interval; what is below arithmetic noise is 0."""
+    if is_number(row["kl"]) and abs(row["kl"]) < NOISE:
+        return "0"
+    return estimate(row["kl"], row["kl_ci_low"], row["kl_ci_high"], 3)
+
+
+def _protocols(table: pd.DataFrame, sides: Sequence[Side]) -> tuple[Block, ...]:
+    standard = sides[0].name
+    base = {row["protocol"]: row for row in records_of(table[table.method == "baseline"])}
+    rows = tuple(
+        (
+            side.name,
+            str(side.thoughts_fed),
+            side.certificate.state,
+            sentence_list(side.broken),
+            estimate(100 * base[side.name]["acc"], base[side.name]["ci_low"], base[side.name]["ci_high"]),
+            difference(base[side.name], standard),
+            "–" if side.name == standard else percent(base[side.name]["differs_rate"]),
+        )
+        for side in sides
+    )
+    header = ("protocol", "thoughts fed", "certificate", "what failed", "accuracy unedited, %")
+    reading = (
+        "One plan, the same hosts and donors under each protocol. Accuracy with its 95% interval (Wilson); difference "
+        f"to {standard} in percentage points, paired by host; other answers: unedited answers that are another number "
+        f"than under {standard}. Where a check or gate failed, the figures below are what the procedure reports, not "
+        "effects of the thoughts that it names."
+    )
+    found = Table((*header, f"minus {standard}, pp", "other answers"), rows, reading, frozenset({1, 4, 5, 6}), 2)
+    flawed = tuple(f"{side.name}: {side.flaw}." for side in sides if side.flaw)
+    plain_words = (Prose("What is wrong with them:"), Bullets(flawed)) if flawed else ()
+    return (Bullets(tuple(f"{side.name}: {side.about}." for side in sides)), *plain_words, found)
+
+
+def _effects(table: pd.DataFrame, method: str, standard: str) -> Table:
+    swap, part = method == "swap", table[table.method == method]
+    rows = []
+    for slots in dict.fromkeys(part.slots):
+        for row in records_of(part[part.slots == slots]):
+            names = ("adoption_excess", "adoption_excess_ci_low", "adoption_excess_ci_high")
+            adopted = (estimate(*(100 * row[name] for name in names)),) if swap else (divergence(row),)
+            p = p_value(row["p_holm"]) if is_number(row["p_holm"]) else "–"
+            other = "–" if row["protocol"] == standard else percent(row["differs_rate"])
+            cells = (reported(row), p, percent(row["changed_rate"]), *adopted, difference(row, standard), other)
+            rows.append((slots, row["protocol"], *cells))
+    last = "donor's answer over chance, pp" if swap else "KL, nats"
+    header = ("thought", "protocol", "impact, pp", "p (Holm)", "answers changed", last, f"minus {standard}, pp")
+    reading = (
+        "Impact: accuracy lost against the same protocol's unedited run, with a 95% interval clustered over hosts"
+        f"{' and donors' if swap else ''}; p over the single thoughts. Answers changed: against the same protocol's "
+        f"unedited answer. Difference to {standard} on the same cells, paired. Other answers: cells whose answer is "
+        f"another number than under {standard}."
+    )
+    reading += "" if swap else " KL: how far the first token of the answer's number moved from the unedited run's."
+    numeric = frozenset(range(2, len(header) + 1))
+    return Table((*header, "other answers"), tuple(rows), reading, numeric, title=METHODS[method])
