@@ -46,6 +46,7 @@ class Checkpoint:
         base: Where the base config came from.
         notes: What was ignored or assumed while reading, in words.
         family: The kind of latent reasoning.
+        files: The weight files.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Checkpoint:
     base: str = ""
     notes: tuple[str, ...] = ()
     family: str = "codi"
+    files: tuple[Path, ...] = ()
 
     @property
     def pad_id(self) -> int:
@@ -126,6 +128,7 @@ def read_checkpoint(
         lora_alpha=lora_alpha if any(parts.has_lora for parts in keys.lm.values()) else None,
         base=found.name,
         notes=(*found.notes, *keys.notes),
+        files=tuple(source.weights),
     )
 
 

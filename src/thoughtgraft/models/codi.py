@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from thoughtgraft.models.audit import Audit, audit
 from thoughtgraft.models.checkpoints import Checkpoint
 from thoughtgraft.models.reasoner import LatentReasoner
 
@@ -43,6 +44,15 @@ class CodiReasoner(LatentReasoner):
     def project(self, hidden: Tensor) -> Tensor:
         """`prj(hidden)`; hidden states come final-normed and are not normed again."""
         return self.checkpoint.projection(hidden)
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """The language model and `prj`."""
+        return self.lm, self.checkpoint.projection
+
+    def audit(self) -> Audit:
+        """The loaded weights against the checkpoint's files, which are read again."""
+        return audit(self.checkpoint)
 
     @property
     def pad_id(self) -> int:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.protocols import Protocol, find_protocol
+
+if TYPE_CHECKING:
+    from thoughtgraft.models.audit import Audit
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,17 @@ class LatentReasoner(ABC):
     @abstractmethod
     def forbidden_ids(self) -> tuple[int, ...]:
         """Ids that greedy decoding never writes."""
+
+    # What it may supply.
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """Every module that holds weights."""
+        return (self.lm,)
+
+    def audit(self) -> Audit | None:
+        """The loaded weights against the files that they came from; None if the adapter cannot tell."""
+        return None
 
     # What every model then has.
 

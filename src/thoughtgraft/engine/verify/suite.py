@@ -1,0 +1,101 @@
+"""`verify`: which checks make a certificate, and in which order they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from thoughtgraft.engine.verify import batches, identity, inputs, oracle, slots, state
+from thoughtgraft.engine.verify.bench import Bench
+from thoughtgraft.engine.verify.certificate import Certificate, Check
+from thoughtgraft.engine.verify.precision import HALF, in_float32
+from thoughtgraft.engine.verify.weights import weights
+from thoughtgraft.errors import PlanError
+from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.problems import ProblemSet
+
+Level = Literal["core", "full"]
+LEVELS: tuple[Level, ...] = ("core", "full")
+
+_CORE: tuple[Callable[[Bench], Check], ...] = (
+    inputs.thoughts_fed,
+    inputs.edits_arrive,
+    identity.null_edit,
+    identity.self_swap,
+    identity.can_fail,
+    slots.no_dead_slot,
+    slots.donor_swaps,
+    identity.transplant,
+    batches.batch,
+    batches.order,
+    batches.padding,
+    oracle.fast_equals_reference,
+    oracle.library,
+    state.determinism,
+)
+_FULL: tuple[Callable[[Bench], Check], ...] = (
+    identity.self_swap_keys_values,
+    batches.hidden_positions,
+    batches.visible_positions,
+    oracle.every_arm,
+    oracle.skip,
+    oracle.drafts,
+)
+
+
+def verify(
+    model: LatentReasoner,
+    problems: ProblemSet,
+    *,
+    level: Level = "full",
+    n_problems: int = 6,
+    answer_tokens: int = 12,
+) -> Certificate:
+    """Run the checks on the first problems.
+
+    Args:
+        model: The model. In half precision it is checked in float32: what is proved is that the right thing is
+            computed, which rounding to 8 bits would hide.
+        problems: At least 2; the first `n_problems` are used.
+        level: `core`, seconds before every run, or `full`.
+        n_problems: How many.
+        answer_tokens: The longest answer in these checks.
+
+    Raises:
+        PlanError: Fewer than 2 problems, a model that is fed no thought, or no such level.
+        CheckpointError: The model's files are gone.
+    """
+    if len(problems) < 2 or model.num_latents < 1:
+        raise PlanError(
+            "nothing to verify",
+            got=f"{len(problems)} problems, {model.num_latents} thoughts",
+            expected="at least 2 problems and 1 thought",
+        )
+    if level not in LEVELS:
+        raise PlanError("unknown level of certification", got=repr(level), expected=", ".join(LEVELS))
+    notes = ["computed in float32, in which rounding hides nothing"] if model.dtype in HALF else []
+    dtype, model_hash = model.dtype_name, model.model_hash
+    checks: list[Check] = []
+    with in_float32(model):
+        bench = Bench(model, problems[: min(n_problems, len(problems))], answer_tokens)
+        checks += [check(bench) for check in (*_CORE, *(_FULL if level == "full" else ()))]
+        checks.append(state.cache_isolation(bench))
+        notes += slots.notes(bench)
+    if level == "full":
+        found = weights(model)
+        if isinstance(found, Check):
+            checks.append(found)
+        else:
+            notes.append(found)
+    return Certificate(
+        model=model.name,
+        protocol=model.protocol.name,
+        dtype=dtype,
+        kind=level,
+        checks=tuple(checks),
+        model_hash=model_hash,
+        num_latents=model.num_latents,
+        dead_slots=bench.dead_slots,
+        shared_slots=bench.shared_slots,
+        notes=tuple(notes),
+    )
