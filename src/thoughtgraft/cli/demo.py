@@ -16,6 +16,7 @@ def demo(
     donors: Annotated[int, typer.Option(min=1, help="Donors of each host.")] = 10,
     seed: options.Seed = 0,
     device: options.Device = "auto",
+    certify: options.Certify = "auto",
     dry_run: options.DryRun = False,
 ) -> None:
     """Run a real resampling study on the embedded model `tiny-codi` and write its report.
@@ -34,4 +35,4 @@ def demo(
     if dry_run:
         pipeline.dry_run(job)
         return
-    pipeline.resampling(job, out)
+    pipeline.resampling(job, out, certify=certify)

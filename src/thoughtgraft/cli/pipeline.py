@@ -37,11 +37,11 @@ class Job:
         return n if self.plan.hosts is None else min(n, self.plan.hosts)
 
 
-def resampling(job: Job, out: Path, *, certify: bool = True) -> None:
+def resampling(job: Job, out: Path, *, certify: str = "auto") -> None:
     """Run the study into `out`, write its report and print its main table."""
     from thoughtgraft.analysis import RULE
+    from thoughtgraft.cli.certify import certificate_for
     from thoughtgraft.engine.run import run
-    from thoughtgraft.engine.verify import verify
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.records import RunStore
     from thoughtgraft.report import write_report
@@ -49,10 +49,9 @@ def resampling(job: Job, out: Path, *, certify: bool = True) -> None:
 
     console = Console()
     model, problems = job.model, job.sample.problems
-    certificate = None
-    if certify and not (out / "certificate.json").exists():
-        certificate = verify(model, problems).to_json()
-        console.print(certificate_line(certificate))
+    certificate = certificate_for(model, problems, out, certify)
+    if certificate is not None:
+        console.print(certificate_line(certificate), soft_wrap=True)
     command = "thoughtgraft " + " ".join(sys.argv[1:])
     run(
         model,
@@ -62,7 +61,7 @@ def resampling(job: Job, out: Path, *, certify: bool = True) -> None:
         study="resampling",
         batch_size=job.batch_size,
         max_new_tokens=job.max_new_tokens,
-        facts={"command": command, "certify": "core" if certify else "off"},
+        facts={"command": command, "certify": certify},
         design=design(job),
         rule=RULE.to_json(),
     )

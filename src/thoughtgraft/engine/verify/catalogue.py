@@ -124,6 +124,17 @@ _ALL = (
         core=False,
     ),
     Statement(
+        "cache isolation",
+        "after all these edits the saved thoughts and the clean run are bit for bit what they were",
+        "a run changes what later runs reuse",
+    ),
+    Statement(
+        "official cases",
+        "prompts, thoughts, logits, swaps and zeros are those that the official code printed for the same weights",
+        "this is not the published method: another prompt, projection, norm, LoRA scale or position",
+        core=False,
+    ),
+    Statement(
         "weights are the file's",
         "every parameter equals what the file says (LoRA merged anew in another way), and the file's hash is unchanged",
         "part of the model is not the one that was published",
@@ -134,11 +145,6 @@ _ALL = (
         "the answers to the questions that the model's card records are the recorded ones",
         "this is not the model that the card describes, or it is not run as it was",
         core=False,
-    ),
-    Statement(
-        "cache isolation",
-        "after all these edits the saved thoughts and the clean run are bit for bit what they were",
-        "a run changes what later runs reuse",
     ),
 )
 

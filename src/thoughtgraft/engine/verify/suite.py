@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 from thoughtgraft.engine.verify import batches, identity, inputs, oracle, slots, state
 from thoughtgraft.engine.verify.bench import Bench
 from thoughtgraft.engine.verify.certificate import Certificate, Check
+from thoughtgraft.engine.verify.conformance import conformance
 from thoughtgraft.engine.verify.precision import HALF, in_float32
-from thoughtgraft.engine.verify.weights import weights
+from thoughtgraft.engine.verify.weights import fingerprint, weights
 from thoughtgraft.errors import PlanError
+from thoughtgraft.models.fingerprint import Fingerprint
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.problems import ProblemSet
 
@@ -50,6 +52,8 @@ def verify(
     level: Level = "full",
     n_problems: int = 6,
     answer_tokens: int = 12,
+    cases: Mapping[str, Any] | None = None,
+    recorded: Fingerprint | None = None,
 ) -> Certificate:
     """Run the checks on the first problems.
 
@@ -60,6 +64,8 @@ def verify(
         level: `core`, seconds before every run, or `full`.
         n_problems: How many.
         answer_tokens: The longest answer in these checks.
+        cases: What the official code did on some questions, from `conformance.read_cases`, to be compared as well.
+        recorded: The fingerprint in the model's card, to be compared in a full certificate.
 
     Raises:
         PlanError: Fewer than 2 problems, a model that is fed no thought, or no such level.
@@ -80,13 +86,12 @@ def verify(
         bench = Bench(model, problems[: min(n_problems, len(problems))], answer_tokens)
         checks += [check(bench) for check in (*_CORE, *(_FULL if level == "full" else ()))]
         checks.append(state.cache_isolation(bench))
+        checks += [conformance(model, cases)] if cases is not None else []
         notes += slots.notes(bench)
     if level == "full":
-        found = weights(model)
-        if isinstance(found, Check):
-            checks.append(found)
-        else:
-            notes.append(found)
+        found = [weights(model), *([fingerprint(model, recorded)] if recorded is not None else [])]
+        checks += [check for check in found if isinstance(check, Check)]
+        notes += [note for note in found if isinstance(note, str)]
     return Certificate(
         model=model.name,
         protocol=model.protocol.name,
