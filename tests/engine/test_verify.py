@@ -5,6 +5,7 @@ That each check can fail, and on what, is in tests/mutations.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -17,24 +18,51 @@ from thoughtgraft.engine.verify import Certificate, verify
 from thoughtgraft.engine.verify import bench as bench_module
 from thoughtgraft.engine.verify.catalogue import STATEMENTS
 from thoughtgraft.engine.verify.certificate import at_least, at_most
-from thoughtgraft.errors import PlanError
+from thoughtgraft.engine.verify.weights import fingerprint
+from thoughtgraft.errors import CheckpointError, PlanError
 from thoughtgraft.models.codi import CodiReasoner
-from thoughtgraft.models.load import load_model
-from thoughtgraft.problems import Problem, ProblemSet
+from thoughtgraft.models.fingerprint import Fingerprint, read_fingerprint, write_fingerprint
+from thoughtgraft.models.load import load_model, model_folder
+from thoughtgraft.problems import Problem, ProblemSet, load_problems
 
 FAMILIES = ("codi-gpt2", "codi-llama")
 
 
 def problems(family: str) -> ProblemSet:
-    return ProblemSet(tuple(Problem(str(i), q, None) for i, q in enumerate(questions(family)[:4])))
+    return ProblemSet(tuple(Problem(str(i), q, None) for i, q in enumerate(questions(family)[:3])))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@functools.cache
+def certificate_of(family: str, dtype: str) -> Certificate:
+    return verify(loaded(family, dtype), problems(family), answer_tokens=4)
+
+
+@pytest.mark.parametrize(("family", "dtype"), [(f, "float32") for f in FAMILIES] + [("codi-llama", "float64")])
 def test_honest_models_pass_every_check(family, dtype):
-    certificate = verify(loaded(family, dtype), problems(family), answer_tokens=4)
+    certificate = certificate_of(family, dtype)
     assert certificate.passed, [(c.name, c.figure, c.threshold) for c in certificate.checks]
     assert certificate.to_json()["checks"][0]["figure"] == certificate.checks[0].figure
+
+
+def test_tiny_codi_passes_every_check_and_its_fingerprint():
+    model = load_model("tiny-codi", device="cpu", dtype="float32")
+    recorded = read_fingerprint(model_folder("tiny-codi"))
+    certificate = verify(model, load_problems("arithmetic:test", n=4), recorded=recorded, answer_tokens=4)
+    assert certificate.passed, [(c.name, c.figure, c.threshold, c.detail) for c in certificate.checks if not c.passed]
+    found = {c.name: c.detail for c in certificate.checks}
+    assert found["fingerprint"] == "0 of 16 answers differ"
+
+
+def test_a_fingerprint_changed_by_hand_or_of_another_protocol_is_told(tmp_path):
+    assert read_fingerprint(tmp_path) is None
+    taken = Fingerprint("beef", "official", 6, ("What?",), ("42",))
+    path = write_fingerprint(tmp_path, taken)
+    assert read_fingerprint(tmp_path) == taken
+    other = tiny("codi-gpt2", "float32", protocol="official-padded")
+    assert "not compared: it is of protocol official with 6 thoughts" in str(fingerprint(other, taken))
+    path.write_text(path.read_text().replace("42", "43"))
+    with pytest.raises(CheckpointError, match=r"was changed by hand.*Fix: record it again"):
+        read_fingerprint(tmp_path)
 
 
 def test_visible_padding_fails_and_says_whose_fault_it_is():
@@ -42,7 +70,7 @@ def test_visible_padding_fails_and_says_whose_fault_it_is():
     certificate = verify(model, problems("codi-llama"), level="core", answer_tokens=2)
     assert certificate.failed == ("padding probe",)
     probe = next(c for c in certificate.checks if c.name == "padding probe")
-    assert "4 of 4 outputs change with the length of the question beside them" in probe.detail
+    assert "3 of 3 outputs change with the length of the question beside them" in probe.detail
     assert "official-padded shows the padding" in probe.detail
     assert probe.consequence.startswith("answers depend on the length of the problems beside them")
 
@@ -97,7 +125,9 @@ class Paused(CodiReasoner):
 
 
 def test_shared_vectors_carry_nothing_of_the_problem_which_is_not_a_dead_slot():
-    certificate = verify(Paused(loaded("codi-gpt2", "float64").checkpoint), problems("codi-gpt2"), answer_tokens=2)
+    certificate = verify(
+        Paused(loaded("codi-gpt2", "float64").checkpoint), problems("codi-gpt2"), level="core", answer_tokens=2
+    )
     assert certificate.passed, certificate.failed
     assert certificate.shared_slots == tuple(range(6))
     assert certificate.dead_slots == ()
@@ -114,10 +144,10 @@ def test_a_bound_too_wide_to_fail_is_itself_a_failure(monkeypatch):
 
 
 def test_every_check_is_explained_once_and_the_core_is_part_of_the_whole():
-    certificate = verify(loaded("codi-gpt2", "float32"), problems("codi-gpt2"), answer_tokens=2)
+    certificate = certificate_of("codi-gpt2", "float32")
     names = [check.name for check in certificate.checks]
     assert len(set(names)) == len(names)
-    assert {s.name for s in STATEMENTS.values()} - set(names) == {"fingerprint"}  # the golden model has no card
+    assert set(STATEMENTS) - set(names) == {"fingerprint", "official cases"}  # where the user has them
     core = verify(loaded("codi-gpt2", "float32"), problems("codi-gpt2"), level="core", answer_tokens=2)
     assert [c.name for c in core.checks] == [n for n in STATEMENTS if STATEMENTS[n].core]
     assert (core.kind, certificate.kind) == ("core", "full")

@@ -124,7 +124,11 @@ def decide(
     frame = as_frame(records)
     gates = check_gates(frame, certificate, dead_slots, rule, shared_slots)
     failed = [gate.name for gate in gates if gate.outcome == FAIL]
-    positions = position_table(frame, seed=seed, dead_slots=dead_slots, shared_slots=shared_slots) if positions is None else positions
+    positions = (
+        position_table(frame, seed=seed, dead_slots=dead_slots, shared_slots=shared_slots)
+        if positions is None
+        else positions
+    )
     agreement = agreement_table(frame, seed=seed) if agreement is None else agreement
     claims = claim_table(frame, positions, agreement, rule)
     if failed:

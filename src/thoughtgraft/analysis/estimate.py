@@ -30,7 +30,18 @@ COLUMNS = (
 CONTROLS = ("noop", "self")
 NULL, IDENTITY = "structurally null", "nothing to swap"
 """Verdicts on rows whose effect is 0 by construction: their figures stay empty, never 0."""
-_KEPT = ("slots", "method", "downstream", "donor_stratum", "n_hosts", "n_donors", "n_gen", "base_acc", "acc", "n_failed")
+_KEPT = (
+    "slots",
+    "method",
+    "downstream",
+    "donor_stratum",
+    "n_hosts",
+    "n_donors",
+    "n_gen",
+    "base_acc",
+    "acc",
+    "n_failed",
+)
 # In simulation, intervals of rare losses (5 in 100) cover 91-96% at 100 x 10 and 82-90% at 20 x 5.
 FEW = 10
 

@@ -35,7 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 Certify = Annotated[
     str,
     typer.Option(
-        help="Check model, protocol and engine first: auto (seconds), full, or off, which every page of the report says."
+        help="Check model, protocol and engine first: auto (seconds), full, or off (every page of the report says so)."
     ),
 ]
 DryRun = Annotated[

@@ -7,9 +7,11 @@ alpha: raw checkpoints do not store it.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
@@ -30,15 +32,21 @@ class Audit:
         parameters: How many parameters the model has.
         wrong: Names of those that are not what the files say.
         same_hash: Whether the files' hash is still the one taken while loading.
+        projects: Whether the adapter turns a state into a thought as the files' `prj` does, and by nothing else.
     """
 
     parameters: int
     wrong: tuple[str, ...]
     same_hash: bool
+    projects: bool
 
 
-def audit(checkpoint: Checkpoint) -> Audit:
+def audit(checkpoint: Checkpoint, project: Callable[[Tensor], Tensor]) -> Audit:
     """Compare a loaded model with its files, which are read once more.
+
+    Args:
+        checkpoint: What was loaded.
+        project: The adapter's `project`, [n, d] -> [n, d].
 
     Raises:
         CheckpointError: The files are gone or damaged.
@@ -70,7 +78,25 @@ def audit(checkpoint: Checkpoint) -> Audit:
             wrong += [] if same else [name]
         elif not _merged(value.cpu(), base, low, high, checkpoint.lora_alpha or 0.0, module in convolutions):
             wrong.append(name)
-    return Audit(len(loaded), tuple(wrong), hasher.hexdigest() == checkpoint.weight_hash)
+    prj = {name: by_name[name].read().double() for name in by_name if name.startswith("prj.")}
+    return Audit(
+        len(loaded), tuple(wrong), hasher.hexdigest() == checkpoint.weight_hash, _projects(checkpoint, project, prj)
+    )
+
+
+@torch.inference_mode()
+def _projects(checkpoint: Checkpoint, project: Callable[[Tensor], Tensor], prj: Mapping[str, Tensor]) -> bool:
+    """Whether `project` does to random states what the official lines do with the files' numbers."""
+    weight = checkpoint.lm.get_input_embeddings().weight
+    states = 3 * torch.randn(8, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight.dtype) + 1
+    wanted = states.double()
+    if prj:
+        wanted = F.gelu(F.linear(wanted, prj["prj.1.weight"], prj["prj.1.bias"]))
+        wanted = F.linear(wanted, prj["prj.3.weight"], prj["prj.3.bias"])
+        wanted = F.layer_norm(wanted, wanted.shape[-1:], prj["prj.ln.weight"], prj["prj.ln.bias"])
+    found = project(states.to(weight.device)).cpu().double()
+    rounding = max(torch.finfo(t).eps for t in (torch.float32, weight.dtype))
+    return float((found - wanted).norm()) <= 100 * rounding * float(wanted.norm())
 
 
 def _merged(value: Tensor, base: Tensor, low: Tensor, high: Tensor, alpha: float, transposed: bool) -> bool:

@@ -52,7 +52,7 @@ class CodiReasoner(LatentReasoner):
 
     def audit(self) -> Audit:
         """The loaded weights against the checkpoint's files, which are read again."""
-        return audit(self.checkpoint)
+        return audit(self.checkpoint, self.project)
 
     @property
     def pad_id(self) -> int:

@@ -33,24 +33,18 @@ def order(bench: Bench) -> Check:
 
 
 def padding(bench: Bench) -> Check:
-    """Each problem encoded by itself, and encoded with a question as long as two beside it."""
-    model = bench.model
+    """Each problem encoded and run by itself, and encoded and run with a question as long as two beside it."""
+    model, neighbour = bench.model, _longer(bench)
     figure, changed = 0.0, 0
-    neighbour = _longer(bench)
     for problem in bench.problems:
-        alone, beside = (
-            encode(model, ProblemSet((problem, *others), "probe"))[0] for others in ((), (neighbour,))
-        )
-        row = bench.row("baseline", (), 0)
-        found = gap(bench.alone(row, alone), bench.alone(row, beside))
+        alone, beside = (encode(model, ProblemSet((problem, *others), "probe")) for others in ((), (neighbour,)))
+        rows = [bench.row("baseline", (), i) for i in range(2)]
+        found = gap(bench.alone(rows[0], alone[0]), logits_of(bench.roll(rows, beside))[0])
         figure, changed = max(figure, found), changed + (found > bench.bound)
-    detail = (
-        f"{changed} of {len(bench.problems)} outputs change with the length of the question beside them: the protocol "
-        f"{model.protocol.name} shows the padding to everything after the question"
-        if changed
-        else ""
-    )
-    return at_most("padding probe", figure, bench.bound, detail)
+    detail = f"{changed} of {len(bench.problems)} outputs change with the length of the question beside them"
+    if model.protocol.pads_visible:
+        detail += f": the protocol {model.protocol.name} shows the padding to everything after the question"
+    return at_most("padding probe", figure, bench.bound, detail if changed else "")
 
 
 def _longer(bench: Bench) -> Problem:

@@ -88,8 +88,7 @@ class Bench:
     @cached_property
     def nudged(self) -> Tensor:
         """Largest change of the first answer logits when a saved thought comes back slightly wrong [K, H]."""
-
-        return self.by_slot(self.roll(self.every_slot("self", op=nudged("self"))))
+        return self.by_slot(self.roll(self.every_slot("self", op=_nudge)))
 
     @cached_property
     def bound(self) -> float:
@@ -160,14 +159,10 @@ class Bench:
         return change.abs().amax(1).view(len(self.slots), -1)
 
 
-def nudged(method: str) -> Op:
-    """The edit of a method, with a relative error of `NUDGE`."""
-
-    def op(live: Tensor, context: EditContext) -> Tensor:
-        vector = OPS[method](live, context)
-        return vector + NUDGE * noise_like(vector, context.slot)
-
-    return op
+def _nudge(live: Tensor, context: EditContext) -> Tensor:
+    """The host's own thought with a relative error of `NUDGE`."""
+    own = context.host[:, context.slot]
+    return own + NUDGE * noise_like(own, context.slot)
 
 
 def noise_like(vectors: Tensor, seed: int) -> Tensor:

@@ -71,9 +71,7 @@ def conformance(model: LatentReasoner, cases: Mapping[str, Any]) -> Check:
         return at_most(name, torch.inf, _SAME, got)
     figures = {"the thoughts": _relative(clean.fed.cpu().float(), wanted)}
     rows = [row(method, case) for method, found in groups.items() for case in found]
-    found = rollout(
-        model, prompts, rows, Source.from_fed(clean.fed.clone()), max_new_tokens=1, keep_logits=True
-    )
+    found = rollout(model, prompts, rows, Source.from_fed(clean.fed.clone()), max_new_tokens=1, keep_logits=True)
     logits, at = logits_of(found).float(), 0
     for method, members in groups.items():
         if members:

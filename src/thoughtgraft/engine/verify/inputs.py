@@ -55,6 +55,8 @@ def edits_arrive(bench: Bench) -> Check:
         if not edited:
             return at_most("edits arrive", torch.inf, _SAME, f"an edit of {slot_name(slot)} is never fed to the model")
         step = len(clean) - len(edited)
+        if step < 0:
+            return at_most("edits arrive", torch.inf, _SAME, "the clean path was not run for these problems")
         distances = [_distance(edited[0].vector, clean[step].vector[donors])]
         distances += [_distance(after.vector, model.project(after.state)) for after in edited[1:]]
         if max(distances) <= worst:

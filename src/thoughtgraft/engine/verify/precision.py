@@ -1,4 +1,4 @@
-"""Half-precision models are checked in float32, where rounding cannot hide a mistake; their weights stay as they are."""
+"""Half-precision models are checked in float32, where rounding cannot hide a mistake; their weights are kept."""
 
 from __future__ import annotations
 

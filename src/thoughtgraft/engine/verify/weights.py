@@ -29,7 +29,10 @@ def weights(model: LatentReasoner) -> Check | str:
         detail += f"; not the file's: {', '.join(audit.wrong[:_SHOWN])}{more}"
     if not audit.same_hash:
         detail += "; the hash of the files is not the one taken while loading"
-    return at_most("weights are the file's", float(len(audit.wrong) + (not audit.same_hash)), 0, detail)
+    if not audit.projects:
+        detail += "; a state is not turned into a thought as the file's prj does it"
+    wrong = len(audit.wrong) + (not audit.same_hash) + (not audit.projects)
+    return at_most("weights are the file's", float(wrong), 0, detail)
 
 
 def take_fingerprint(model: LatentReasoner, problems: ProblemSet) -> Fingerprint:
@@ -44,7 +47,8 @@ def fingerprint(model: LatentReasoner, recorded: Fingerprint) -> Check | str:
     """Count the answers that are not the recorded ones; a note where the card's are not comparable."""
     now = (model.protocol.name, model.num_latents)
     if now != (recorded.protocol, recorded.num_latents):
-        return f"the card's fingerprint is of protocol {recorded.protocol} with {recorded.num_latents} thoughts: not used"
+        then = f"protocol {recorded.protocol} with {recorded.num_latents} thoughts"
+        return f"the fingerprint in the model's card was not compared: it is of {then}"
     problems = ProblemSet(tuple(Problem(str(i), q, None) for i, q in enumerate(recorded.questions)), "fingerprint")
     found = take_fingerprint(model, problems)
     differ = [i for i, (a, b) in enumerate(zip(found.answers, recorded.answers, strict=True)) if a != b]
