@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -47,3 +48,13 @@ def gsm8k_dir(shared_data: Path) -> Path:
     if not (folder / "test.jsonl").is_file():
         pytest.skip("needs GSM8K's jsonl files (shared/data/gsm8k)")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print which planted mistake was caught by what, where those tests have run."""
+    reports = [r for outcome in ("passed", "failed") for r in terminalreporter.stats.get(outcome, [])]
+    caught = [value for r in reports for name, value in getattr(r, "user_properties", ()) if name == "mutation"]
+    if caught:
+        terminalreporter.section("planted mistakes, and what caught them")
+        for mistake, by, checks in caught:
+            terminalreporter.write_line(f"{mistake:48} {by:15} {checks}")

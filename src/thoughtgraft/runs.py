@@ -20,7 +20,7 @@ from thoughtgraft.problems import ProblemSet
 from thoughtgraft.problems.table import problems_from_table
 from thoughtgraft.records import RunSpec, RunStore
 from thoughtgraft.records.layout import PROBLEMS_FILE, THOUGHTS_FILE
-from thoughtgraft.report.certificate import read_certificate
+from thoughtgraft.report.certificate import Certificate, read_certificate
 
 if TYPE_CHECKING:
     from thoughtgraft.thoughts import Thoughts
@@ -147,12 +147,19 @@ class Run:
         return build_frame(self._records)
 
     @cached_property
+    def _certificate(self) -> Certificate:
+        return read_certificate(self._store)
+
+    @cached_property
     def _records(self) -> pd.DataFrame:
         return self._store.frame()
 
     @cached_property
     def _positions(self) -> pd.DataFrame:
-        return position_table(self.frame, seed=self.seed)
+        certificate = self._certificate
+        return position_table(
+            self.frame, seed=self.seed, dead_slots=certificate.dead_slots, shared_slots=certificate.shared_slots
+        )
 
     @cached_property
     def _agreement(self) -> pd.DataFrame:
@@ -168,8 +175,9 @@ class Run:
             self.frame,
             positions=self._positions,
             agreement=self._agreement,
-            certificate=read_certificate(self._store).gates,
-            dead_slots=self.spec.plan.get("dead_slots") or (),
+            certificate=self._certificate.gates,
+            dead_slots=self._certificate.dead_slots,
+            shared_slots=self._certificate.shared_slots,
             available_hosts=self.spec.plan.get("available_hosts"),
             seed=self.seed,
         )

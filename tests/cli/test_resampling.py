@@ -144,11 +144,12 @@ def test_a_dry_run_says_how_many_how_long_and_what_for_and_starts_nothing(comman
         (["--tracker", "diary"], r"unknown tracker; got 'diary'; expected none, wandb"),
         (["--engine", "spark"], r"unknown engine; got 'spark'; expected local, ray"),
         (["--workers", "2"], r"the local engine has no workers; got --workers\. Fix: add --engine ray"),
+        (["--certify", "maybe"], r"unknown choice for --certify; got 'maybe'; expected auto, full, off\."),
         (["--pilot", "no/such/run"], r"no/such/run is not a run; expected an existing folder\. Fix: give the folder"),
     ],
 )
 def test_wrong_inputs_exit_2_with_one_sentence(words: list[str], message: str, tmp_path: Path) -> None:
-    result = type_in(*SMALL, "--no-certify", "--out", tmp_path / "run", *words)
+    result = type_in(*SMALL, "--certify", "off", "--out", tmp_path / "run", *words)
     assert result.exit_code == 2, (result.output, result.exception)
     assert len(re.findall("error: ", result.stderr)) == 1
     assert re.search(message, flat(result.stderr)), result.stderr

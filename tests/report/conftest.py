@@ -30,7 +30,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def few(tmp_path_factory: pytest.TempPathFactory) -> ReportPaths:
-    """The report of a run like the demo's: single-slot swaps, one control, no certificate. To be read only."""
+    """The report of a run like the demo's: single-slot swaps, one control, checks off. To be read only."""
     return write_report(make_run(tmp_path_factory.mktemp("few") / "run", FEW))
 
 

@@ -120,9 +120,12 @@ def make_run(
     certificate: dict[str, Any] | None = None,
     extras: bool = True,
     wrong_every: int = 10,
+    certify: str = "off",
     **changes: Any,
 ) -> Path:
-    """A run folder; `extras` adds problems and decoded thoughts."""
+    """A run folder; `extras` adds problems and decoded thoughts, `certify` is what run.json says of the checks."""
+    made = {"command": "thoughtgraft demo --seed 0", "python": "3.11", "certify": certify}
+    changes = {"provenance": made} | changes
     units = rows_of(arms, n, d, wrong_every)
     with RunStore.create(path, spec(n, d, sum(map(len, units.values())), **changes)) as store:
         for unit, rows in units.items():

@@ -79,7 +79,7 @@ def test_few_arms_say_what_is_missing_and_why(few):
     assert "It needs edits of several slots at once" in text
     assert "it needs swaps of all slots at once, which this run does not have" in text
     assert "Gates without evidence: certificate, self\\_null, noop, transplant" in text.replace(" and ", ", ")
-    assert "Not certified: the run has no certificate" in text
+    assert "Not certified: the checks were switched off" in text
 
 
 @pytest.mark.parametrize("which", ["few", "full"])
@@ -180,6 +180,47 @@ def test_a_failed_certificate_refuses_effects_unless_forced(build_run):
     assert 'class="banner bad"' in html
     verdicts = {row["verdict"] for row in parse_table(text, "### The claims in numbers")}
     assert verdicts == {"INVALID"}
+
+
+def test_switched_off_checks_are_said_on_every_page(few):
+    html = few.html.read_text()
+    assert 'class="banner warn" role="alert">Not certified: the checks were switched off' in html
+    assert '@top-center { content: "NOT CERTIFIED"' in html
+    assert few.md.read_text().count("Not certified: the checks were switched off") == 2
+
+
+def test_without_a_certificate_no_effect_is_stated_unless_forced(build_run, no_figures):
+    run = build_run(certify="auto")
+    text = write_report(run).md.read_text()
+    assert "INVALID: the run has no certificate. No effect is stated." in text
+    assert "## Positions" not in text
+    assert {row["verdict"] for row in parse_table(text, "### The claims in numbers")} == {"INVALID"}
+    assert "thoughtgraft verify" in text
+    text = write_report(run, force=True).md.read_text()
+    assert "INVALID, shown by force: the run has no certificate" in text
+    assert "## Positions" in text
+
+
+def test_a_certificate_of_another_model_counts_as_failed(build_run, no_figures):
+    text = write_report(build_run(certificate=passing() | {"model_hash": "beef"})).md.read_text()
+    assert "check belongs to this run" in text
+    assert "another model or protocol was certified" in text
+
+
+def test_a_dead_slot_is_structurally_null_and_never_zero(build_run, no_figures):
+    dead = {"dead_slots": [5], "shared_slots": [4], "notes": ["CT5: structurally null; read by nothing"]}
+    run = build_run(certificate=passing() | dead)
+    text = write_report(run).md.read_text()
+    rows = {row["slot"]: row for row in parse_table(text, "### Accuracy")}
+    assert (rows["CT5"]["impact, pp [95%]"], rows["CT5"]["within ±5 pp?"]) == ("undefined", "structurally null")
+    assert (rows["CT4"]["impact, pp [95%]"], rows["CT4"]["within ±5 pp?"]) == ("undefined", "nothing to swap")
+    assert rows["CT3"]["impact, pp [95%]"] != "undefined"
+    assert "its effect is 0 by construction" in text
+    assert "CT5: structurally null; read by nothing" in text
+    subjects = {row["claim"] + row["about"] for row in parse_table(text, "### The claims in numbers")}
+    assert not any("CT5" in subject or "CT4" in subject for subject in subjects)
+    stored = pd.read_parquet(run / "analysis" / "positions.parquet").set_index("slots")
+    assert stored.loc[["CT4", "CT5"], ["impact_pp", "p", "p_holm", "p_maxT", "kl"]].isna().all(axis=None)
 
 
 def test_a_pilot_says_its_verdict(build_run, no_figures):

@@ -9,6 +9,7 @@ import pandas as pd
 
 from thoughtgraft.analysis.adoption import adoption, donor_answers
 from thoughtgraft.analysis.equivalence import exact_upper_bound
+from thoughtgraft.analysis.estimate import IDENTITY, NULL
 from thoughtgraft.analysis.frame import Frame
 from thoughtgraft.analysis.multiplicity import holm
 from thoughtgraft.analysis.rule import RULE, ClaimRule, Rule
@@ -140,7 +141,7 @@ def claim_table(frame: Frame, positions: pd.DataFrame, agreement: pd.DataFrame, 
     chosen = positions[primary & (positions.donor_stratum == frame.primary_stratum())]
     rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in chosen.to_dict("records")]
     rows = [row for row in rows if row["n_gen"] > 0]
-    single = [row for row in rows if is_single(row["slots"])]
+    single = [row for row in rows if is_single(row["slots"]) and row["verdict"] not in (NULL, IDENTITY)]
     whole = [row for row in rows if row["slots"] == "all"]
     h0, h1, h2, h3, h4 = rule.claims
     lines = _h0(h0, whole, rule) + _h1(h1, single, rule) + _h2(h2, single, rule) + _h3(h3, agreement)

@@ -103,6 +103,7 @@ def decide(
     agreement: pd.DataFrame | None = None,
     certificate: Mapping[str, bool] | None = None,
     dead_slots: Collection[int] = (),
+    shared_slots: Collection[int] = (),
     available_hosts: int | None = None,
     rule: Rule = RULE,
     seed: int = 0,
@@ -115,14 +116,19 @@ def decide(
         agreement: The agreement table, likewise.
         certificate: Outcomes of the gates that records cannot show; see `check_gates`.
         dead_slots: Structurally dead slots of the run's protocol.
+        shared_slots: Slots at which every problem is fed the same vector.
         available_hosts: Problems left for a full run, for the pilot's verdict.
         rule: The rule; its hash belongs in run.json before the run starts.
         seed: Seed of whatever table has to be made here.
     """
     frame = as_frame(records)
-    gates = check_gates(frame, certificate, dead_slots, rule)
+    gates = check_gates(frame, certificate, dead_slots, rule, shared_slots)
     failed = [gate.name for gate in gates if gate.outcome == FAIL]
-    positions = position_table(frame, seed=seed) if positions is None else positions
+    positions = (
+        position_table(frame, seed=seed, dead_slots=dead_slots, shared_slots=shared_slots)
+        if positions is None
+        else positions
+    )
     agreement = agreement_table(frame, seed=seed) if agreement is None else agreement
     claims = claim_table(frame, positions, agreement, rule)
     if failed:

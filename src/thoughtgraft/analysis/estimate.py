@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from thoughtgraft.analysis.adoption import adoption, donor_answers
 from thoughtgraft.analysis.cells import Cells
 from thoughtgraft.analysis.clustered import Estimate, clustered_mean
 from thoughtgraft.analysis.equivalence import equivalence, exact_upper_bound, independent_units
-from thoughtgraft.analysis.frame import Frame, as_frame
+from thoughtgraft.analysis.frame import ArmKey, Frame, as_frame
 from thoughtgraft.analysis.multiplicity import holm
 from thoughtgraft.analysis.permutation import sign_flip_max_t
 from thoughtgraft.analysis.power import detectable_effect
@@ -27,6 +28,20 @@ COLUMNS = (
     "mde80_pp", "zero_bound_pp", "n_failed", "note",
 )  # fmt: skip
 CONTROLS = ("noop", "self")
+NULL, IDENTITY = "structurally null", "nothing to swap"
+"""Verdicts on rows whose effect is 0 by construction: their figures stay empty, never 0."""
+_KEPT = (
+    "slots",
+    "method",
+    "downstream",
+    "donor_stratum",
+    "n_hosts",
+    "n_donors",
+    "n_gen",
+    "base_acc",
+    "acc",
+    "n_failed",
+)
 # In simulation, intervals of rare losses (5 in 100) cover 91-96% at 100 x 10 and 82-90% at 20 x 5.
 FEW = 10
 
@@ -77,6 +92,17 @@ def structurally_null(cells: Cells) -> bool:
     return bool(len(cells)) and bool(measured.all() and still.all())
 
 
+def by_construction(arm: ArmKey, dead_slots: Collection[int], shared_slots: Collection[int]) -> tuple[str, str] | None:
+    """(verdict, reason) where an arm's effect is 0 whatever the model learned; None where it is not."""
+    if not arm.slots or arm.method in CONTROLS:
+        return None
+    if set(arm.slots) <= set(dead_slots):
+        return NULL, "no vector put into this slot reaches the answer: its effect is 0 by construction"
+    if arm.method in ("swap", "mean") and set(arm.slots) <= {*dead_slots, *shared_slots}:
+        return IDENTITY, "every problem is fed the same vector here, so that this edit is the identity"
+    return None
+
+
 def arm_row(frame: Frame, cells: Cells) -> dict[str, Any]:
     """One row of the position table, without the columns that depend on other arms (p_holm, p_maxT)."""
     key = cells.arm
@@ -120,7 +146,7 @@ def arm_row(frame: Frame, cells: Cells) -> dict[str, Any]:
     row |= {"dlogp": dlogp.value, "dlogp_ci_low": dlogp.low, "dlogp_ci_high": dlogp.high}
     row |= {"kl": arm_mean(cells, cells.kl).value, "p": effect.p, "tost_p": same.p, "tost_power": same.power}
     row |= {"mde80_pp": 100 * detectable_effect(effect.se, effect.df)}
-    row["verdict"] = "structurally null" if key.method not in CONTROLS and structurally_null(cells) else same.verdict
+    row["verdict"] = NULL if key.method not in CONTROLS and structurally_null(cells) else same.verdict
     if key.stratum:
         taken = adoption(cells, donor_answers(cells, len(frame.hosts), len(frame.donors)))
         row |= {"adoption_rate": taken.rate, "adoption_null": taken.null, "adoption_excess": taken.excess.value}
@@ -146,13 +172,22 @@ def _adjust(table: pd.DataFrame, frame: Frame, seed: int, resamples: int) -> Non
         table.loc[rows, "p_maxT"] = sign_flip_max_t(means, family_rng(seed, "maxT", *family), resamples)
 
 
-def position_table(records: pd.DataFrame | Frame, *, seed: int = 0, resamples: int = 9_999) -> pd.DataFrame:
+def position_table(
+    records: pd.DataFrame | Frame,
+    *,
+    seed: int = 0,
+    resamples: int = 9_999,
+    dead_slots: Collection[int] = (),
+    shared_slots: Collection[int] = (),
+) -> pd.DataFrame:
     """One row per edited arm, with the columns of `COLUMNS`.
 
     Args:
         records: Records, or the frame made of them.
         seed: Seeds the sign flips of p_maxT, the only random column.
         resamples: Number of sign vectors.
+        dead_slots: 0-based slots that cannot reach the output, as the certificate says.
+        shared_slots: 0-based slots at which every problem is fed the same vector.
 
     Returns:
         Impacts, their interval (`ci_low`, `ci_high`), standard errors and mde80 in percentage points; accuracies and
@@ -166,6 +201,11 @@ def position_table(records: pd.DataFrame | Frame, *, seed: int = 0, resamples: i
     """
     frame = as_frame(records)
     rows = [arm_row(frame, cells) for key, cells in frame.arms.items() if key.slots or key.method == "noop"]
+    arms = [key for key in frame.arms if key.slots or key.method == "noop"]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     _adjust(table, frame, seed, resamples)
+    for place, arm in enumerate(arms):
+        if found := by_construction(arm, dead_slots, shared_slots):
+            table.loc[place, [name for name in COLUMNS if name not in _KEPT]] = np.nan
+            table.loc[place, ["verdict", "note"]] = found
     return table

@@ -95,6 +95,7 @@ def check_gates(
     certificate: Mapping[str, bool] | None = None,
     dead_slots: Collection[int] = (),
     rule: Rule = RULE,
+    shared_slots: Collection[int] = (),
 ) -> tuple[GateResult, ...]:
     """Check every gate of the rule.
 
@@ -104,11 +105,12 @@ def check_gates(
             gate that is not named is "not run", which is not a pass.
         dead_slots: 0-based slots that are structurally dead under the run's protocol.
         rule: The frozen rule.
+        shared_slots: 0-based slots at which every problem is fed the same vector, so that a swap is the identity.
     """
     checks = {
         "self_null": lambda: _self_null(frame, dead_slots),
         "noop": lambda: _noop(frame),
-        "edits_bite": lambda: _edits_bite(frame, dead_slots),
+        "edits_bite": lambda: _edits_bite(frame, {*dead_slots, *shared_slots}),
         "invalid": lambda: _invalid(frame),
         "duplicates": lambda: (float(frame.duplicates), f"{frame.duplicates} repeated of {frame.n_rows} rows"),
     }

@@ -50,6 +50,7 @@ def analyse(
     *,
     certificate: Mapping[str, bool] | None = None,
     dead_slots: Collection[int] = (),
+    shared_slots: Collection[int] = (),
     available_hosts: int | None = None,
     largest: int | None = None,
     rule: Rule = RULE,
@@ -62,6 +63,7 @@ def analyse(
         seed: Seed of every resampling; the same records (in any order) and seed give the same result.
         certificate: Outcomes of the gates that records cannot show; see `check_gates`.
         dead_slots: 0-based slots that are structurally dead under the run's protocol.
+        shared_slots: 0-based slots at which every problem is fed the same vector.
         available_hosts: Problems left for a full run, for the pilot's verdict.
         largest: Largest number that the model can say, if it has one, for counterfactual adoption.
         rule: The frozen decision rule.
@@ -70,7 +72,7 @@ def analyse(
         AnalysisError: The records cannot be used.
     """
     frame = build_frame(records)
-    positions = position_table(frame, seed=seed)
+    positions = position_table(frame, seed=seed, dead_slots=dead_slots, shared_slots=shared_slots)
     agreement = agreement_table(frame, seed=seed)
     decision = decide(
         frame,
@@ -78,6 +80,7 @@ def analyse(
         agreement=agreement,
         certificate=certificate,
         dead_slots=dead_slots,
+        shared_slots=shared_slots,
         available_hosts=available_hosts,
         rule=rule,
         seed=seed,

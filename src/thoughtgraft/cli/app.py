@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from thoughtgraft.cli import compare, data, demo, drift, models, runs, study, train
+from thoughtgraft.cli import certify, compare, data, demo, drift, models, runs, study, train
 from thoughtgraft.cli.errors import ErrorGroup
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ app.command()(runs.report)
 app.command()(runs.records)
 app.command()(compare.compare)
 app.command()(drift.drift)
-app.command()(models.verify)
+app.command()(certify.verify)
 app.command()(models.evaluate)
 app.command()(data.problems)
 app.command()(train.train)

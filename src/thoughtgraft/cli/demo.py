@@ -19,6 +19,7 @@ def demo(
     tracker: options.Tracker = "none",
     engine: options.Engine = "local",
     workers: options.Workers = None,
+    certify: options.Certify = "auto",
     dry_run: options.DryRun = False,
 ) -> None:
     """Run a real resampling study on the embedded model `tiny-codi` and write its report.
@@ -42,4 +43,4 @@ def demo(
         pipeline.dry_run(job)
         return
     with tracking:
-        pipeline.resampling(job, out, executor=executor, watch=tracking.watch)
+        pipeline.resampling(job, out, certify=certify, executor=executor, watch=tracking.watch)

@@ -34,7 +34,7 @@ def drift(
     seed: options.Seed = 0,
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
-    num_latents: options.NumLatents = 6,
+    num_latents: options.NumLatents = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
@@ -54,6 +54,7 @@ def drift(
     from thoughtgraft.cli.compare import failed_gates
     from thoughtgraft.cli.pipeline import Job, carry_out
     from thoughtgraft.models.load import load_model
+    from thoughtgraft.models.reasoner import require_thoughts
     from thoughtgraft.records import RunStore
     from thoughtgraft.records.jsonfile import to_json
     from thoughtgraft.report.certificate import read_certificate
@@ -65,8 +66,9 @@ def drift(
     names = list(dict.fromkeys([STANDARD, *asked]))
     console = Console(stderr=as_json)
     sample = draw_sample(problems, first=0, n=hosts, seed=seed)
-    plan = drift_plan(num_latents, donors, seed)
     loaded = load_model(model, base=base, tokenizer=tokenizer, device=device, dtype=dtype, num_latents=num_latents)
+    require_thoughts(loaded)
+    plan = drift_plan(loaded.num_latents, donors, seed)
     # All of them before the first run: a protocol that does not fit this model is refused at once.
     reasoners = [loaded.under(name) for name in names]
     runs: dict[str, Run] = {}

@@ -1,4 +1,4 @@
-"""`thoughtgraft think`, `verify` and `evaluate`: a model by itself."""
+"""`thoughtgraft think` and `evaluate`: a model by itself."""
 
 from __future__ import annotations
 
@@ -65,46 +65,6 @@ def think(
     console = Console()
     console.print(table)
     console.print(thoughts.texts[0] or "(no text)", markup=False)
-
-
-def verify(
-    model: options.Model = "tiny-codi",
-    problems: options.Problems = "arithmetic:test",
-    protocol: options.Protocol = "official",
-    base: options.Base = None,
-    tokenizer: options.Tokenizer = None,
-    num_latents: options.NumLatents = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Check that model, protocol and engine do what they say; exit 1 if a check fails."""
-    from rich.console import Console
-
-    from thoughtgraft.cli.tables import certificate_line, certificate_table
-    from thoughtgraft.engine.verify import verify as run_checks
-    from thoughtgraft.models.load import load_model
-    from thoughtgraft.problems import load_problems
-
-    chosen = load_problems(problems)[:6]
-    reasoner = load_model(
-        model,
-        base=base,
-        tokenizer=tokenizer,
-        protocol=protocol,
-        num_latents=num_latents,
-        device=device,
-        dtype=dtype,
-    )
-    certificate = run_checks(reasoner, chosen).to_json()
-    if as_json:
-        typer.echo(json.dumps(certificate, indent=1))
-    else:
-        console = Console()
-        console.print(certificate_table(certificate))
-        console.print(certificate_line(certificate))
-    if not certificate["passed"]:
-        raise typer.Exit(1)
 
 
 def evaluate(

@@ -34,6 +34,12 @@ Out = Annotated[
 ]
 Run = Annotated[Path, typer.Argument(help="A run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Certify = Annotated[
+    str,
+    typer.Option(
+        help="Check model, protocol and engine first: auto (seconds), full, or off (every page of the report says so)."
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say how many generations, how long and what they could find, and stop.")
 ]

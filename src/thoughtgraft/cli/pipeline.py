@@ -45,7 +45,7 @@ def carry_out(
     out: Path,
     console: Console,
     *,
-    certify: bool = True,
+    certify: str = "auto",
     executor: Executor | None = None,
     watch: Callable[[], None] | None = None,
 ) -> Run:
@@ -54,8 +54,8 @@ def carry_out(
     `executor` and `watch` as `run` has them.
     """
     from thoughtgraft.analysis import RULE
+    from thoughtgraft.cli.certify import certificate_for
     from thoughtgraft.engine.run import run
-    from thoughtgraft.engine.verify import verify
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.records import RunStore
     from thoughtgraft.runs import load_run
@@ -63,10 +63,9 @@ def carry_out(
     model, problems = job.model, job.sample.problems
     if model.protocol.flaw:
         console.print(f"protocol {model.protocol.name}: {model.protocol.flaw}", soft_wrap=True, highlight=False)
-    certificate = None
-    if certify and not (out / "certificate.json").exists():
-        certificate = verify(model, problems).to_json()
-        console.print(certificate_line(certificate))
+    certificate = certificate_for(model, problems, out, certify)
+    if certificate is not None:
+        console.print(certificate_line(certificate), soft_wrap=True)
     command = "thoughtgraft " + " ".join(sys.argv[1:])
     run(
         model,
@@ -76,8 +75,7 @@ def carry_out(
         study="resampling",
         batch_size=job.batch_size,
         max_new_tokens=job.max_new_tokens,
-        facts={"command": command, "certify": "core" if certify else "off"}
-        | ({"engine": executor.describe()} if executor else {}),
+        facts={"command": command, "certify": certify} | ({"engine": executor.describe()} if executor else {}),
         design=design(job),
         rule=RULE.to_json(),
         executor=executor,
@@ -96,7 +94,7 @@ def resampling(
     job: Job,
     out: Path,
     *,
-    certify: bool = True,
+    certify: str = "auto",
     executor: Executor | None = None,
     watch: Callable[[], None] | None = None,
 ) -> None:

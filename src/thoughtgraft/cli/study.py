@@ -41,7 +41,7 @@ def resampling(
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
-    certify: Annotated[bool, typer.Option(help="Check model, protocol and engine first.")] = True,
+    certify: options.Certify = "auto",
     tracker: options.Tracker = "none",
     engine: options.Engine = "local",
     ray_address: options.RayAddress = None,

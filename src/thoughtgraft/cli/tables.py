@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -81,12 +82,14 @@ def certificate_line(certificate: Mapping[str, Any]) -> str:
     good = sum(check["passed"] for check in checks)
     head = "[green]certificate: passed[/green]" if certificate["passed"] else "[bold red]certificate: FAILED[/bold red]"
     lines = [f"{head} ({good} of {len(checks)} checks: {certificate['kind']})"]
-    lines += [
-        f"  [red]{c['name']}[/red]: {c['figure']:.3g}, wanted {c['threshold']}; otherwise {c['consequence']}"
-        for c in checks
-        if not c["passed"]
-    ]
-    return "\n".join(lines)
+    for check in checks:
+        if not check["passed"]:
+            detail = f" ({escape(check['detail'])})" if check.get("detail") else ""
+            lines.append(
+                f"  [red]{check['name']}[/red]: {_figure(check)}, wanted {check['threshold']}{detail}; "
+                f"otherwise {check['consequence']}"
+            )
+    return "\n".join([*lines, *(f"  {escape(note)}" for note in certificate.get("notes", ()))])
 
 
 def certificate_table(certificate: Mapping[str, Any]) -> Table:
@@ -96,8 +99,12 @@ def certificate_table(certificate: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right" if name == "figure" else "left")
     for check in certificate["checks"]:
         mark = "[green]pass[/green]" if check["passed"] else "[bold red]FAIL[/bold red]"
-        table.add_row(check["name"], check["proves"], f"{check['figure']:.3g}", check["threshold"], mark)
+        table.add_row(check["name"], check["proves"], _figure(check), check["threshold"], mark)
     return table
+
+
+def _figure(check: Mapping[str, Any]) -> str:
+    return "undefined" if check["figure"] is None else f"{check['figure']:.3g}"
 
 
 def status_table(status: Status) -> Table:

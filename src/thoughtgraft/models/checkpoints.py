@@ -48,6 +48,7 @@ class Checkpoint:
         base: Where the base config came from.
         notes: What was ignored or assumed while reading, in words.
         family: The kind of latent reasoning, a name in `FAMILIES`; it says what the three added rows are.
+        files: The weight files.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Checkpoint:
     base: str = ""
     notes: tuple[str, ...] = ()
     family: str = "codi"
+    files: tuple[Path, ...] = ()
 
     @property
     def pad_id(self) -> int:
@@ -130,6 +132,7 @@ def read_checkpoint(
         base=found.name,
         notes=(*found.notes, *keys.notes),
         family=keys.family.name,
+        files=tuple(source.weights),
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from thoughtgraft.errors import CheckpointError, ModelError
+from thoughtgraft.models.audit import Audit, audit
 from thoughtgraft.models.checkpoints import Checkpoint
 from thoughtgraft.models.families import COCONUT
 from thoughtgraft.models.reasoner import LatentReasoner
@@ -65,6 +66,10 @@ class CoconutReasoner(LatentReasoner):
     def project(self, hidden: Tensor, slot: int) -> Tensor:
         """`hidden` itself, final-normed as it comes."""
         return hidden
+
+    def audit(self) -> Audit:
+        """The loaded weights against the checkpoint's files, which are read again."""
+        return audit(self.checkpoint, self.project)
 
     @property
     def pad_id(self) -> int:

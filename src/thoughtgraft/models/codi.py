@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from thoughtgraft.models.audit import Audit, audit
 from thoughtgraft.models.checkpoints import Checkpoint
 from thoughtgraft.models.reasoner import LatentReasoner
 
@@ -50,6 +51,15 @@ class CodiReasoner(LatentReasoner):
     def project(self, hidden: Tensor, slot: int) -> Tensor:
         """`prj(hidden)`; hidden states come final-normed and are not normed again."""
         return self.checkpoint.feeder(hidden)
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """The language model and what makes the fed vectors."""
+        return self.lm, self.checkpoint.feeder
+
+    def audit(self) -> Audit:
+        """The loaded weights against the checkpoint's files, which are read again."""
+        return audit(self.checkpoint, self.project)
 
     @property
     def pad_id(self) -> int:

@@ -61,6 +61,12 @@ class ColumnCache:
         shown = max(end, min(self.columns, -(-_SLOW_PRODUCT // key.shape[3]))) if self.wide else end
         return keys[self._where, :, :shown], values[self._where, :, :shown]
 
+    def written(self, columns: int) -> tuple[Tensor, ...]:
+        """Copies of what the last pass of so many columns wrote: keys, values [R', H, T, hd] of each layer in turn."""
+        at = slice(self._start, self._start + columns)
+        both = zip(self.keys, self.values, strict=True)
+        return tuple(t[self._where, :, at].clone() for pair in both for t in pair)
+
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these."""
         self.keys = [k[rows] for k in self.keys]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.protocols import Protocol, find_protocol
+
+if TYPE_CHECKING:
+    from thoughtgraft.models.audit import Audit
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,17 @@ class LatentReasoner(ABC):
     @abstractmethod
     def forbidden_ids(self) -> tuple[int, ...]:
         """Ids that greedy decoding never writes."""
+
+    # What it may supply.
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """Every module that holds weights."""
+        return (self.lm,)
+
+    def audit(self) -> Audit | None:
+        """The loaded weights against the files that they came from; None if the adapter cannot tell."""
+        return None
 
     # What every model then has.
 

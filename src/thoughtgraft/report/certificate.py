@@ -15,11 +15,23 @@ State = Literal["passed", "failed", "off", "missing"]
 
 @dataclass(frozen=True)
 class Certificate:
-    """The outcome of the checks of model, protocol and engine; each check a mapping as in `certificate.json`."""
+    """The outcome of the checks of model, protocol and engine.
+
+    Attributes:
+        state: `off`: the checks were switched off on purpose; `missing`: nobody certified the run.
+        kind: Which set of checks, `core` or `full`.
+        checks: Each a mapping as in `certificate.json`.
+        dead_slots: 0-based slots that cannot reach the output.
+        shared_slots: 0-based slots at which every problem is fed the same vector.
+        notes: What else the certificate says.
+    """
 
     state: State
     kind: str
     checks: tuple[Mapping[str, Any], ...]
+    dead_slots: tuple[int, ...] = ()
+    shared_slots: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def failed(self) -> list[str]:
@@ -30,10 +42,13 @@ class Certificate:
     def gates(self) -> dict[str, bool]:
         """Outcomes of the gates that records cannot show; a gate without evidence is absent.
 
-        A gate is named by a check of its name or one that begins so ("transplant"); the whole certificate is one.
+        A gate is named by a check of its name or one that begins so ("transplant"); the whole certificate is one. To
+        switch it off is a decision that every page shows; to have none is a failure.
         """
-        if self.state in ("missing", "off"):
+        if self.state == "off":
             return {}
+        if self.state == "missing":
+            return {"certificate": False}
         found = {"certificate": self.state == "passed"}
         transplant = [c for c in self.checks if str(c.get("name", "")).lower().startswith("transplant")]
         return found | ({"transplant": all(bool(c.get("passed")) for c in transplant)} if transplant else {})
@@ -68,6 +83,25 @@ def read_certificate(store: RunStore) -> Certificate:
             got="no field 'passed' that is true or false",
             fix="run the same command again to certify anew",
         )
-    checks = tuple(check for check in raw.get("checks") or () if isinstance(check, Mapping))
+    checks = [check for check in raw.get("checks") or () if isinstance(check, Mapping)]
+    checks += _of_another_run(raw, store)
     passed = raw["passed"] and all(check.get("passed") for check in checks)
-    return Certificate("passed" if passed else "failed", str(raw.get("kind", "")), checks)
+    dead, shared = (tuple(int(k) for k in raw.get(name) or ()) for name in ("dead_slots", "shared_slots"))
+    notes = tuple(str(note) for note in raw.get("notes") or ())
+    return Certificate("passed" if passed else "failed", str(raw.get("kind", "")), tuple(checks), dead, shared, notes)
+
+
+def _of_another_run(raw: Mapping[str, Any], store: RunStore) -> list[dict[str, Any]]:
+    """A failed check where the certificate names another model than the run does; it may have been copied."""
+    if raw.get("model_hash") in (None, "", store.spec.model_hash):
+        return []
+    return [
+        {
+            "name": "belongs to this run",
+            "proves": "the certificate was made with the run's weights, protocol, dtype and number of thoughts",
+            "figure": str(raw["model_hash"]),
+            "threshold": f"= {store.spec.model_hash}",
+            "passed": False,
+            "consequence": "another model or protocol was certified, not this one",
+        }
+    ]

@@ -25,6 +25,8 @@ class Context:
     def broken(self) -> list[str]:
         """Why no effect may be stated: failed gates, and the certificate's failed checks."""
         gates = [f"gate {gate.name} ({gate.detail})" for gate in self.analysis.decision.gates if gate.outcome == "fail"]
+        if self.run.certificate.state == "missing":
+            gates = ["the run has no certificate", *(gate for gate in gates if not gate.startswith("gate certificate"))]
         checks = [f"check {name}" for name in self.run.certificate.failed] if self.run.certificate.checks else []
         return gates + checks
 

@@ -63,7 +63,8 @@ def write_report(
         problems,
         seed,
         certificate=data.certificate.gates,
-        dead_slots=data.plan("dead_slots") or (),
+        dead_slots=data.certificate.dead_slots,
+        shared_slots=data.certificate.shared_slots,
         available_hosts=data.plan("available_hosts"),
         largest=largest,
     )

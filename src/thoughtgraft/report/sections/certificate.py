@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from thoughtgraft.report.context import Context
-from thoughtgraft.report.document import Block, Prose, Section, Table
+from thoughtgraft.report.document import Block, Bullets, Prose, Section, Table
 from thoughtgraft.report.formats import UNDEFINED, is_number, shorten
 
 STATES = {
@@ -15,7 +15,8 @@ STATES = {
     "off": "The checks were switched off for this run. Nothing here proves that the edits did what they say.",
     "missing": (
         "The run has no certificate (certificate.json). Nothing here proves that the edits did what they say; the "
-        "gates below are the part that the records alone can show."
+        "gates below are the part that the records alone can show. Certify it (thoughtgraft verify --out RUN), or "
+        "write the report by force."
     ),
 }
 
@@ -30,7 +31,7 @@ def section(context: Context) -> Section:
             (
                 str(check.get("name", "unnamed")),
                 str(check.get("proves", "")),
-                figure(check.get("figure")),
+                ": ".join(text for text in (figure(check.get("figure")), str(check.get("detail") or "")) if text),
                 figure(check.get("threshold")),
                 "passed" if check.get("passed") else "failed",
                 str(check.get("consequence", "")),
@@ -41,6 +42,8 @@ def section(context: Context) -> Section:
         kind = f" ({certificate.kind})" if certificate.kind else ""
         header = ("check", "proves", "measured", "limit", "outcome", "if it fails")
         blocks.append(Table(header, rows, reading, frozenset({2, 3}), 4, title=f"Certificate{kind}"))
+    if certificate.notes:
+        blocks.append(Bullets(certificate.notes))
     return Section("certificate", "Certificate and gates", (*blocks, gates(context)))
 
 

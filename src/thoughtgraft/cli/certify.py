@@ -1,0 +1,115 @@
+"""`thoughtgraft verify`, and the same checks before every run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thoughtgraft.cli import options
+
+if TYPE_CHECKING:
+    from thoughtgraft.models.reasoner import LatentReasoner
+    from thoughtgraft.problems import ProblemSet
+
+CERTIFY = ("auto", "full", "off")
+
+
+def verify(
+    model: options.Model = "tiny-codi",
+    problems: options.Problems = "arithmetic:test",
+    protocol: options.Protocol = "official",
+    level: Annotated[str, typer.Option(help="core (as before every run) or full.")] = "full",
+    cases: Annotated[
+        Path | None, typer.Option(help="Also compare with what the official code printed, a JSON file.")
+    ] = None,
+    fingerprint: Annotated[
+        bool, typer.Option("--fingerprint", help="Also record 16 answers in the model's card, for later checks.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Also write the certificate into this run's folder.")
+    ] = None,
+    base: options.Base = None,
+    tokenizer: options.Tokenizer = None,
+    num_latents: options.NumLatents = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Check that model, protocol and engine do what they say; exit 1 if a check fails."""
+    from rich.console import Console
+
+    from thoughtgraft.cli.tables import certificate_line, certificate_table
+    from thoughtgraft.engine.verify import verify as run_checks
+    from thoughtgraft.engine.verify.conformance import read_cases
+    from thoughtgraft.engine.verify.weights import QUESTIONS, take_fingerprint
+    from thoughtgraft.models.fingerprint import read_fingerprint, write_fingerprint
+    from thoughtgraft.models.load import load_model, model_folder
+    from thoughtgraft.problems import load_problems
+    from thoughtgraft.records import RunStore
+    from thoughtgraft.records.layout import CERTIFICATE_FILE
+
+    store = None if out is None else RunStore.open(out)
+    official = None if cases is None else read_cases(cases)
+    chosen = load_problems(problems)[:QUESTIONS]
+    reasoner = load_model(
+        model,
+        base=base,
+        tokenizer=tokenizer,
+        protocol=protocol,
+        num_latents=num_latents,
+        device=device,
+        dtype=dtype,
+    )
+    if fingerprint:
+        path = write_fingerprint(model_folder(model), take_fingerprint(reasoner, chosen))
+        typer.echo(f"fingerprint recorded in {path}", err=True)
+    recorded = read_fingerprint(model_folder(model))
+    certificate = run_checks(
+        reasoner,
+        chosen,
+        level=level,  # type: ignore[arg-type]
+        cases=official,
+        recorded=recorded,
+    ).to_json()
+    if store is not None:
+        store.write_json(CERTIFICATE_FILE, certificate)
+    if as_json:
+        typer.echo(json.dumps(certificate, indent=1))
+    else:
+        console = Console()
+        console.print(certificate_table(certificate))
+        console.print(certificate_line(certificate), soft_wrap=True)
+    if not certificate["passed"]:
+        raise typer.Exit(1)
+
+
+def certificate_for(model: LatentReasoner, problems: ProblemSet, out: Path, certify: str) -> dict[str, Any] | None:
+    """The certificate that a run still needs; None where it is switched off, or lies there already.
+
+    Args:
+        model: The run's model.
+        problems: Its problems.
+        out: Its folder, which need not exist.
+        certify: `auto` (the core checks), `full` or `off`.
+
+    Raises:
+        PlanError: Another word.
+    """
+    from thoughtgraft.engine.verify import verify as run_checks
+    from thoughtgraft.errors import PlanError
+    from thoughtgraft.models.fingerprint import read_fingerprint
+    from thoughtgraft.models.load import model_folder
+    from thoughtgraft.records.jsonfile import read_json
+    from thoughtgraft.records.layout import CERTIFICATE_FILE
+
+    if certify not in CERTIFY:
+        raise PlanError("unknown choice for --certify", got=repr(certify), expected=", ".join(CERTIFY))
+    there = read_json(out / CERTIFICATE_FILE) if (out / CERTIFICATE_FILE).exists() else None
+    if certify == "off" or (there is not None and (certify == "auto" or there.get("kind") == "full")):
+        return None
+    level = "full" if certify == "full" else "core"
+    recorded = read_fingerprint(model_folder(model.name)) if certify == "full" else None
+    return run_checks(model, problems, level=level, recorded=recorded).to_json()  # type: ignore[arg-type]

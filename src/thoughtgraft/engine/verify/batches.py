@@ -1,0 +1,98 @@
+"""Checks that a problem's answer is its own: whatever runs beside it, in whatever order, behind whatever padding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from thoughtgraft.engine.collect import encode
+from thoughtgraft.engine.verify.bench import Bench, gap, logits_of, noise_like
+from thoughtgraft.engine.verify.certificate import Check, at_least, at_most
+from thoughtgraft.engine.verify.listen import disturbing
+from thoughtgraft.models.reasoner import Prompt
+from thoughtgraft.problems import Problem, ProblemSet
+
+
+def batch(bench: Bench) -> Check:
+    """Each prompt alone, against all together."""
+    alone = torch.stack([bench.alone(row) for row in bench.rows("baseline")])
+    return at_most("batch invariance", gap(alone, bench.logits), bench.bound)
+
+
+def order(bench: Bench) -> Check:
+    """The prompts in reverse, with a swap of each first slot beside the clean run, so that rows are packed anew."""
+    back = bench.prompts[::-1]
+    last = len(back) - 1
+    rows = [replace(row, problem=last - row.problem) for row in bench.rows("swap", 0) + bench.rows("baseline")]
+    found = logits_of(bench.roll(rows, back))
+    usual = logits_of(bench.roll(bench.rows("baseline") + bench.rows("swap", 0)))
+    usual = torch.cat([usual[len(back) :], usual[: len(back)]])
+    return at_most("order invariance", gap(found, usual), bench.bound)
+
+
+def padding(bench: Bench) -> Check:
+    """Each problem encoded and run by itself, and encoded and run with a question as long as two beside it."""
+    model, neighbour = bench.model, _longer(bench)
+    figure, changed = 0.0, 0
+    for problem in bench.problems:
+        alone, beside = (encode(model, ProblemSet((problem, *others), "probe")) for others in ((), (neighbour,)))
+        rows = [bench.row("baseline", (), i) for i in range(2)]
+        found = gap(bench.alone(rows[0], alone[0]), logits_of(bench.roll(rows, beside))[0])
+        figure, changed = max(figure, found), changed + (found > bench.bound)
+    detail = f"{changed} of {len(bench.problems)} outputs change with the length of the question beside them"
+    if model.protocol.pads_visible:
+        detail += f": the protocol {model.protocol.name} shows the padding to everything after the question"
+    return at_most("padding probe", figure, bench.bound, detail if changed else "")
+
+
+def _longer(bench: Bench) -> Problem:
+    """A question that is longer than all others, if the model's context has room; else the longest."""
+    questions = sorted((p.question for p in bench.problems), key=lambda q: len(bench.model.question_ids(q)))
+    double = f"{questions[-1]} {questions[-1]}"
+    limit = bench.model.max_positions
+    need = len(bench.model.question_ids(double)) + bench.model.num_latents + 2
+    return Problem("longer", double if limit is None or need <= limit else questions[-1], None)
+
+
+def hidden_positions(bench: Bench) -> Check:
+    """Noise in the filler columns before shorter prompts."""
+    model = bench.model
+    prompts = [model.prompt(p.question) for p in (*bench.problems, _longer(bench))]
+    rows = [bench.row("baseline", (), h) for h in range(len(prompts))]
+    length = max(map(len, prompts))
+
+    def noisy(embeds: Tensor) -> Tensor:
+        embeds = embeds.clone()
+        for i, prompt in enumerate(prompts):
+            filler = embeds[i, : length - len(prompt)]
+            filler += noise_like(filler, i) if len(filler) else 0
+        return embeds
+
+    usual = logits_of(bench.roll(rows, prompts))
+    with disturbing(model, noisy):
+        found = logits_of(bench.roll(rows, prompts))
+    filled = sum(length - len(p) for p in prompts)
+    return at_most("hidden positions are not seen", gap(found, usual), bench.bound, f"{filled} columns of filler")
+
+
+def visible_positions(bench: Bench) -> Check:
+    """Noise in one token at a time of one question; with the pads before it where the protocol shows them."""
+    name, model = "visible positions are seen", bench.model
+    prompt: Prompt = model.prompt(bench.problems[0].question, 3 if model.protocol.pads_visible else 0)
+    prompts = [prompt] * len(prompt)
+    rows = [bench.row("baseline", (), i) for i in range(len(prompts))]
+
+    def noisy(embeds: Tensor) -> Tensor:
+        at = torch.arange(len(prompts), device=embeds.device)
+        embeds = embeds.clone()
+        embeds[at, at] += noise_like(embeds[at, at], 0)
+        return embeds
+
+    usual = logits_of(bench.roll(rows, prompts))
+    with disturbing(model, noisy):
+        moved = (logits_of(bench.roll(rows, prompts)) - usual).abs().amax(1)
+    least = int(moved.argmin())
+    detail = f"least at token {least} of {len(prompts)}" + (f", {prompt.pad} of them pads" if prompt.pad else "")
+    return at_least(name, float(moved[least]), bench.bound, detail)

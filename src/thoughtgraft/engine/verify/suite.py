@@ -1,0 +1,117 @@
+"""`verify`: which checks make a certificate, and in which order they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from thoughtgraft.engine.verify import batches, identity, inputs, oracle, slots, state
+from thoughtgraft.engine.verify.bench import Bench
+from thoughtgraft.engine.verify.certificate import Certificate, Check
+from thoughtgraft.engine.verify.conformance import conformance
+from thoughtgraft.engine.verify.precision import HALF, in_float32
+from thoughtgraft.engine.verify.weights import fingerprint, weights
+from thoughtgraft.errors import PlanError
+from thoughtgraft.models.fingerprint import Fingerprint
+from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.problems import ProblemSet
+
+Level = Literal["core", "full"]
+LEVELS: tuple[Level, ...] = ("core", "full")
+
+_CORE: tuple[Callable[[Bench], Check], ...] = (
+    inputs.thoughts_fed,
+    inputs.edits_arrive,
+    identity.null_edit,
+    identity.self_swap,
+    identity.can_fail,
+    slots.no_dead_slot,
+    slots.donor_swaps,
+    identity.transplant,
+    batches.batch,
+    batches.order,
+    batches.padding,
+    oracle.fast_equals_reference,
+    oracle.library,
+    state.determinism,
+)
+_WITHOUT_THOUGHTS = (
+    inputs.thoughts_fed,
+    batches.batch,
+    batches.order,
+    batches.padding,
+    oracle.fast_equals_reference,
+    oracle.library,
+    state.determinism,
+)
+"""What can be asked of a model that is fed no thought."""
+
+_FULL: tuple[Callable[[Bench], Check], ...] = (
+    identity.self_swap_keys_values,
+    batches.hidden_positions,
+    batches.visible_positions,
+    oracle.every_arm,
+    oracle.skip,
+    oracle.drafts,
+)
+
+
+def verify(
+    model: LatentReasoner,
+    problems: ProblemSet,
+    *,
+    level: Level = "full",
+    n_problems: int = 6,
+    answer_tokens: int = 12,
+    cases: Mapping[str, Any] | None = None,
+    recorded: Fingerprint | None = None,
+) -> Certificate:
+    """Run the checks on the first problems.
+
+    Args:
+        model: The model. In half precision it is checked in float32: what is proved is that the right thing is
+            computed, which rounding to 8 bits would hide.
+        problems: At least 2; the first `n_problems` are used.
+        level: `core`, seconds before every run, or `full`.
+        n_problems: How many.
+        answer_tokens: The longest answer in these checks.
+        cases: What the official code did on some questions, from `conformance.read_cases`, to be compared as well.
+        recorded: The fingerprint in the model's card, to be compared in a full certificate.
+
+    Raises:
+        PlanError: Fewer than 2 problems, or no such level.
+        CheckpointError: The model's files are gone.
+    """
+    if len(problems) < 2:
+        raise PlanError("nothing to verify", got=f"{len(problems)} problems", expected="at least 2")
+    if level not in LEVELS:
+        raise PlanError("unknown level of certification", got=repr(level), expected=", ".join(LEVELS))
+    notes = ["computed in float32, in which rounding hides nothing"] if model.dtype in HALF else []
+    dtype, model_hash = model.dtype_name, model.model_hash
+    checks: list[Check] = []
+    with in_float32(model):
+        bench = Bench(model, problems[: min(n_problems, len(problems))], answer_tokens)
+        if model.num_latents:
+            checks += [check(bench) for check in (*_CORE, *(_FULL if level == "full" else ()))]
+            checks.append(state.cache_isolation(bench))
+        else:
+            checks += [check(bench) for check in _WITHOUT_THOUGHTS]
+            notes.append(f"no slot to edit: {model.without_thoughts}; checks of edits do not apply")
+        checks += [conformance(model, cases)] if cases is not None else []
+        notes += slots.notes(bench)
+    if level == "full":
+        found = [weights(model), *([fingerprint(model, recorded)] if recorded is not None else [])]
+        checks += [check for check in found if isinstance(check, Check)]
+        notes += [note for note in found if isinstance(note, str)]
+    return Certificate(
+        model=model.name,
+        protocol=model.protocol.name,
+        dtype=dtype,
+        kind=level,
+        checks=tuple(checks),
+        model_hash=model_hash,
+        num_latents=model.num_latents,
+        dead_slots=bench.dead_slots,
+        shared_slots=bench.shared_slots,
+        notes=tuple(notes),
+    )

@@ -1,0 +1,112 @@
+"""Reads a checkpoint's files again and compares every parameter of the loaded model with them.
+
+It shares no key mapping and no LoRA merge with the loader, so that a mistake there is seen here. It cannot see a wrong
+alpha: raw checkpoints do not store it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.pytorch_utils import Conv1D
+
+from thoughtgraft.models.assembly import tied_head
+from thoughtgraft.models.checkpoints import Checkpoint
+from thoughtgraft.models.families import FAMILIES
+from thoughtgraft.models.tensors import TensorHasher, open_tensors
+
+_LM = re.compile(r"^((codi|coconut)\.(base_model\.model\.)?|(base_causallm|pause_lm|direct_lm|cot_lm)\.)")
+_WRAPPER = re.compile(r"\.(base_layer|modules_to_save\.default)(?=\.\w+$)")
+_ROUNDINGS = 4
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A model against its files.
+
+    Attributes:
+        parameters: How many parameters the model has.
+        wrong: Names of those that are not what the files say.
+        same_hash: Whether the files' hash is still the one taken while loading.
+        projects: Whether the adapter makes a thought as the files' `prj` or pause vectors do, and by nothing else.
+    """
+
+    parameters: int
+    wrong: tuple[str, ...]
+    same_hash: bool
+    projects: bool
+
+
+def audit(checkpoint: Checkpoint, project: Callable[[Tensor, int], Tensor]) -> Audit:
+    """Compare a loaded model with its files, which are read once more.
+
+    Args:
+        checkpoint: What was loaded.
+        project: The adapter's `project`, [n, d] and a slot -> [n, d].
+
+    Raises:
+        CheckpointError: The files are gone or damaged.
+    """
+    stored = open_tensors(checkpoint.files)
+    by_name = {_WRAPPER.sub("", _LM.sub("", name)): tensor for name, tensor in stored.items()}
+    hasher, wrong = TensorHasher(), []
+    tied = tied_head(checkpoint.lm)
+    loaded = {name: value for name, value in checkpoint.lm.named_parameters() if name != tied}
+    convolutions = {name for name, module in checkpoint.lm.named_modules() if isinstance(module, Conv1D)}
+    feeder = FAMILIES[checkpoint.family].feeder
+    loaded |= {f"{feeder}.{name}": value for name, value in checkpoint.feeder.named_parameters()}
+
+    def read(name: str) -> Tensor | None:
+        tensor = by_name.get(name)
+        if tensor is None:
+            return None
+        value = tensor.read()
+        hasher.add(tensor.name, value)
+        return value
+
+    for name, value in loaded.items():
+        module = name.rpartition(".")[0]
+        base = read(name)
+        low, high = (read(f"{module}.lora_{side}.default.weight") if name.endswith("weight") else None for side in "AB")
+        if base is None or base.shape != value.shape:
+            wrong.append(name)
+        elif low is None or high is None:
+            same = torch.equal(value.cpu(), base.to(value.dtype))
+            wrong += [] if same else [name]
+        elif not _merged(value.cpu(), base, low, high, checkpoint.lora_alpha or 0.0, module in convolutions):
+            wrong.append(name)
+    made = {name: by_name[name].read().double() for name in by_name if name.startswith(("prj.", "pause."))}
+    return Audit(
+        len(loaded), tuple(wrong), hasher.hexdigest() == checkpoint.weight_hash, _projects(checkpoint, project, made)
+    )
+
+
+@torch.inference_mode()
+def _projects(checkpoint: Checkpoint, project: Callable[[Tensor, int], Tensor], made: Mapping[str, Tensor]) -> bool:
+    """Whether `project` does to random states what the official lines do with the files' numbers."""
+    weight = checkpoint.lm.get_input_embeddings().weight
+    states = 3 * torch.randn(8, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight.dtype) + 1
+    wanted = states.double()
+    if "pause.weight" in made:
+        wanted = made["pause.weight"][0].expand(wanted.shape)
+    elif made:
+        wanted = F.gelu(F.linear(wanted, made["prj.1.weight"], made["prj.1.bias"]))
+        wanted = F.linear(wanted, made["prj.3.weight"], made["prj.3.bias"])
+        wanted = F.layer_norm(wanted, wanted.shape[-1:], made["prj.ln.weight"], made["prj.ln.bias"])
+    found = project(states.to(weight.device), 0).cpu().double()
+    rounding = max(torch.finfo(t).eps for t in (torch.float32, weight.dtype))
+    return float((found - wanted).norm()) <= 100 * rounding * float(wanted.norm())
+
+
+def _merged(value: Tensor, base: Tensor, low: Tensor, high: Tensor, alpha: float, transposed: bool) -> bool:
+    """Whether `value` acts on a random vector as the base matrix and its LoRA pair do one after the other."""
+    value, base = (t.double().T if transposed else t.double() for t in (value, base))
+    x = torch.randn(base.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    wanted = base @ x + alpha / low.shape[0] * (high.double() @ (low.double() @ x))
+    rounding = max(torch.finfo(t).eps for t in (torch.float32, value.dtype))
+    return float((value @ x - wanted).norm()) <= _ROUNDINGS * rounding * float(wanted.norm())
