@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import tempfile
@@ -52,8 +53,7 @@ def questions(family: str) -> list[str]:
 def loaded(family: str, dtype: str) -> Tiny:
     """The checkpoint through the public loader; in float64 without the library's float32 islands."""
     if family == "coconut-llama":
-        with tempfile.TemporaryDirectory() as folder:
-            model = load_model(random_coconut(Path(folder)), device="cpu", dtype=dtype)
+        model = load_model(random_coconut(_kept_folder() / dtype), device="cpu", dtype=dtype)
     else:
         root = GOLDEN / family
         model = load_model(root / "checkpoint", base=next(root.glob("base-*")), device="cpu", dtype=dtype)
@@ -61,6 +61,14 @@ def loaded(family: str, dtype: str) -> Tiny:
     if dtype == "float64":
         lift_norms(model)
     return model
+
+
+@functools.cache
+def _kept_folder() -> Path:
+    """A folder for this process: the certificate reads a model's files again."""
+    folder = tempfile.TemporaryDirectory(prefix="thoughtgraft-tests-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 def random_coconut(folder: Path) -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -189,6 +190,8 @@ class LatentReasoner(ABC):
         other = copy(self)
         other.protocol = find_protocol(protocol)
         other._refuse_foreign_protocol()
+        if self.recipe is not None:
+            other.recipe = partial(self.recipe, protocol=protocol)
         return other
 
     def _refuse_foreign_protocol(self) -> None:
