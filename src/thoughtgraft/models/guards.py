@@ -11,7 +11,7 @@ import stat
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import torch
 
@@ -19,6 +19,7 @@ from thoughtgraft.errors import CheckpointError
 
 MAX_INDEX = 4 << 20  # bytes: a safetensors header, a zip directory, a JSON index
 MAX_PICKLE = 1 << 20  # bytes of pickle beside the tensors' own
+MAX_STEPS = 200_000  # of that pickle's little machine: about 35 a tensor, and Python takes a second for 500,000
 MAX_NAME = 300  # characters
 _MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save's older format begins
 _LEGACY_PICKLES = 5  # magic, protocol, system, state dict, order of storages
@@ -98,8 +99,11 @@ def check_zip(path: Path, size: int) -> None:
             fix="unpack it and pass the weight file",
         )
     for entry in entries:
-        if entry.filename.endswith(".pkl") and entry.file_size > MAX_PICKLE:
-            raise _too_long(path, "a pickle", entry.file_size, MAX_PICKLE)
+        if entry.filename.endswith(".pkl"):
+            if entry.file_size > MAX_PICKLE:
+                raise _too_long(path, "a pickle", entry.file_size, MAX_PICKLE)
+            with zipfile.ZipFile(path) as archive, archive.open(entry) as file:
+                _walk(file, path, pickles=1)
 
 
 def _directory_length(file: BinaryIO, size: int) -> int | None:
@@ -140,22 +144,29 @@ def check_legacy(path: Path) -> int:
                 fix=TRUST,
             )
         file.seek(0)
-        reader = _Bounded(file, path)
-        try:
-            for _ in range(_LEGACY_PICKLES):
-                for _step in pickletools.genops(reader):
-                    pass
-        except (ValueError, EOFError, IndexError, OverflowError) as error:
-            raise CheckpointError(
-                f"{path} is truncated or not a weight file", got=f"its pickles end early ({error})"[:160], fix=AGAIN
-            ) from error
+        _walk(file, path, pickles=_LEGACY_PICKLES)
         return file.tell()
+
+
+def _walk(file: IO[bytes], path: Path, *, pickles: int) -> None:
+    """Reads pickles step by step without executing them; refuses what is cut off or long."""
+    reader, steps = _Bounded(file, path), 0
+    try:
+        for _ in range(pickles):
+            for _step in pickletools.genops(reader):
+                steps += 1
+                if steps > MAX_STEPS:
+                    raise _too_long(path, "a pickle", steps, MAX_STEPS, unit="steps")
+    except (ValueError, EOFError, IndexError, OverflowError, zipfile.BadZipFile) as error:
+        raise CheckpointError(
+            f"{path} is truncated or not a weight file", got=f"its pickle cannot be read ({error})"[:160], fix=AGAIN
+        ) from error
 
 
 class _Bounded:
     """A file of which only `MAX_PICKLE` bytes can be read."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: IO[bytes], path: Path) -> None:
         self._file, self._path, self._left = file, path, MAX_PICKLE
 
     def read(self, count: int) -> bytes:
@@ -211,10 +222,10 @@ def _claims(path: Path, got: str, available: int) -> CheckpointError:
     )
 
 
-def _too_long(path: Path, what: str, length: int, limit: int) -> CheckpointError:
+def _too_long(path: Path, what: str, length: int, limit: int, unit: str = "bytes") -> CheckpointError:
     return CheckpointError(
         f"{path} has {what} larger than any model's; it was refused unread",
-        got=f"{length:,} bytes or more",
+        got=f"{length:,} {unit} or more",
         expected=f"at most {limit:,}",
         fix=TRUST,
     )

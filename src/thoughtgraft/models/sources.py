@@ -61,7 +61,15 @@ def find_checkpoint(name: str | Path) -> Source:
     directory = fetch(str(name), (*SMALL_FILES, "*.safetensors"))
     if not any(directory.glob("*.safetensors")):
         directory = fetch(str(name), (*SMALL_FILES, "*.bin"))
-    return Source(directory, _weights_in(directory))
+    try:
+        return Source(directory, _weights_in(directory))
+    except CheckpointError as error:
+        raise CheckpointError(
+            error.what,
+            got=error.got,
+            expected=error.expected,
+            fix=f"run `hf download {name}` where there is a network; it fetches what is missing",
+        ) from error
 
 
 def find_directory(name: str | Path, role: str) -> Path:
@@ -183,11 +191,11 @@ def shard_names(index: Path) -> tuple[str, ...]:
             fix="download the file again",
         ) from error
     # A shard lies beside its index; a name that leads elsewhere could read any file on this machine.
-    outside = [name for name in names if Path(name).name != name]
+    outside = [name for name in names if Path(name).name != name or not name.isprintable()]
     if outside or not names:
         raise CheckpointError(
             f"{index} names shards outside its own folder" if outside else f"{index} names no shards",
-            got=outside[0][:160] if outside else None,
+            got=repr(outside[0][:160]) if outside else None,
             expected="file names beside the index",
             fix="download the checkpoint again from a source that you trust",
         )

@@ -128,7 +128,7 @@ def _open_safetensors(path: Path, size: int) -> dict[str, StoredTensor]:
     try:
         # Kept open: every tensor's `read` goes through this one mapping.
         handle = safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, MemoryError) as error:
         raise CheckpointError(
             f"{path} is truncated or not a safetensors file", got=f"{size:,} bytes ({_first_line(error)})", fix=AGAIN
         ) from error
