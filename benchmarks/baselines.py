@@ -67,7 +67,7 @@ class _Batch:
         donors = torch.tensor([c.donor for c in cells], device=self.mask.device)
         slots = torch.tensor([c.slot for c in cells], device=self.mask.device)
         for slot in range(self.model.num_latents):
-            fed = self.model.project(self.hidden)
+            fed = self.model.project(self.hidden, slot)
             fed = torch.where((slots == slot)[:, None], work.fed[donors, slot], fed)
             self._step(fed)
         token = torch.full_like(self.next, self.model.end_of_thought)

@@ -65,7 +65,7 @@ def need(model: LatentReasoner, work: Workload) -> Need:
     """Counted for swaps of one slot with what follows recomputed, or for clean runs."""
     config, k = model.lm.config, model.num_latents
     block = sum(m.weight.numel() for m in model.layers.modules() if isinstance(m, torch.nn.Linear))
-    projection = sum(m.weight.numel() for m in model.checkpoint.projection.modules() if isinstance(m, torch.nn.Linear))
+    projection = sum(m.weight.numel() for m in model.checkpoint.feeder.modules() if isinstance(m, torch.nn.Linear))
     head = model.lm.get_output_embeddings().weight.numel()
     width = config.num_attention_heads * config.head_dim * config.num_hidden_layers
     matrices = attention = 0.0

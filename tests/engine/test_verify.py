@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.engine.tiny import loaded, questions
+from tests.engine.tiny import EVERY_MODEL, loaded, questions
 
 from thoughtgraft.engine import rollout as rollout_module
 from thoughtgraft.engine import verify as verify_module
@@ -13,8 +13,6 @@ from thoughtgraft.errors import PlanError
 from thoughtgraft.interventions import ops
 from thoughtgraft.models import prefix as prefix_module
 from thoughtgraft.problems import Problem, ProblemSet
-
-FAMILIES = ("codi-gpt2", "codi-llama")
 
 
 def problems(family: str) -> ProblemSet:
@@ -26,7 +24,7 @@ def failed(family: str) -> set[str]:
     return {check.name for check in certificate.checks if not check.passed}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EVERY_MODEL)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_honest_models_pass_every_check(family, dtype):
     certificate = verify(loaded(family, dtype), problems(family))

@@ -1,9 +1,10 @@
-"""The two golden CODIs as test models, and the oracle's answer to any arm, from thoughts of its own."""
+"""The golden models and a random Coconut as test models, and the oracle's answer to any arm, from its own thoughts."""
 
 from __future__ import annotations
 
 import functools
 import json
+import tempfile
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from thoughtgraft.engine.grid import Row
 from thoughtgraft.engine.reference import ReferenceRun, reference_run
@@ -19,14 +21,20 @@ from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
 from thoughtgraft.interventions.ops import OPS, EditContext, Op
 from thoughtgraft.interventions.plan import Arm
 from thoughtgraft.interventions.schedule import schedule
+from thoughtgraft.models.checkpoints import write_checkpoint
+from thoughtgraft.models.coconut import CoconutReasoner
 from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 FAMILIES = ("codi-gpt2", "codi-llama")
+COCONUTS = ("coconut-gpt2", "coconut-llama")
+"""The first is golden; the second is random, and has no official answers."""
+EVERY_MODEL = FAMILIES + COCONUTS
 EARLY_ENDS = {"codi-gpt2": (1, 41), "codi-llama": (1, 88, 67)}
 """Tokens that both nets write often: as ends of sequence they make answers of many lengths."""
+Tiny = CodiReasoner | CoconutReasoner
 
 
 @functools.cache
@@ -37,18 +45,34 @@ def expected(family: str) -> dict[str, Any]:
 
 
 def questions(family: str) -> list[str]:
-    return list(expected(family)["questions"])
+    return list(expected("coconut-gpt2" if family in COCONUTS else family)["questions"])
 
 
 @functools.cache
-def loaded(family: str, dtype: str) -> CodiReasoner:
-    """The golden checkpoint through the public loader; in float64 without the library's float32 islands."""
-    root = GOLDEN / family
-    model = load_model(root / "checkpoint", base=next(root.glob("base-*")), device="cpu", dtype=dtype)
-    assert isinstance(model, CodiReasoner)
+def loaded(family: str, dtype: str) -> Tiny:
+    """The checkpoint through the public loader; in float64 without the library's float32 islands."""
+    if family == "coconut-llama":
+        with tempfile.TemporaryDirectory() as folder:
+            model = load_model(random_coconut(Path(folder)), device="cpu", dtype=dtype)
+    else:
+        root = GOLDEN / family
+        model = load_model(root / "checkpoint", base=next(root.glob("base-*")), device="cpu", dtype=dtype)
+    assert isinstance(model, Tiny)
     if dtype == "float64":
         lift_norms(model)
     return model
+
+
+def random_coconut(folder: Path) -> Path:
+    """A Llama-shaped Coconut with the golden Coconut's tokenizer, written by the public writer."""
+    golden = load_model(GOLDEN / "coconut-gpt2" / "checkpoint", base=GOLDEN / "coconut-gpt2" / "base-tiny-gpt2")
+    shape = GOLDEN / "codi-llama" / "base-tiny-llama"
+    # Its own range, .35, makes a net that without a projection's LayerNorm amplifies rounding from thought to thought.
+    config = AutoConfig.from_pretrained(shape, vocab_size=107, initializer_range=0.15)
+    torch.manual_seed(0)
+    lm = AutoModelForCausalLM.from_config(config)
+    config.vocab_size = 104
+    return write_checkpoint(folder, lm, None, golden.tokenizer, config, family="coconut")
 
 
 def lift_norms(model: LatentReasoner) -> None:
@@ -64,12 +88,12 @@ def lift_norms(model: LatentReasoner) -> None:
             module.forward = types.MethodType(forward, module)
 
 
-class _EarlyEnds(CodiReasoner):
-    ends: tuple[int, ...] = ()
+class _EarlyEnds(LatentReasoner):
+    ends: tuple[int, ...] | None = None
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
-        return self.ends
+        return super().eos_ids if self.ends is None else self.ends
 
 
 def tiny(
@@ -80,12 +104,17 @@ def tiny(
     num_latents: int = 6,
     max_new_tokens: int = 12,
     ends: tuple[int, ...] | None = None,
-) -> CodiReasoner:
-    """A golden CODI; all of one dtype share their weights. `ends` replaces the tokens that end an answer."""
-    model = _EarlyEnds(
-        loaded(family, dtype).checkpoint, protocol=protocol, num_latents=num_latents, max_new_tokens=max_new_tokens
+    mixins: tuple[type[LatentReasoner], ...] = (),
+) -> Any:
+    """A test model; all of one family and dtype share their weights.
+
+    `ends` replaces the tokens that end an answer, `mixins` override what the adapter does.
+    """
+    whole = loaded(family, dtype)
+    model = type("TinyReasoner", (_EarlyEnds, *mixins, type(whole)), {})(
+        whole.checkpoint, protocol=protocol, num_latents=num_latents, max_new_tokens=max_new_tokens
     )
-    model.ends = CodiReasoner.eos_ids.fget(model) if ends is None else ends
+    model.ends = ends
     return model
 
 

@@ -161,14 +161,14 @@ def call(name: str, arguments: bytes) -> bytes:
     [
         (pickle.dumps(Built(), 4), "the step BUILD, which builds objects"),
         (b"\x80\x04}r\xff\xff\xff\x7f.", "a memory place far outside"),
-        (b"\x80\x04" + b"}0" * 600_000 + b"N.", "more than 1,000,000 steps"),
+        (b"\x80\x04" + b"N" * 1_000_001 + b".", "more than 1,000,000 steps"),
         (b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R.", "os.system"),
         (call("builtins.eval", b"X\x01\x00\x00\x001\x85"), "builtins.eval"),
         (call("torch.storage._load_from_bytes", b"X\x01\x00\x00\x001\x85"), "a storage that is not bytes"),
         (call("torch._utils._rebuild_tensor_v2", b"(K\x01K\x00)))" + b"t"), "a tensor without numbers"),
         (b"", "is damaged or no pickle"),
         (b"\x80\x04}q\x00(X\x05\x00", "is damaged or no pickle"),
-        (b"hello", "is damaged or no pickle"),
+        (b"no pickle", "is damaged or no pickle"),
     ],
 )
 def test_what_data_does_not_need_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
@@ -231,7 +231,9 @@ def results() -> dict[str, Any]:
 
 def thoughts() -> list[dict[str, Any]]:
     def one(i: int) -> dict[str, Any]:
-        layers = {name: np.full((6, 4), 100 * i + 10 * j).tolist() for j, name in enumerate(("early", "middle", "late"))}
+        layers = {
+            name: np.full((6, 4), 100 * i + 10 * j).tolist() for j, name in enumerate(("early", "middle", "late"))
+        }
         for rows in layers.values():
             for token in range(6):
                 rows[token][0] = token

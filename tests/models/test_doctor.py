@@ -67,7 +67,11 @@ def test_coconut_is_recognised_and_agrees_with_the_loader() -> None:
     base = COCONUT.parents[1] / "base-tiny-gpt2"
     diagnosis = diagnose(COCONUT, base=base)
     assert diagnosis.family == "Coconut"
-    assert diagnosis.facts["special_tokens"] == {"start-latent": 104, "end-latent": 105, "latent": 106}
+    assert diagnosis.facts["special_tokens"] == {
+        "<|start-latent|>": 104,
+        "<|end-latent|>": 105,
+        "<|latent|>": 106,
+    }
     try:
         load_model(COCONUT, base=base, device="cpu")
     except ThoughtgraftError as error:
@@ -108,6 +112,7 @@ def llama_names(prefix: str, layers: int, width: int, rows: int) -> dict[str, tu
         ("codi.", {}, "internlm/SIM_COT-LLaMA3-CODI-3B", "SIM-CoT CODI"),
         ("base_causallm.", {"embedding.weight": (9, 4)}, "x", "Coconut"),
         ("base_causallm.", {"expainable_llm.norm.weight": (4,)}, "x", "SIM-CoT Coconut"),
+        ("pause_lm.", {}, "x", "control: pause"),
         ("", {}, "x", "plain base model"),
         ("odd.", {}, "x", "unknown"),
     ],

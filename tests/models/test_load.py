@@ -39,7 +39,7 @@ def test_a_golden_checkpoint_loads_ready_to_think(family: str) -> None:
 def test_weights_and_projection_are_in_the_dtype_asked_for(dtype: str | torch.dtype, wanted: torch.dtype) -> None:
     model = load("codi-llama", dtype=dtype)
     assert {p.dtype for p in model.lm.parameters()} == {wanted}
-    assert model.project(torch.zeros(1, model.d_model, dtype=wanted)).dtype == wanted
+    assert model.project(torch.zeros(1, model.d_model, dtype=wanted), 0).dtype == wanted
 
 
 def test_options_reach_the_model() -> None:

@@ -105,7 +105,7 @@ class Plain(LatentReasoner):
     def question_ids(self, question: str) -> list[int]:
         return [1, 2, 3]
 
-    def project(self, hidden: Tensor) -> Tensor:
+    def project(self, hidden: Tensor, slot: int) -> Tensor:
         return hidden
 
     pad_id = 0

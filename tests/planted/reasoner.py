@@ -115,7 +115,7 @@ class Planted(LatentReasoner):
     def question_ids(self, question: str) -> list[int]:
         return [2, *self.tokenizer(question, add_special_tokens=False)["input_ids"], self._pad + 1]
 
-    def project(self, hidden: Tensor) -> Tensor:
+    def project(self, hidden: Tensor, slot: int) -> Tensor:
         slot = hidden[..., NEXT].argmax(-1).clamp_max(NEXT.stop - NEXT.start - 2)
         asked, before = hidden[..., READ].argmax(-1), hidden[..., PAYLOAD].argmax(-1)
         if self.design == "relay":

@@ -27,10 +27,14 @@ SMALL = TrainingConfig(
     max_steps=4,
     per_device_train_batch_size=8,
     bf16=False,
+    steps_per_stage=1,
     save_steps=2,
     eval_steps=100,
     logging_steps=1,
 )
+
+
+AFTER = SMALL.teacher_steps  # a step of both tasks
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +89,8 @@ def test_losses_do_not_depend_on_padding(objective, validation):
     encoder = Encoder(tiny_tokenizer())
     problems = sorted(validation, key=lambda p: len(p.question))[:: len(validation) - 1]
     with torch.no_grad():
-        together = objective.double()(encoder(problems))
-        alone = [objective(encoder([p])) for p in problems]
+        together = objective.double()(encoder(problems), AFTER)
+        alone = [objective(encoder([p]), AFTER) for p in problems]
     objective.float()
     lengths = {"ref_ce": lambda b: (b.reasoning != IGNORE).sum(), "ce": lambda b: (b.answer != IGNORE).sum()}
     for name, count in lengths.items():
@@ -171,10 +175,10 @@ def test_the_learning_rate_warms_up_twice_and_ends_at_nothing():
 def test_one_step_of_each_task_lowers_its_loss_on_the_batch(objective, validation):
     batch = Encoder(tiny_tokenizer())(list(validation))
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-3)
-    before = objective(batch)
+    before = objective(batch, AFTER)
     for _ in range(5):
         optimizer.zero_grad()
-        objective(batch)["loss"].backward()
+        objective(batch, AFTER)["loss"].backward()
         optimizer.step()
-    after = objective(batch)
+    after = objective(batch, AFTER)
     assert after["ref_ce"] < before["ref_ce"] and after["ce"] < before["ce"]

@@ -20,7 +20,7 @@ Dtype = Annotated[
     str | None, typer.Option(help="float32, bfloat16, float16 or float64; default: what suits the checkpoint.")
 ]
 Protocol = Annotated[str, typer.Option(help="The rule of inference: official or official-padded.")]
-NumLatents = Annotated[int, typer.Option(help="How many thoughts to feed.")]
+NumLatents = Annotated[int | None, typer.Option(help="How many thoughts to feed; default: as trained.")]
 Problems = Annotated[
     str,
     typer.Option("--problems", "-p", help="arithmetic[:split], gsm8k:test|train|all, or a .jsonl/.json/.parquet file."),

@@ -36,7 +36,7 @@ def resampling(
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
     protocol: options.Protocol = "official",
-    num_latents: options.NumLatents = 6,
+    num_latents: options.NumLatents = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
@@ -54,6 +54,7 @@ def resampling(
     from thoughtgraft.cli.pilot import Pilot
     from thoughtgraft.errors import PlanError
     from thoughtgraft.models.load import load_model
+    from thoughtgraft.models.reasoner import require_thoughts
     from thoughtgraft.studies.resampling import PRESETS, resampling_plan
     from thoughtgraft.studies.sample import draw_sample
 
@@ -79,7 +80,8 @@ def resampling(
     )
     if before is not None:
         before.check_model(reasoner)
-    plan = resampling_plan(num_latents, donors or size.n_donors, seed, full=size.full, hosts=limit)
+    require_thoughts(reasoner)
+    plan = resampling_plan(reasoner.num_latents, donors or size.n_donors, seed, full=size.full, hosts=limit)
     plan = replace(plan, only_correct=only_correct)
     job = pipeline.Job(reasoner, sample, plan, preset, before, batch_size, max_new_tokens)
     if dry_run:

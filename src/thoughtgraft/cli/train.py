@@ -18,18 +18,29 @@ def train(
     problems: options.Problems = "arithmetic:train",
     validation: Annotated[str, typer.Option(help="Problems for the curves.")] = "arithmetic:validation",
     device: options.Device = "auto",
-    num_latent: Annotated[int, typer.Option(min=0, help="Thoughts to feed.")] = 6,
-    teacher_steps: Annotated[int, typer.Option(min=0, help="Steps with explicit reasoning alone, first.")] = 800,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="codi; coconut (steps are replaced by thoughts, stage by stage); pause (learned vectors in the place "
+            "of thoughts); direct (no thoughts); cot (reasoning written out)."
+        ),
+    ] = "codi",
+    num_latent: Annotated[
+        int | None, typer.Option(min=0, help="Thoughts to feed; default 6, and 0 for direct and cot.")
+    ] = None,
+    teacher_steps: Annotated[int, typer.Option(min=0, help="Steps with explicit reasoning alone, first.")] = 600,
     teacher_learning_rate: Annotated[float, typer.Option(help="Their learning rate.")] = 2e-3,
-    max_steps: Annotated[int, typer.Option(min=0, help="Steps with both tasks.")] = 4500,
+    max_steps: Annotated[int, typer.Option(min=0, help="Steps of the method itself.")] = 3000,
     learning_rate: Annotated[float, typer.Option(help="Their peak learning rate; cosine.")] = 1.5e-3,
-    per_device_train_batch_size: Annotated[int, typer.Option(min=1)] = 128,
+    per_device_train_batch_size: Annotated[int, typer.Option(min=1)] = 64,
     gradient_accumulation_steps: Annotated[int, typer.Option(min=1)] = 1,
     optim: Annotated[str, typer.Option(help="muon (inner matrices by Muon, the rest by AdamW) or adamw.")] = "muon",
     warmup_ratio: float = 0.03,
     weight_decay: float = 0.1,
     max_grad_norm: float = 2.0,
     prj_dim: Annotated[int | None, typer.Option(help="Width inside prj; default: the model's.")] = None,
+    max_latent_stage: Annotated[int, typer.Option(min=1, help="Coconut: stages.")] = 3,
+    steps_per_stage: Annotated[int, typer.Option(min=1, help="Coconut: optimizer steps of each stage.")] = 500,
     distill_loss_factor: float = 20.0,
     ref_loss_factor: float = 1.0,
     bf16: Annotated[bool, typer.Option(help="bfloat16 autocast.")] = True,
@@ -38,19 +49,24 @@ def train(
     logging_steps: Annotated[int, typer.Option(min=1)] = 25,
     seed: Annotated[int, typer.Option(help="Weights and data order.")] = 11,
 ) -> None:
-    """Teach a language model to think in continuous thoughts (CODI), all weights trained.
+    """Teach a language model to think in continuous thoughts, or train a control that does not; all weights trained.
 
-    The defaults remake `tiny-codi`: one model learns to write its steps out and to answer from six thoughts, which
-    are distilled from the written steps. Interrupt it and run the same command again to continue.
-    Option names are those of the official CODI scripts.
+    With codi, one model learns to write its steps out and to answer from six thoughts, which are distilled from the
+    written steps. Every method sees the same problems in the same order for the same number of steps, so that models
+    of one seed can be compared. Interrupt it and run the same command again to continue.
+    Option names are those of the official CODI and Coconut scripts.
     """
+    from thoughtgraft.errors import ModelError
     from thoughtgraft.models.load import find_device
     from thoughtgraft.problems import load_problems
-    from thoughtgraft.training.config import TrainingConfig
+    from thoughtgraft.training.config import METHODS, TrainingConfig
     from thoughtgraft.training.recipe import train as run
 
+    if method not in METHODS:
+        raise ModelError("unknown method", got=repr(method), expected=", ".join(METHODS))
     config = TrainingConfig(
-        num_latent=num_latent,
+        method=method,  # type: ignore[arg-type]
+        num_latent=num_latent if num_latent is not None else 0 if method in ("direct", "cot") else 6,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         warmup_ratio=warmup_ratio,
@@ -69,6 +85,8 @@ def train(
         eval_steps=eval_steps,
         teacher_steps=teacher_steps,
         teacher_learning_rate=teacher_learning_rate,
+        max_latent_stage=max_latent_stage,
+        steps_per_stage=steps_per_stage,
     )
     # The arithmetic generator has no end of training problems; other sets are gone through in epochs.
     chosen = None if problems == "arithmetic:train" else load_problems(problems)

@@ -103,11 +103,11 @@ def _spoiled(
 def explicit_correct(
     model: LatentReasoner, problems: ProblemSet, *, batch_size: int = 128, progress: bool = True
 ) -> list[bool]:
-    """Whether each answer is right when the model writes its reasoning out instead of thinking (CODI's teacher task).
+    """Whether each answer is right when the model writes its reasoning out instead of thinking, as it was trained to.
 
-    The prompt is the question without begin-of-thought; generation is Hugging Face's own, greedy.
+    Generation is Hugging Face's own, greedy.
     """
-    prompts = [model.question_ids(p.question)[:-1] for p in problems]
+    prompts = [model.explicit_ids(p.question) for p in problems]
     texts: dict[int, str] = {}
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]

@@ -72,7 +72,7 @@ def reference_run(
     for slot, action in enumerate(actions):
         if action.feed is Feed.ABSENT:
             continue
-        live = model.project(hidden[-1][None])[0]
+        live = model.project(hidden[-1][None], slot)[0]
         if slot > 0 and actions[slot - 1].feed is Feed.CLEAN and edited:
             live = _need(clean).fed[slot]
         if action.feed is Feed.EDIT:

@@ -170,7 +170,7 @@ def _think_clean(model: LatentReasoner, prompts: Sequence[Prompt]) -> _Clean:
     step_mask = torch.cat([question_bias, question_bias.new_zeros(len(prompts), k)], 1)[:, None, None]
     fed: list[Tensor] = []
     for slot in range(k):
-        fed.append(model.project(hidden[-1]))
+        fed.append(model.project(hidden[-1], slot))
         out = model.forward(
             fed[-1][:, None],
             next_position[:, None] + slot,
@@ -204,7 +204,7 @@ def _think_forked(
         at = clean.fed[problem[on_device], slot]
         if slot > 0:
             ran = grid.own[on_device, slot - 1, None]
-            live = torch.where(ran, model.project(last[on_device]), at)
+            live = torch.where(ran, model.project(last[on_device], slot), at)
         else:
             live = at
         fed = _feed(grid, places.tolist(), slot, live, clean, source, norms, cosines)

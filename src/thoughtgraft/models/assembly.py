@@ -15,12 +15,13 @@ from transformers.pytorch_utils import Conv1D
 
 from thoughtgraft.errors import CheckpointError
 from thoughtgraft.models.bases import Base
-from thoughtgraft.models.keys import CodiKeys, Parts
+from thoughtgraft.models.families import Family
+from thoughtgraft.models.keys import Parts, StateKeys
 from thoughtgraft.models.lora import check_shapes, merge_lora
-from thoughtgraft.models.projection import build_projection
+from thoughtgraft.models.projection import build_projection, pause_vectors
 from thoughtgraft.models.tensors import StoredTensor, TensorHasher
 
-SPECIAL_ROWS = 3  # pad, BOT, EOT: embedding rows that the tokenizer does not know
+SPECIAL_ROWS = 3  # embedding rows that every family adds to the base vocabulary: pad, BOT, EOT; start, end, latent
 _SHOWN = 4
 _WEIGHTS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
@@ -54,25 +55,27 @@ def build_lm(base_config: PretrainedConfig) -> PreTrainedModel:
         ) from error
 
 
-def empty_projection(keys: CodiKeys, d_model: int) -> nn.Sequential:
-    """Builds `prj` without values, as wide inside as the file's first layer says."""
-    first = keys.projection.get("1.weight")
-    prj_dim = first.shape[0] if first is not None and len(first.shape) == 2 else d_model
+def empty_feeder(keys: StateKeys, d_model: int) -> nn.Module:
+    """Builds `prj` or `pause` without values, as large as the file's first tensor says; else the identity."""
+    if keys.family.feeder is None:
+        return nn.Identity()
+    first = keys.feeder.get("1.weight" if keys.family.feeder == "prj" else "weight")
+    size = first.shape[0] if first is not None and len(first.shape) == 2 else d_model
     with torch.device("meta"):
-        return build_projection(d_model, prj_dim)
+        return build_projection(d_model, size) if keys.family.feeder == "prj" else pause_vectors(size, d_model)
 
 
-def rows_error(what: str, rows: int, vocab: int, fix: str) -> CheckpointError:
+def rows_error(what: str, rows: int, vocab: int, family: Family, fix: str) -> CheckpointError:
     """The error for an embedding that does not have V + 3 rows."""
     return CheckpointError(
         f"the embedding of {what} has the wrong number of rows",
         got=f"{rows} rows",
-        expected=f"{vocab + SPECIAL_ROWS} rows: the base vocabulary of {vocab}, then pad, BOT and EOT",
+        expected=f"{vocab + SPECIAL_ROWS} rows: the base vocabulary of {vocab}, then {', '.join(family.rows)}",
         fix=fix,
     )
 
 
-def check_sizes(keys: CodiKeys, base: Base) -> None:
+def check_sizes(keys: StateKeys, base: Base) -> None:
     """Compares the weights with the base config before anything is built from it."""
     rows, width = keys.embedding.shape if len(keys.embedding.shape) == 2 else (0, 0)
     config = base.config
@@ -91,8 +94,8 @@ def check_sizes(keys: CodiKeys, base: Base) -> None:
             fix="pass --base with the model that the checkpoint was trained on",
         )
     if rows != config.vocab_size + SPECIAL_ROWS:
-        fix = f"pass --base with the model that the checkpoint was trained on ({base.name} is not it), or a CODI file"
-        raise rows_error("the checkpoint", rows, config.vocab_size, fix)
+        fix = f"pass --base with the model that the checkpoint was trained on ({base.name} is not it)"
+        raise rows_error("the checkpoint", rows, config.vocab_size, keys.family, fix)
 
 
 def tied_head(lm: PreTrainedModel) -> str | None:
@@ -103,7 +106,7 @@ def tied_head(lm: PreTrainedModel) -> str | None:
     return next(f"{name}.weight" for name, module in lm.named_modules() if module is head)
 
 
-def check_keys(keys: CodiKeys, lm: PreTrainedModel, projection: nn.Module, origin: str) -> None:
+def check_keys(keys: StateKeys, lm: PreTrainedModel, feeder: nn.Module, origin: str) -> None:
     """Every parameter has its tensor of the right shape, and every tensor its parameter."""
     expected = {name: tuple(value.shape) for name, value in lm.state_dict().items()}
     tied = tied_head(lm)
@@ -119,13 +122,18 @@ def check_keys(keys: CodiKeys, lm: PreTrainedModel, projection: nn.Module, origi
             pair = {"lora_A.default": parts.lora_a, "lora_B.default": parts.lora_b}
             missing += [_wrapped(f"{keys.prefix}{name}", side) for side, half in pair.items() if half is None]
     unexpected = [_any_name(parts) for name, parts in keys.lm.items() if name not in expected] + keys.unexpected
-    for name, value in projection.state_dict().items():
-        stored = keys.projection.get(name)
+    for name, value in feeder.state_dict().items():
+        stored = keys.feeder.get(name)
         if stored is None:
-            missing.append(f"prj.{name}")
+            missing.append(f"{keys.family.feeder}.{name}")
         elif stored.shape != tuple(value.shape):
             wrong.append(f"{stored.name} is {stored.shape}, not {tuple(value.shape)}")
-    unexpected += [f"prj.{name}" for name in keys.projection if name not in projection.state_dict()]
+    if keys.family.duplicate is not None:
+        if keys.duplicate is None:
+            missing.append(keys.family.duplicate)
+        elif keys.duplicate.shape != keys.embedding.shape:
+            wrong.append(f"{keys.duplicate.name} is {keys.duplicate.shape}, not {keys.embedding.shape}")
+    unexpected += [f"{keys.family.feeder}.{name}" for name in keys.feeder if name not in feeder.state_dict()]
     problems = [
         f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}" + (", ..." if len(names) > _SHOWN else "")
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
@@ -148,7 +156,7 @@ def check_keys(keys: CodiKeys, lm: PreTrainedModel, projection: nn.Module, origi
                 name=parts.weight.name,
             )
     used = [part for parts in keys.lm.values() for part in (parts.weight, parts.lora_a, parts.lora_b)]
-    check_values([part for part in [*used, *keys.projection.values()] if part is not None])
+    check_values([part for part in [*used, *keys.feeder.values()] if part is not None])
 
 
 def check_values(used: Iterable[StoredTensor]) -> None:
@@ -168,22 +176,30 @@ def is_transposed(lm: PreTrainedModel, name: str) -> bool:
     return isinstance(lm.get_submodule(name.removesuffix(".weight")), Conv1D)
 
 
-def check_head(keys: CodiKeys, lm: PreTrainedModel) -> None:
-    """Refuses an output matrix that the config ties to the embedding but that differs from it; reads both.
+def check_copies(keys: StateKeys, lm: PreTrainedModel) -> None:
+    """Refuses a second embedding, or an output matrix tied to the embedding, that differs from it; reads them.
 
     The official code ties the head after loading and so drops it: not to be decided in silence.
     """
+    if keys.duplicate is not None and _differs(keys.duplicate, keys.embedding):
+        raise CheckpointError(
+            "the checkpoint holds two different embeddings where the official code has one under two names",
+            got=f"{keys.duplicate.name} differs from {keys.embedding.name}",
+            fix="download the checkpoint again, or make the two equal if you know which one was trained",
+        )
     tied = tied_head(lm)
     head = None if tied is None else keys.lm.get(tied, Parts()).weight
-    embedding = keys.embedding
-    if head is None or (head.dtype == embedding.dtype and torch.equal(head.read(), embedding.read())):
-        return
-    raise CheckpointError(
-        "the base config ties the output matrix to the embedding, but the checkpoint holds two different ones",
-        got=f"{head.name} differs from {embedding.name}",
-        fix='pass --base with a config.json that says "tie_word_embeddings": false to use both, '
-        "or remove the output matrix from the checkpoint",
-    )
+    if head is not None and _differs(head, keys.embedding):
+        raise CheckpointError(
+            "the base config ties the output matrix to the embedding, but the checkpoint holds two different ones",
+            got=f"{head.name} differs from {keys.embedding.name}",
+            fix='pass --base with a config.json that says "tie_word_embeddings": false to use both, '
+            "or remove the output matrix from the checkpoint",
+        )
+
+
+def _differs(other: StoredTensor, embedding: StoredTensor) -> bool:
+    return other.dtype != embedding.dtype or not torch.equal(other.read(), embedding.read())
 
 
 def _wrapped(name: str, wrapper: str) -> str:
@@ -196,7 +212,13 @@ def _any_name(parts: Parts) -> str:
 
 
 def fill_lm(
-    lm: PreTrainedModel, keys: CodiKeys, hasher: TensorHasher, *, dtype: torch.dtype, device: torch.device, alpha: float
+    lm: PreTrainedModel,
+    keys: StateKeys,
+    hasher: TensorHasher,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    alpha: float,
 ) -> None:
     """Merges, casts and assigns one parameter after the other, so that memory holds the weights about once.
 
@@ -243,12 +265,12 @@ def fill_lm(
         )
 
 
-def fill_projection(
-    projection: nn.Module, keys: CodiKeys, hasher: TensorHasher, *, dtype: torch.dtype, device: torch.device
+def fill_feeder(
+    feeder: nn.Module, keys: StateKeys, hasher: TensorHasher, *, dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Fills `prj` as `fill_lm` fills the language model."""
-    state = {name: _own(_take(keys.projection[name], hasher), dtype, device) for name in projection.state_dict()}
-    projection.load_state_dict(state, strict=True, assign=True)
+    """Fills `prj` or `pause` as `fill_lm` fills the language model."""
+    state = {name: _own(_take(keys.feeder[name], hasher), dtype, device) for name in feeder.state_dict()}
+    feeder.load_state_dict(state, strict=True, assign=True)
 
 
 def _take(stored: StoredTensor, hasher: TensorHasher) -> torch.Tensor:

@@ -10,7 +10,8 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from thoughtgraft.errors import CheckpointError
-from thoughtgraft.models.keys import CodiKeys
+from thoughtgraft.models.families import Family
+from thoughtgraft.models.keys import StateKeys
 from thoughtgraft.models.sources import find_directory, read_object
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -94,7 +95,7 @@ class Base:
     notes: tuple[str, ...] = ()
 
 
-def find_base(base: str | Path | None, directory: Path, keys: CodiKeys) -> Base:
+def find_base(base: str | Path | None, directory: Path, keys: StateKeys) -> Base:
     """Finds the base config: what the user named, else the checkpoint's own config.json, else a known base.
 
     Args:
@@ -135,12 +136,12 @@ def find_base(base: str | Path | None, directory: Path, keys: CodiKeys) -> Base:
 
 
 def load_tokenizer(
-    tokenizer: str | Path | PreTrainedTokenizerBase | None, directory: Path, base: Base
+    tokenizer: str | Path | PreTrainedTokenizerBase | None, directory: Path, base: Base, family: Family
 ) -> PreTrainedTokenizerBase:
     """Loads the tokenizer: what the user gave, else the checkpoint's own, else the base model's.
 
     Raises:
-        CheckpointError: It cannot be found or read, or its ids reach into the rows that CODI adds.
+        CheckpointError: It cannot be found or read, or its ids reach into the rows that the family adds.
     """
     if isinstance(tokenizer, PreTrainedTokenizerBase):
         loaded, origin = tokenizer, type(tokenizer).__name__
@@ -153,7 +154,7 @@ def load_tokenizer(
             folder = _base_directory(base)
         origin = str(tokenizer or folder)
         loaded = _read_tokenizer(folder, base.config)
-    _check_tokenizer(loaded, origin, base)
+    _check_tokenizer(loaded, origin, base, family)
     return loaded
 
 
@@ -197,16 +198,23 @@ def _base_directory(base: Base) -> Path:
         ) from error
 
 
-def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, origin: str, base: Base) -> None:
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, origin: str, base: Base, family: Family) -> None:
     vocab = base.config.vocab_size
-    # The official code adds [PAD] to the tokenizer, at V: CODI's own pad row, so that one is no clash.
-    ids = {i for i in tokenizer.get_vocab().values() if i != vocab or i != tokenizer.pad_token_id}
+    # A family's own token in its own row is no clash. CODI's official code adds [PAD] to the tokenizer, at V.
+    own = {name: vocab + row for row, name in enumerate(family.rows)} if family.in_tokenizer else {}
+    pad = None if family.pad is None else vocab + family.pad
+    ids = {
+        i
+        for token, i in tokenizer.get_vocab().items()
+        if own.get(token) != i and (i != pad or i != tokenizer.pad_token_id)
+    }
     size = max(ids, default=-1) + 1
     if size > vocab or (base.known and size != vocab):
+        limit = "exactly" if base.known else "at most"
         raise CheckpointError(
             f"the tokenizer {origin} is not that of {base.name}",
             got=f"ids up to {size - 1}",
-            expected=f"{'exactly' if base.known else 'at most'} {vocab} ids, below the rows of pad, BOT and EOT",
+            expected=f"{limit} {vocab} ids, below the rows of {', '.join(family.rows)}",
             fix="pass --tokenizer with the base model's own tokenizer",
         )
 
@@ -246,7 +254,7 @@ def _absurd(name: str, value: object) -> bool:
     return not abs(value) <= (_MOST_LAYERS if "layer" in name and isinstance(value, int) else _MOST)
 
 
-def _fits(config: PretrainedConfig, keys: CodiKeys) -> bool:
+def _fits(config: PretrainedConfig, keys: StateKeys) -> bool:
     """Whether layers, width and a parameter name of this architecture agree; the rows are judged later, by name."""
     marker = "transformer.wte.weight" if config.model_type == "gpt2" else "model.layers.0.self_attn.q_proj.weight"
     sizes = (keys.num_layers, keys.embedding.shape[-1])

@@ -1,4 +1,4 @@
-"""Reads a CODI checkpoint strictly into a plain Hugging Face model, and writes one that reads back."""
+"""Reads a checkpoint of any family strictly into a plain Hugging Face model, and writes one that reads back."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from thoughtgraft.errors import CheckpointError
 from thoughtgraft.models.assembly import (
     SPECIAL_ROWS,
     build_lm,
-    check_head,
+    check_copies,
     check_keys,
     check_sizes,
-    empty_projection,
+    empty_feeder,
+    fill_feeder,
     fill_lm,
-    fill_projection,
     rows_error,
     tied_head,
 )
 from thoughtgraft.models.bases import find_base, load_tokenizer
+from thoughtgraft.models.families import FAMILIES, Family
 from thoughtgraft.models.keys import sort_keys
 from thoughtgraft.models.sources import find_checkpoint
 from thoughtgraft.models.tensors import TensorHasher, open_tensors
@@ -33,25 +34,26 @@ from thoughtgraft.models.tensors import TensorHasher, open_tensors
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that a CODI adapter needs; nothing has run yet.
+    """Everything that an adapter needs; nothing has run yet.
 
     Attributes:
         name: The checkpoint as the user named it.
         lm: A plain Hugging Face causal LM with V + 3 embedding rows, LoRA merged, in eval mode, parameters frozen.
-        projection: `prj`, [..., d_model] -> [..., d_model], in eval mode, parameters frozen.
-        tokenizer: The base model's tokenizer; it does not know pad, BOT and EOT.
+        feeder: What makes the fed vectors, in eval mode, parameters frozen: `prj`, [..., d_model] -> [..., d_model];
+            `pause`, an embedding [K, d_model]; the identity where there is neither.
+        tokenizer: The base model's tokenizer; it need not know the three rows after the base vocabulary.
         base_vocab: V, the base vocabulary.
         weight_hash: sha256 over (name, dtype, shape, bytes) of the tensors read, the same for .bin, .safetensors and
             shards. LoRA enters unmerged, so `lora_alpha` belongs beside it wherever a model is identified.
         lora_alpha: The alpha that LoRA was merged with; None where the checkpoint holds no LoRA.
         base: Where the base config came from.
         notes: What was ignored or assumed while reading, in words.
-        family: The kind of latent reasoning.
+        family: The kind of latent reasoning, a name in `FAMILIES`; it says what the three added rows are.
     """
 
     name: str
     lm: PreTrainedModel
-    projection: nn.Module
+    feeder: nn.Module
     tokenizer: PreTrainedTokenizerBase
     base_vocab: int
     weight_hash: str
@@ -62,18 +64,19 @@ class Checkpoint:
 
     @property
     def pad_id(self) -> int:
-        """The embedding row of padding, V."""
-        return self.base_vocab
+        """The embedding row of padding: V for CODI, the end of sequence for Coconut."""
+        row = FAMILIES[self.family].pad
+        return int(self.tokenizer.eos_token_id) if row is None else self.base_vocab + row
 
     @property
     def bot_id(self) -> int:
-        """The embedding row of the begin-of-thought token, V + 1."""
-        return self.base_vocab + 1
+        """The embedding row of the begin-of-thought token: V + 1 for CODI, V for Coconut."""
+        return self.base_vocab + FAMILIES[self.family].bot
 
     @property
     def eot_id(self) -> int:
-        """The embedding row of the end-of-thought token, V + 2."""
-        return self.base_vocab + 2
+        """The embedding row of the end-of-thought token: V + 2 for CODI, V + 1 for Coconut."""
+        return self.base_vocab + FAMILIES[self.family].eot
 
 
 def read_checkpoint(
@@ -86,7 +89,7 @@ def read_checkpoint(
     lora_alpha: float = 32,
     weights: bool = True,
 ) -> Checkpoint:
-    """Reads a CODI checkpoint: every parameter comes from the file, or this raises.
+    """Reads a CODI, Coconut or SIM-CoT checkpoint: every parameter comes from the file, or this raises.
 
     Args:
         name_or_path: A directory, a single weight file, or a hub id.
@@ -106,12 +109,12 @@ def read_checkpoint(
     keys = sort_keys(open_tensors(source.weights), str(name_or_path))
     found = find_base(base, source.directory, keys)
     check_sizes(keys, found)
-    loaded_tokenizer = load_tokenizer(tokenizer, source.directory, found)  # before the slow part: it fails often
+    loaded_tokenizer = load_tokenizer(tokenizer, source.directory, found, keys.family)  # before the slow part
 
     lm = build_lm(found.config)
-    projection = empty_projection(keys, found.config.hidden_size)
-    check_keys(keys, lm, projection, str(name_or_path))
-    check_head(keys, lm)
+    feeder = empty_feeder(keys, found.config.hidden_size)
+    check_keys(keys, lm, feeder, str(name_or_path))
+    check_copies(keys, lm)
 
     device = torch.device(device)
     if dtype is None:
@@ -119,40 +122,43 @@ def read_checkpoint(
     hasher = TensorHasher()
     if weights:
         fill_lm(lm, keys, hasher, dtype=dtype, device=device, alpha=lora_alpha)
-        fill_projection(projection, keys, hasher, dtype=dtype, device=device)
-        lm, projection = lm.to(device), projection.to(device)
+        fill_feeder(feeder, keys, hasher, dtype=dtype, device=device)
+        lm, feeder = lm.to(device), feeder.to(device)
     lm.config.dtype = dtype
     return Checkpoint(
         name=str(name_or_path),
         lm=lm.eval().requires_grad_(False),
-        projection=projection.eval().requires_grad_(False),
+        feeder=feeder.eval().requires_grad_(False),
         tokenizer=loaded_tokenizer,
         base_vocab=found.config.vocab_size,
         weight_hash=hasher.hexdigest(),
         lora_alpha=lora_alpha if any(parts.has_lora for parts in keys.lm.values()) else None,
         base=found.name,
         notes=(*found.notes, *keys.notes),
+        family=keys.family.name,
     )
 
 
 def write_checkpoint(
     directory: str | Path,
     lm: PreTrainedModel,
-    projection: nn.Module,
+    feeder: nn.Module | None,
     tokenizer: PreTrainedTokenizerBase,
     config: PretrainedConfig,
     *,
     dtype: torch.dtype | None = None,
+    family: str = "codi",
 ) -> Path:
-    """Writes what `read_checkpoint(directory)` reads without a base: weights, base config, tokenizer.
+    """Writes a model as `read_checkpoint(directory)` reads it without a base: weights, base config, tokenizer.
 
     Args:
         directory: Made if it does not exist.
         lm: A causal LM with V + 3 embedding rows.
-        projection: `prj`.
+        feeder: `prj` or `pause`; None for a family without.
         tokenizer: The tokenizer of the base vocabulary.
         config: The base config; its `vocab_size` is V.
         dtype: What the weights are cast to; None keeps theirs.
+        family: A name in `FAMILIES`.
 
     Returns:
         The directory.
@@ -160,21 +166,40 @@ def write_checkpoint(
     Raises:
         CheckpointError: The rows are not V + 3, or the directory cannot be written.
     """
+    layout = FAMILIES[family]
+    state = _named(lm, layout, config)
+    if feeder is not None:
+        state |= {f"{layout.feeder}.{name}": value for name, value in feeder.state_dict().items()}
+    if layout.duplicate is not None:
+        state[layout.duplicate] = lm.get_input_embeddings().weight
+    return _write(Path(directory), state, lm, tokenizer, config, dtype)
+
+
+def _named(lm: PreTrainedModel, family: Family, config: PretrainedConfig) -> dict[str, torch.Tensor]:
+    """The language model's parameters under the family's names; a tied head is left out."""
     rows = lm.get_input_embeddings().weight.shape[0]
     if rows != config.vocab_size + SPECIAL_ROWS:
-        raise rows_error("the model", rows, config.vocab_size, "pass the base config, with vocab_size V")
+        raise rows_error("the model", rows, config.vocab_size, family, "pass the base config, with vocab_size V")
     tied = tied_head(lm)
-    state = {f"codi.{name}": value for name, value in lm.state_dict().items() if name != tied}
-    state |= {f"prj.{name}": value for name, value in projection.state_dict().items()}
+    return {f"{family.prefixes[0]}{name}": value for name, value in lm.state_dict().items() if name != tied}
+
+
+def _write(
+    folder: Path,
+    state: dict[str, torch.Tensor],
+    lm: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: PretrainedConfig,
+    dtype: torch.dtype | None,
+) -> Path:
     tensors = {
         name: value.detach().to("cpu", dtype if value.is_floating_point() else None).clone().contiguous()
         for name, value in state.items()
     }
     base = copy.deepcopy(config)
     base.dtype = dtype or lm.dtype
-    base.tie_word_embeddings = tied is not None
+    base.tie_word_embeddings = tied_head(lm) is not None
     base.architectures = [type(lm).__name__]
-    folder = Path(directory)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / "model.safetensors.tmp"

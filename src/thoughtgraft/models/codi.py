@@ -20,7 +20,13 @@ class CodiReasoner(LatentReasoner):
     family = "codi"
 
     def __init__(
-        self, checkpoint: Checkpoint, *, protocol: str = "official", num_latents: int = 6, max_new_tokens: int = 256
+        self,
+        checkpoint: Checkpoint,
+        *,
+        protocol: str = "official",
+        num_latents: int | None = None,
+        trained_latents: int = 6,
+        max_new_tokens: int = 256,
     ) -> None:
         alpha = checkpoint.lora_alpha
         weights = checkpoint.weight_hash if alpha is None else f"{checkpoint.weight_hash}:lora_alpha={alpha:g}"
@@ -30,7 +36,8 @@ class CodiReasoner(LatentReasoner):
             name=checkpoint.name,
             weight_hash=hashlib.sha256(weights.encode()).hexdigest()[:16],
             protocol=protocol,
-            num_latents=num_latents,
+            num_latents=trained_latents if num_latents is None else num_latents,
+            trained_latents=trained_latents,
             max_new_tokens=max_new_tokens,
         )
         self.checkpoint = checkpoint
@@ -40,9 +47,9 @@ class CodiReasoner(LatentReasoner):
         text = question.strip().replace("  ", " ")
         return [*self.tokenizer(text)["input_ids"], self.checkpoint.bot_id]
 
-    def project(self, hidden: Tensor) -> Tensor:
+    def project(self, hidden: Tensor, slot: int) -> Tensor:
         """`prj(hidden)`; hidden states come final-normed and are not normed again."""
-        return self.checkpoint.projection(hidden)
+        return self.checkpoint.feeder(hidden)
 
     @property
     def pad_id(self) -> int:

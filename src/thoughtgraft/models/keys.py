@@ -1,4 +1,4 @@
-"""Reads a CODI state dict's keys: which tensors make which parameter, what is ignored, what is not understood."""
+"""Reads a state dict's keys: which tensors make which parameter, what is ignored, what is not understood."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.families import Family, find_family
 from thoughtgraft.models.tensors import StoredTensor
 
-_LM_PREFIXES = ("codi.", "coconut.")  # early CODI files name the same module `coconut`
 _PEFT_PREFIX = "base_model.model."
-# SIM-CoT trains an auxiliary decoder that inference never runs.
-_SIMCOT = re.compile(r"(decoder|pj_in|pj_out)\.")
 # Older transformers saved buffers that today's code derives from the config.
 _DERIVED_BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias$|rotary_emb\.inv_freq$")
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.default\.weight")
@@ -38,20 +36,24 @@ class Parts:
 
 
 @dataclass
-class CodiKeys:
-    """A CODI state dict, sorted out.
+class StateKeys:
+    """A state dict, sorted out.
 
     Attributes:
+        family: The family whose layout it has.
         lm: Hugging Face parameter name -> its parts.
-        projection: Key inside `prj` -> tensor.
+        feeder: Key inside what makes the fed vectors (`prj`, `pause`) -> tensor.
+        duplicate: The embedding under its second name, where the family stores one.
         prefix: What stands before a Hugging Face name in the file.
         unexpected: Keys that nothing explains.
         notes: What was ignored on purpose, in words.
     """
 
+    family: Family
     prefix: str
     lm: dict[str, Parts] = field(default_factory=dict)
-    projection: dict[str, StoredTensor] = field(default_factory=dict)
+    feeder: dict[str, StoredTensor] = field(default_factory=dict)
+    duplicate: StoredTensor | None = None
     unexpected: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -75,32 +77,27 @@ class CodiKeys:
         return max(found, default=-1) + 1
 
 
-def sort_keys(stored: Mapping[str, StoredTensor], origin: str) -> CodiKeys:
-    """Sorts a state dict into language model, projection, ignored and unexpected.
+def sort_keys(stored: Mapping[str, StoredTensor], origin: str) -> StateKeys:
+    """Finds a state dict's family and sorts it into language model, projection, ignored and unexpected.
 
     Args:
         stored: The file's tensors by name.
         origin: The checkpoint as the user named it, for errors.
 
     Raises:
-        CheckpointError: It is no CODI checkpoint at all.
+        CheckpointError: It belongs to no known family.
     """
-    lm_keys = [name for name in stored if name.startswith(_LM_PREFIXES)]
-    if not lm_keys:
-        coconut = any(name.startswith("base_causallm.") for name in stored)
-        raise CheckpointError(
-            f"{origin} is {'a Coconut' if coconut else 'not a CODI'} checkpoint",
-            got=f"keys such as {', '.join(list(stored)[:3]) or '(none)'}",
-            expected="keys under codi. and prj.",
-            fix="pass a CODI checkpoint: the official raw state dict or a folder written by thoughtgraft",
-        )
-    head = next(prefix for prefix in _LM_PREFIXES if lm_keys[0].startswith(prefix))
-    keys = CodiKeys(prefix=head + (_PEFT_PREFIX if lm_keys[0].startswith(head + _PEFT_PREFIX) else ""))
+    family = find_family(stored, origin)
+    first = next(name for name in stored if name.startswith(family.prefixes))
+    head = next(prefix for prefix in family.prefixes if first.startswith(prefix))
+    keys = StateKeys(family, prefix=head + (_PEFT_PREFIX if first.startswith(head + _PEFT_PREFIX) else ""))
     ignored: Counter[str] = Counter()
     for name, tensor in stored.items():
-        if name.startswith("prj."):
-            keys.projection[name.removeprefix("prj.")] = tensor
-        elif match := _SIMCOT.match(name):
+        if family.feeder and name.startswith(f"{family.feeder}."):
+            keys.feeder[name.removeprefix(f"{family.feeder}.")] = tensor
+        elif name == family.duplicate:
+            keys.duplicate = tensor
+        elif match := family.auxiliary.match(name):
             ignored[f"{match.group(1)}.* (SIM-CoT's auxiliary decoder)"] += 1
         elif not name.startswith(keys.prefix):
             keys.unexpected.append(name)
@@ -114,7 +111,7 @@ def sort_keys(stored: Mapping[str, StoredTensor], origin: str) -> CodiKeys:
     return keys
 
 
-def _sort_lm_key(keys: CodiKeys, name: str, tensor: StoredTensor) -> bool:
+def _sort_lm_key(keys: StateKeys, name: str, tensor: StoredTensor) -> bool:
     if match := _LORA.fullmatch(name):
         parts = keys.lm.setdefault(f"{match['module']}.weight", Parts())
         if match["side"] == "A":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -10,11 +11,18 @@ from transformers import PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.checkpoints import read_checkpoint
+from thoughtgraft.models.coconut import CoconutReasoner
 from thoughtgraft.models.codi import CodiReasoner
+from thoughtgraft.models.controls import CotReasoner, DirectReasoner, PauseReasoner
 from thoughtgraft.models.reasoner import LatentReasoner
 
 EMBEDDED = ("tiny-codi",)
 """Models that ship inside the package."""
+
+ADAPTERS: dict[str, Callable[..., LatentReasoner]] = {
+    adapter.family: adapter for adapter in (CodiReasoner, CoconutReasoner, PauseReasoner, DirectReasoner, CotReasoner)
+}
+"""The adapter of each family of checkpoints."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -28,20 +36,20 @@ def load_model(
     device: str = "auto",
     dtype: str | torch.dtype | None = None,
     lora_alpha: float = 32,
-    num_latents: int = 6,
+    num_latents: int | None = None,
     weights: bool = True,
 ) -> LatentReasoner:
     """Load a latent-reasoning model.
 
     Args:
-        name_or_path: `tiny-codi`, a hub id such as `zen-E/CODI-gpt2`, or a local directory.
+        name_or_path: `tiny-codi`, a hub id such as `zen-E/CODI-gpt2`, a local directory or a weight file.
         base: Directory or hub id with the base model's config and tokenizer, where the checkpoint has none.
         tokenizer: A tokenizer, or a directory or hub id with one.
-        protocol: `official` or `official-padded`.
+        protocol: `official`, or `official-padded` for CODI.
         device: `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: A torch dtype or its name; None takes what suits checkpoint and device.
         lora_alpha: LoRA's alpha, which raw checkpoints do not store.
-        num_latents: Thoughts to feed; other numbers than the trained one are allowed.
+        num_latents: Thoughts to feed; other numbers than the trained one, which None takes, are allowed.
         weights: False makes every check and leaves the parameters empty: what would load can be told, nothing can run.
 
     Raises:
@@ -61,7 +69,7 @@ def load_model(
         lora_alpha=lora_alpha,
         weights=weights,
     )
-    model = CodiReasoner(checkpoint, protocol=protocol, num_latents=num_latents)
+    model = ADAPTERS[checkpoint.family](checkpoint, protocol=protocol, num_latents=num_latents)
     model.name = str(name_or_path)
     return model
 

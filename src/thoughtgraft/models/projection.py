@@ -1,4 +1,4 @@
-"""CODI's projection: what turns a hidden state into the vector that is fed back."""
+"""What is fed in the place of a thought: CODI's projection of the last hidden state, or a learned pause vector."""
 
 from __future__ import annotations
 
@@ -28,3 +28,10 @@ def build_projection(d_model: int, prj_dim: int, *, dropout: float = 0.0) -> nn.
             }
         )
     )
+
+
+def pause_vectors(num_latents: int, d_model: int) -> nn.Embedding:
+    """Builds K learned vectors [K, d_model] that are fed to every problem alike, as small as a model's embeddings."""
+    vectors = nn.Embedding(num_latents, d_model)
+    nn.init.normal_(vectors.weight, std=0.02)
+    return vectors

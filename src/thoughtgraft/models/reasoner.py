@@ -47,6 +47,8 @@ class LatentReasoner(ABC):
     """
 
     family: str = "latent"
+    without_thoughts: str = "it was loaded with num_latents=0"
+    """Why a model has no thoughts, where it has none."""
 
     def __init__(
         self,
@@ -75,8 +77,8 @@ class LatentReasoner(ABC):
         """The prompt's token ids, begin-of-thought included, padding excluded."""
 
     @abstractmethod
-    def project(self, hidden: Tensor) -> Tensor:
-        """`fed[k]` [R, d] from `hidden[k]` [R, d]."""
+    def project(self, hidden: Tensor, slot: int) -> Tensor:
+        """`fed[slot]` [R, d] from `hidden[slot]` [R, d]."""
 
     @property
     @abstractmethod
@@ -94,6 +96,10 @@ class LatentReasoner(ABC):
         """Ids that greedy decoding never writes."""
 
     # What every model then has.
+
+    def explicit_ids(self, question: str) -> list[int]:
+        """The prompt's token ids after which the model writes its reasoning out: the question alone."""
+        return self.question_ids(question)[:-1]
 
     @property
     def d_model(self) -> int:
@@ -190,6 +196,21 @@ class LatentReasoner(ABC):
             if hasattr(self.lm.base_model, name):
                 return getattr(self.lm.base_model, name)
         raise ModelError(f"{type(self.lm).__name__} keeps its blocks in an unknown place", expected="layers or h")
+
+
+def require_thoughts(model: LatentReasoner) -> None:
+    """Refuse a model that is fed no thought.
+
+    Raises:
+        ModelError: It is fed none.
+    """
+    if model.num_latents == 0:
+        raise ModelError(
+            f"{model.name} has no thoughts to edit or to read",
+            got=f"0 thoughts, since {model.without_thoughts}",
+            expected="a model that is fed at least one",
+            fix="take a model that thinks, such as tiny-codi",
+        )
 
 
 @contextmanager

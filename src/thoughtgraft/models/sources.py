@@ -21,6 +21,7 @@ WEIGHT_NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_EPOCH = re.compile(r"checkpoint_\d+")  # what Coconut's official code saves, one file an epoch, without an ending
 _NOT_WEIGHTS = ("training_args.bin", "optimizer*", "scheduler*", "rng_state*", "onnx/*", "*.tmp")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -60,7 +61,7 @@ def find_checkpoint(name: str | Path) -> Source:
     # Safetensors first: asking for both formats would download the weights twice.
     directory = fetch(str(name), (*SMALL_FILES, "*.safetensors"))
     if not any(directory.glob("*.safetensors")):
-        directory = fetch(str(name), (*SMALL_FILES, "*.bin"))
+        directory = fetch(str(name), (*SMALL_FILES, "*.bin", "checkpoint_*"))
     try:
         return Source(directory, _weights_in(directory))
     except CheckpointError as error:
@@ -136,10 +137,20 @@ def _weights_in(directory: Path) -> tuple[Path, ...]:
         if path.exists():
             return _shards(path) if name.endswith(".index.json") else (path,)
     found = sorted(p.name for p in directory.iterdir())
+    epochs = sorted(filter(_EPOCH.fullmatch, found), key=lambda name: int(name.removeprefix("checkpoint_")))
+    if len(epochs) > 1:
+        raise CheckpointError(
+            f"{directory} holds the checkpoints of several epochs",
+            got=", ".join(epochs[:8]),
+            expected="one",
+            fix=f"pass the file itself, such as {directory / epochs[-1]}",
+        )
+    if epochs:
+        return (directory / epochs[0],)
     raise CheckpointError(
         f"{directory} holds no weights",
         got=", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "") or "an empty folder",
-        expected=" or ".join(WEIGHT_NAMES),
+        expected=" or ".join((*WEIGHT_NAMES, "checkpoint_N")),
         fix="pass the folder with the weight file, or the weight file itself",
     )
 

@@ -14,32 +14,34 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from thoughtgraft.training.config import TrainingConfig
-from thoughtgraft.training.data import IGNORE, Batch
+from thoughtgraft.training.data import Batch
+from thoughtgraft.training.objective import Objective, all_argmax, cross_entropy, encode, fork, tail
 
 
-class CodiObjective(nn.Module):
+class CodiObjective(Objective):
     """The three losses of CODI for one batch.
 
     Args:
         lm: A causal LM whose embedding holds the base rows plus pad, BOT and EOT (in this order).
-        projection: `prj`, from hidden states [B, d] to fed vectors [B, d].
+        projection: `prj`, from hidden states [..., d] to fed vectors [..., d]; not used where no thought is fed.
         config: The recipe.
     """
 
     def __init__(self, lm: PreTrainedModel, projection: nn.Module, config: TrainingConfig) -> None:
-        super().__init__()
-        self.lm, self.projection, self.config = lm, projection, config
+        super().__init__(lm, config)
+        self.projection = projection
         rows = lm.get_input_embeddings().weight.shape[0]
         self.bot, self.eot = rows - 2, rows - 1
 
-    def forward(self, batch: Batch, *, teacher_only: bool = False) -> dict[str, Tensor]:
-        """Losses by name: `loss` (their weighted sum), `ref_ce`, and unless teacher_only `ce`, `distill`."""
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Losses by name: `loss` (their weighted sum), `ref_ce`, and after the teacher's steps `ce`, `distill`."""
         config = self.config
+        teacher_only = step < config.teacher_steps
         ref_logits, logits, teacher, student = self._both_tasks(batch, teacher_only)
-        losses = {"ref_ce": _cross_entropy(ref_logits, batch.reasoning)}
+        losses = {"ref_ce": cross_entropy(ref_logits, batch.reasoning)}
         losses["loss"] = config.ref_loss_factor * losses["ref_ce"]
         if logits is not None:
-            losses["ce"] = _cross_entropy(logits, batch.answer)
+            losses["ce"] = cross_entropy(logits, batch.answer)
             losses["distill"] = self._distill(student, teacher)
             losses["loss"] = losses["loss"] + losses["ce"] + config.distill_loss_factor * losses["distill"]
         return losses
@@ -53,26 +55,23 @@ class CodiObjective(nn.Module):
         ref_logits, logits, _, _ = self._both_tasks(batch, False)
         assert logits is not None, "both tasks were run"
         return {
-            "explicit": _all_argmax(ref_logits, batch.reasoning),
-            "latent": _all_argmax(logits, batch.answer),
+            "explicit": all_argmax(ref_logits, batch.reasoning),
+            "latent": all_argmax(logits, batch.answer),
         }
 
     def _both_tasks(self, batch: Batch, teacher_only: bool) -> tuple[Tensor, Tensor | None, list[Tensor], list[Tensor]]:
-        mask = batch.question_mask
-        positions = (mask.cumsum(1) - 1).clamp_min(0)
-        question = self.lm.base_model(batch.question, attention_mask=mask, position_ids=positions, use_cache=True)
-        cache, length = question.past_key_values, mask.sum(1, keepdim=True)
-        last = question.last_hidden_state[:, -1:]
-        ref_logits, teacher = self._tail(cache, mask, length, last, batch.reasoning, batch.reasoning_colon)
+        cache, mask, length, last = encode(self.lm, batch)
+        ref_logits, states = tail(self.lm, cache, mask, length, last, batch.reasoning)
         if teacher_only:
-            return ref_logits, None, teacher, []
-        cache, mask, length, last = self._think(cache, mask, length)
-        logits, student = self._tail(cache, mask, length, last, batch.answer, batch.answer_colon)
-        return ref_logits, logits, teacher, student
+            return ref_logits, None, [], []
+        teacher = _at(states, batch.reasoning_colon)
+        cache, mask, length, last = self.think(fork(cache), mask, length)
+        logits, states = tail(self.lm, cache, mask, length, last, batch.answer)
+        return ref_logits, logits, teacher, _at(states, batch.answer_colon)
 
-    def _think(self, cache: DynamicCache, mask: Tensor, length: Tensor) -> tuple[DynamicCache, Tensor, Tensor, Tensor]:
+    def think(self, cache: DynamicCache, mask: Tensor, length: Tensor) -> tuple[DynamicCache, Tensor, Tensor, Tensor]:
         """Feed BOT, the K thoughts and EOT; returns the cache, mask, next position and EOT's state [B, 1, d]."""
-        cache, embed = _fork(cache), self.lm.get_input_embeddings()
+        embed = self.lm.get_input_embeddings()
         rows = mask.shape[0]
         one = mask.new_ones(rows, 1)
         fed = embed(one * self.bot)
@@ -86,25 +85,6 @@ class CodiObjective(nn.Module):
             fed = embed(one * self.eot) if last else self.projection(out.last_hidden_state)
         return cache, mask, length, out.last_hidden_state
 
-    def _tail(
-        self, cache: DynamicCache, mask: Tensor, length: Tensor, last: Tensor, tail: Tensor, colon: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Teacher-force `tail` [B, T] after the state `last` [B, 1, d] of the token before it.
-
-        Returns the logits that predict `tail` [B, T, V] and each layer's state [B, d] at column `colon`.
-        """
-        real = (tail != IGNORE).long()
-        out = self.lm.base_model(
-            tail.clamp_min(0),
-            attention_mask=torch.cat([mask, real], 1),
-            position_ids=length + torch.arange(tail.shape[1], device=tail.device),
-            past_key_values=_fork(cache),
-            output_hidden_states=True,
-        )
-        rows = torch.arange(tail.shape[0], device=tail.device)
-        states = [h[rows, colon] for h in out.hidden_states[1:]]
-        return self.lm.lm_head(torch.cat([last, out.last_hidden_state[:, :-1]], 1)), states
-
     def _distill(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
         total = student[0].new_zeros((), dtype=torch.float32)
         for s, t in zip(student, teacher, strict=True):
@@ -114,14 +94,7 @@ class CodiObjective(nn.Module):
         return total / len(student)
 
 
-def _fork(cache: DynamicCache) -> DynamicCache:
-    """A cache that starts from the same keys and values; growing one leaves the other as it was."""
-    return DynamicCache(ddp_cache_data=[(layer.keys, layer.values) for layer in cache.layers])
-
-
-def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    return F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), ignore_index=IGNORE)
-
-
-def _all_argmax(logits: Tensor, target: Tensor) -> Tensor:
-    return ((logits.argmax(-1) == target) | (target == IGNORE)).all(1)
+def _at(states: tuple[Tensor, ...], column: Tensor) -> list[Tensor]:
+    """Each layer's state [B, d] at one column [B] of each row."""
+    rows = torch.arange(column.shape[0], device=column.device)
+    return [layer[rows, column] for layer in states]

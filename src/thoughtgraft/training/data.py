@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from thoughtgraft.errors import ProblemError
+from thoughtgraft.errors import ModelError, ProblemError
 from thoughtgraft.problems.arithmetic import equations, generate
 from thoughtgraft.problems.problem import Problem, ProblemSet
 
 IGNORE = -100
 ANSWER_PREFIX = "The answer is:"
+COCONUT_ANSWER_PREFIX = "###"
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,26 @@ def reasoning_text(problem: Problem) -> str:
 
 
 class Encoder:
-    """Turns problems into batches for one tokenizer."""
+    """Turns problems into batches for one tokenizer; `answer_prefix` is what stands before an answer's number."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, answer_prefix: str = ANSWER_PREFIX) -> None:
         self.tokenizer = tokenizer
-        [self.prefix] = self._ids([ANSWER_PREFIX])
+        [self.prefix] = self._ids([answer_prefix])
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+    @property
+    def step_end(self) -> int:
+        """Id of the token that ends a written step.
+
+        Raises:
+            ModelError: The tokenizer cuts it into several.
+        """
+        [ids] = self._ids([">>"])
+        if len(ids) != 1:
+            raise ModelError("steps cannot be told apart in this tokenizer", got=f"{len(ids)} tokens for '>>'")
+        return int(ids[0])
 
     def __call__(self, problems: list[Problem]) -> Batch:
         """Encode problems.

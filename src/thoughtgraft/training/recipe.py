@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.assembly import SPECIAL_ROWS
 from thoughtgraft.models.checkpoints import write_checkpoint
-from thoughtgraft.models.projection import build_projection
+from thoughtgraft.models.projection import build_projection, pause_vectors
 from thoughtgraft.problems.problem import ProblemSet
+from thoughtgraft.training.coconut import CoconutObjective
 from thoughtgraft.training.codi import CodiObjective
 from thoughtgraft.training.config import TrainingConfig
+from thoughtgraft.training.controls import CotObjective, PauseObjective
 from thoughtgraft.training.curves import draw_curves
-from thoughtgraft.training.data import Encoder
+from thoughtgraft.training.data import ANSWER_PREFIX, COCONUT_ANSWER_PREFIX, Encoder
+from thoughtgraft.training.objective import Objective
 from thoughtgraft.training.tiny import tiny_lm, tiny_tokenizer
 from thoughtgraft.training.trainer import Trainer
 
@@ -87,10 +91,9 @@ def train(
         The finished model's folder, which `load_model` reads.
     """
     start = load_base(base, config.seed)
-    width = int(start.config.hidden_size)
-    projection = build_projection(width, config.prj_dim or width, dropout=config.prj_dropout)
-    objective = CodiObjective(start.lm, projection, config)
-    trainer = Trainer(objective, Encoder(start.tokenizer), problems, validation, config, out, device)
+    encoder = Encoder(start.tokenizer, COCONUT_ANSWER_PREFIX if config.method == "coconut" else ANSWER_PREFIX)
+    objective = make_objective(start, encoder, config)
+    trainer = Trainer(objective, encoder, problems, validation, config, out, device)
     try:
         trainer.run()
     except KeyboardInterrupt:
@@ -100,10 +103,30 @@ def train(
     return export(objective, start, out / "model", {"base": base, "recipe": config.model_dump(), "steps": trainer.step})
 
 
-def export(objective: CodiObjective, base: Base, folder: Path, card: dict[str, object]) -> Path:
-    """Write the model with its tokenizer, in the official key layout, and its card as JSON."""
+def make_objective(base: Base, encoder: Encoder, config: TrainingConfig) -> Objective:
+    """The method's losses around a base; what belongs to the method alone is made here, from the recipe's seed."""
+    torch.manual_seed(config.seed)
+    width = int(base.config.hidden_size)
+    match config.method:
+        case "codi":
+            projection = build_projection(width, config.prj_dim or width, dropout=config.prj_dropout)
+            return CodiObjective(base.lm, projection, config)
+        case "pause":
+            return PauseObjective(base.lm, pause_vectors(config.num_latent, width), config)
+        case "direct":
+            return CodiObjective(base.lm, nn.Identity(), config)
+        case "cot":
+            return CotObjective(base.lm, nn.Identity(), config)
+        case "coconut":
+            return CoconutObjective(base.lm, encoder.step_end, config)
+
+
+def export(objective: Objective, base: Base, folder: Path, card: dict[str, object]) -> Path:
+    """Write the model with its tokenizer, in its family's key layout, and its card as JSON."""
     # A model that was trained in bfloat16 arithmetic loses next to nothing in bfloat16 weights, and is half the size.
-    dtype = torch.bfloat16 if objective.config.bf16 else torch.float32
-    write_checkpoint(folder, objective.lm, objective.projection, base.tokenizer, base.config, dtype=dtype)
+    config = objective.config
+    dtype = torch.bfloat16 if config.bf16 else torch.float32
+    feeder = objective.projection if isinstance(objective, CodiObjective) else None
+    write_checkpoint(folder, objective.lm, feeder, base.tokenizer, base.config, dtype=dtype, family=config.method)
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     return folder

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from thoughtgraft.problems.arithmetic import vocabulary
 
 _SYMBOLS = ["<unk>", "<eos>", "<bos>", "<<", ">>", "+", "-", "*", "/", "=", ":", ","]
-_ANSWER_WORDS = ["the", "answer", "is"]
+_ANSWER_WORDS = ["the", "answer", "is", "###"]
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -20,7 +20,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.WhitespaceSplit(),
-            pre_tokenizers.Split(Regex(r"<<|>>|[0-9]+|[a-z]+|[^\sa-z0-9]"), behavior="isolated"),
+            pre_tokenizers.Split(Regex(r"<<|>>|###|[0-9]+|[a-z]+|[^\sa-z0-9]"), behavior="isolated"),
         ]
     )
     tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from thoughtgraft.errors import ModelError
 from thoughtgraft.problems.problem import ProblemSet
-from thoughtgraft.training.codi import CodiObjective
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.data import Batch, Encoder, batches, problem_stream
+from thoughtgraft.training.objective import Objective
 
 STATE = "state.pt"
 LOG = "log.jsonl"
@@ -33,19 +33,19 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warmup) / max(total - warmup, 1)))
 
 
-def make_optimizers(objective: CodiObjective, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(objective: Objective, config: TrainingConfig) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the matrices inside the model and AdamW for the rest.
 
     Muon: Jordan et al. 2024; its step is scaled to AdamW's size (Moonshot 2025), so both take one learning rate.
     """
-    embedding = objective.lm.get_input_embeddings().weight
-    matrices = [p for p in objective.parameters() if p.ndim == 2 and p is not embedding]
+    embeddings = [module.weight for module in objective.modules() if isinstance(module, nn.Embedding)]
+    matrices = [p for p in objective.parameters() if p.ndim == 2 and all(p is not e for e in embeddings)]
     vectors = [p for p in objective.parameters() if p.ndim != 2]
     if config.optim == "muon":
         muon = torch.optim.Muon(matrices, lr=1.0, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
         matrices = []
     groups = [
-        {"params": [embedding, *matrices], "weight_decay": config.weight_decay},
+        {"params": [*embeddings, *matrices], "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, betas=(0.9, 0.98))
@@ -67,7 +67,7 @@ class Trainer:
 
     def __init__(
         self,
-        objective: CodiObjective,
+        objective: Objective,
         encoder: Encoder,
         problems: ProblemSet | None,
         validation: ProblemSet,
@@ -158,7 +158,7 @@ class Trainer:
         for _ in range(config.gradient_accumulation_steps):
             batch = next(stream).to(self.device)
             with self._autocast():
-                losses = self.objective(batch, teacher_only=self.step < config.teacher_steps)
+                losses = self.objective(batch, self.step)
             (losses["loss"] / config.gradient_accumulation_steps).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), config.max_grad_norm)
         for optimizer in self.optimizers:

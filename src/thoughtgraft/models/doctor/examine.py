@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from transformers import PreTrainedTokenizerBase
 
 from thoughtgraft.errors import CheckpointError, ThoughtgraftError
-from thoughtgraft.models.assembly import SPECIAL_ROWS, build_lm, check_head, check_keys, check_sizes, empty_projection
+from thoughtgraft.models.assembly import SPECIAL_ROWS, build_lm, check_copies, check_keys, check_sizes, empty_feeder
 from thoughtgraft.models.bases import Base, find_base, load_tokenizer
 from thoughtgraft.models.doctor import rules
 from thoughtgraft.models.doctor.diagnosis import Diagnosis, Finding
@@ -101,7 +101,7 @@ class _Visit:
         self.findings += rules.projection_rules(self.facts, source.weights[0])
         self.findings += rules.lora_rules(self.facts)
         self.findings += rules.extra_rules(self.facts)
-        if self.facts.thinks:
+        if self.facts.layout is not None:
             self._fit(stored, source.directory)
 
     def _partial(self) -> Source | None:
@@ -131,7 +131,7 @@ class _Visit:
         self.found_base = base
         vocab = base.config.vocab_size
         self.findings += [Finding("note", note) for note in (*base.notes, *keys.notes)]
-        self.found_tokenizer = self.attempt(lambda: load_tokenizer(self.tokenizer, directory, base))
+        self.found_tokenizer = self.attempt(lambda: load_tokenizer(self.tokenizer, directory, base, keys.family))
         self.findings += rules.stop_rules(self.found_tokenizer, base.config.eos_token_id, vocab)
         self.findings += rules.row_rules(self.facts, vocab)
         if self.attempt(lambda: check_sizes(keys, base) or True) is None:
@@ -139,9 +139,9 @@ class _Visit:
             return
         lm = self.attempt(lambda: build_lm(base.config))
         if lm is not None:
-            projection = empty_projection(keys, base.config.hidden_size)
-            if self.attempt(lambda: check_keys(keys, lm, projection, self.name) or True):
-                self.attempt(lambda: check_head(keys, lm))
+            feeder = empty_feeder(keys, base.config.hidden_size)
+            if self.attempt(lambda: check_keys(keys, lm, feeder, self.name) or True):
+                self.attempt(lambda: check_copies(keys, lm))
 
     def verdict(self) -> ThoughtgraftError | None:
         """What `load_model` says, asked for everything but the weights; None where it would load."""
@@ -188,7 +188,7 @@ class _Visit:
         return rules.known_base(self.facts) or "unknown"
 
     def _thoughts(self) -> str | None:
-        if not self.facts.thinks or self.directory is None:
+        if self.facts.layout is None or self.directory is None:
             return None
         found = trained_thoughts(self.directory)
         if found is None:
@@ -202,10 +202,10 @@ class _Visit:
 
     def _special_tokens(self) -> dict[str, int] | None:
         facts = self.facts
-        if not facts.thinks or facts.rows is None:
+        if facts.layout is None or facts.rows is None:
             return None
         first = facts.rows - SPECIAL_ROWS
-        return {name: first + place for place, name in enumerate(facts.special_rows)}
+        return {name: first + place for place, name in enumerate(facts.layout.rows)}
 
     def _projection(self) -> dict[str, Any]:
         shapes = self.facts.projection

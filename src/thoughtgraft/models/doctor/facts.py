@@ -10,12 +10,13 @@ from math import prod
 from pathlib import Path
 
 from thoughtgraft.models.doctor.published import is_named_simcot
+from thoughtgraft.models.families import COCONUT, CODI, FAMILIES, Family
 from thoughtgraft.models.sources import read_object
 from thoughtgraft.models.tensors import StoredTensor
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin", "adapter_config.json")
-_CODI = ("codi.", "coconut.")
-_EXTRA = re.compile(r"(decoder|pj_in|pj_out|expainable_llm)\.")  # the last spelt as in the published file
+_EXTRA = re.compile(f"{CODI.auxiliary.pattern}|{COCONUT.auxiliary.pattern}")
+_SHOWN = {"codi": "CODI", "coconut": "Coconut"}
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|embed_in|word_embeddings)(?:\.base_layer)?\.weight$")
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<side>[AB])(?:\.[^.]+)?(?:\.weight)?$")
@@ -34,7 +35,9 @@ class Facts:
     """What the names and shapes of a checkpoint say.
 
     Attributes:
-        family: CODI, SIM-CoT CODI, Coconut, SIM-CoT Coconut, plain base model, PEFT adapter only, or unknown.
+        family: CODI, SIM-CoT CODI, Coconut, SIM-CoT Coconut, a control's name, plain base model, PEFT adapter only, or
+            unknown.
+        layout: The family whose names it has; None where it has no latent reasoner's.
         layers: Transformer blocks of the language model that thinks.
         rows: Rows of its embedding; None where none is stored.
         width: Its width; None where no embedding is stored.
@@ -50,6 +53,7 @@ class Facts:
     """
 
     family: str
+    layout: Family | None = None
     layers: int = 0
     rows: int | None = None
     width: int | None = None
@@ -64,19 +68,9 @@ class Facts:
     tensors: int = 0
 
     @property
-    def thinks(self) -> bool:
-        """Whether it is a checkpoint of a latent reasoner at all."""
-        return self.family.endswith(("CODI", "Coconut"))
-
-    @property
     def sizes(self) -> tuple[int, int]:
         """Width and layers; a width of 0 where no embedding is stored."""
         return self.width or 0, self.layers
-
-    @property
-    def special_rows(self) -> tuple[str, ...]:
-        """What the rows after the base vocabulary V are, in order: V, V + 1, V + 2."""
-        return ("start-latent", "end-latent", "latent") if self.family.endswith("Coconut") else ("pad", "BOT", "EOT")
 
 
 def read_facts(stored: Mapping[str, StoredTensor], name: str) -> Facts:
@@ -94,8 +88,10 @@ def read_facts(stored: Mapping[str, StoredTensor], name: str) -> Facts:
             pairs.setdefault(match["module"], {})[match["side"]] = tensor
     embedding = next((t for key, t in own.items() if _EMBEDDING.search(key) and len(t.shape) == 2), None)
     found = [int(match.group(1)) for key in own if (match := _LAYER.search(key))]
+    layout = next((family for family in FAMILIES.values() if any(key.startswith(family.prefixes) for key in own)), None)
     return Facts(
-        family=_family(own, bool(extra) or is_named_simcot(name), set(pairs)),
+        family=_kind(own, set(pairs)) if layout is None else _family(layout, bool(extra) or is_named_simcot(name)),
+        layout=layout,
         layers=max(found, default=-1) + 1,
         rows=None if embedding is None else embedding.shape[0],
         width=None if embedding is None else embedding.shape[1],
@@ -103,7 +99,7 @@ def read_facts(stored: Mapping[str, StoredTensor], name: str) -> Facts:
         projection={key.removeprefix("prj."): tensor.shape for key, tensor in own.items() if key.startswith("prj.")},
         ranks=Counter(pair["A"].shape[0] for pair in pairs.values() if "A" in pair and pair["A"].shape),
         halves=tuple(module for module, pair in pairs.items() if len(pair) == 1),
-        extras=Counter(match.group(1) for key in stored if (match := _EXTRA.match(key))),
+        extras=Counter(key.partition(".")[0] for key in stored if _EXTRA.match(key)),
         extra_bytes=sum(prod(tensor.shape) * tensor.dtype.itemsize for tensor in extra),
         dtypes=Counter(str(tensor.dtype).removeprefix("torch.") for tensor in stored.values()),
         parameters=sum(prod(tensor.shape) for tensor in own.values()),
@@ -111,13 +107,15 @@ def read_facts(stored: Mapping[str, StoredTensor], name: str) -> Facts:
     )
 
 
-def _family(names: Iterable[str], simcot: bool, lora: set[str]) -> str:
+def _family(layout: Family, simcot: bool) -> str:
+    if layout.name not in _SHOWN:
+        return f"control: {layout.name}"
+    return f"SIM-CoT {_SHOWN[layout.name]}" if simcot else _SHOWN[layout.name]
+
+
+def _kind(names: Iterable[str], lora: set[str]) -> str:
+    """What a checkpoint of no family is."""
     listed = list(names)
-    prefix = "SIM-CoT " if simcot else ""
-    if any(name.startswith("base_causallm.") for name in listed):
-        return f"{prefix}Coconut"
-    if any(name.startswith(_CODI) for name in listed):
-        return f"{prefix}CODI"
     if lora and all("lora_" in name or "modules_to_save" in name for name in listed):
         return "PEFT adapter only"
     return "plain base model" if any(_PLAIN.match(name) for name in listed) else "unknown"

@@ -12,6 +12,7 @@ from thoughtgraft.models.assembly import SPECIAL_ROWS
 from thoughtgraft.models.bases import KNOWN_BASES
 from thoughtgraft.models.doctor.diagnosis import Finding
 from thoughtgraft.models.doctor.facts import Facts
+from thoughtgraft.models.families import CODI
 
 _LLAMA3_VOCAB, _BASE_EOS, _INSTRUCT_EOS = 128256, "<|end_of_text|>", "<|eot_id|>"
 # prj without its Dropout counts one less: Linear, GELU, Linear (, LayerNorm).
@@ -37,7 +38,7 @@ def family_rules(facts: Facts) -> Iterator[Finding]:
             "error",
             "this is a language model without continuous thoughts",
             got=f"{facts.layers} layers and no prj",
-            expected="a CODI checkpoint (keys under codi. and prj.)",
+            expected="a checkpoint of CODI (keys under codi. and prj.) or Coconut (base_causallm.)",
             fix="pass a trained checkpoint, such as --model zen-E/CODI-gpt2; a base goes to --base",
         )
     elif facts.family == "PEFT adapter only":
@@ -60,7 +61,7 @@ def family_rules(facts: Facts) -> Iterator[Finding]:
 
 def projection_rules(facts: Facts, weights: Path) -> Iterator[Finding]:
     """Prj whose keys are missing or counted from another start."""
-    if not facts.family.endswith("CODI"):
+    if facts.layout is not CODI:
         return
     have = set(facts.projection)
     if not have:
@@ -105,7 +106,7 @@ def _rename(weights: Path, renamed: Mapping[str, str]) -> str:
 
 def lora_rules(facts: Facts) -> Iterator[Finding]:
     """LoRA of which one side is missing."""
-    if facts.halves and facts.thinks:
+    if facts.halves and facts.layout:
         shown = ", ".join(facts.halves[:_SHOWN]) + (", ..." if len(facts.halves) > _SHOWN else "")
         yield Finding(
             "error",
@@ -118,10 +119,10 @@ def lora_rules(facts: Facts) -> Iterator[Finding]:
 
 def row_rules(facts: Facts, vocab: int | None) -> Iterator[Finding]:
     """An embedding whose rows are not V + 3, where V is known."""
-    if not facts.thinks or facts.rows is None or vocab is None or facts.rows == vocab + SPECIAL_ROWS:
+    if facts.layout is None or facts.rows is None or vocab is None or facts.rows == vocab + SPECIAL_ROWS:
         return
     extra = facts.rows - vocab
-    names = ", ".join(facts.special_rows)
+    names = ", ".join(facts.layout.rows)
     if extra == 0:
         what = f"the rows of {names} are missing: the embedding has the base vocabulary and nothing more"
     elif 0 < extra < SPECIAL_ROWS:
@@ -141,7 +142,7 @@ def row_rules(facts: Facts, vocab: int | None) -> Iterator[Finding]:
 def base_rules(facts: Facts, base: str | None) -> Iterator[Finding]:
     """Weights that are another base's than the one in use, and fit a known one."""
     fits = known_base(facts)
-    if base is not None and fits is not None and facts.thinks:
+    if base is not None and fits is not None:
         yield Finding(
             "note",
             f"the weights have the shapes of {fits}",

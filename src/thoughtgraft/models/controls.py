@@ -1,0 +1,83 @@
+"""The controls: models that are trained like CODI and feed nothing back.
+
+Prompt, special rows and answer are CODI's. `pause` feeds K learned vectors, the same for every problem; `direct` feeds
+none and answers at once; `cot` feeds none and writes its reasoning out before the answer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from thoughtgraft.errors import ModelError
+from thoughtgraft.models.checkpoints import Checkpoint
+from thoughtgraft.models.codi import CodiReasoner
+
+
+class PauseReasoner(CodiReasoner):
+    """K learned vectors in the place of thoughts (Goyal et al. 2024, arXiv 2310.02226)."""
+
+    family = "pause"
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        protocol: str = "official",
+        num_latents: int | None = None,
+        max_new_tokens: int = 256,
+    ) -> None:
+        assert isinstance(checkpoint.feeder, torch.nn.Embedding), "a pause checkpoint holds an embedding"
+        trained = checkpoint.feeder.num_embeddings
+        if num_latents is not None and num_latents > trained:
+            raise ModelError(
+                f"{checkpoint.name} has learned too few pause vectors",
+                got=f"num_latents={num_latents}",
+                expected=f"at most {trained}",
+            )
+        super().__init__(
+            checkpoint,
+            protocol=protocol,
+            num_latents=num_latents,
+            trained_latents=trained,
+            max_new_tokens=max_new_tokens,
+        )
+
+    def project(self, hidden: Tensor, slot: int) -> Tensor:
+        """The learned vector of the slot, whatever the problem."""
+        return self.checkpoint.feeder(torch.tensor(slot, device=hidden.device)).expand(hidden.shape)
+
+
+class DirectReasoner(CodiReasoner):
+    """No thoughts: the answer follows the question at once."""
+
+    family = "direct"
+    without_thoughts = "it was trained to answer at once"
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        protocol: str = "official",
+        num_latents: int | None = None,
+        max_new_tokens: int = 256,
+    ) -> None:
+        if num_latents:
+            raise ModelError(
+                f"{checkpoint.name} is fed no thoughts: {self.without_thoughts}",
+                got=f"num_latents={num_latents}",
+                expected="0",
+                fix="leave --num-latents out, or take a model that thinks, such as tiny-codi",
+            )
+        super().__init__(checkpoint, protocol=protocol, num_latents=0, trained_latents=0, max_new_tokens=max_new_tokens)
+
+
+class CotReasoner(DirectReasoner):
+    """No thoughts: the reasoning is written out before the answer."""
+
+    family = "cot"
+    without_thoughts = "it was trained to write its reasoning out in words"
+
+    def explicit_ids(self, question: str) -> list[int]:
+        """The same prompt as always: this model does nothing else."""
+        return [*self.question_ids(question), self.end_of_thought]
