@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "records": {"errors"},
     "tracking": {"records", "errors"},
     "thoughts": LEAVES,
+    "importing": {"problems", "records"} | LEAVES,
     "models": LEAVES,
     "interventions": {"problems", "thoughts"} | LEAVES,
     "engine": {"models", "interventions", "thoughts", "problems", "records"} | LEAVES,

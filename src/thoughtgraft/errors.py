@@ -50,6 +50,10 @@ class AnalysisError(ThoughtgraftError):
     """Records do not hold what an estimate needs."""
 
 
+class ForeignFileError(ThoughtgraftError):
+    """A file of another codebase is hostile, damaged, or in a layout that is not known."""
+
+
 class MissingExtraError(ThoughtgraftError):
     """An optional dependency is not installed."""
 

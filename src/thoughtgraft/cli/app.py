@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from thoughtgraft.cli import certify, compare, data, demo, drift, models, runs, study, train
+from thoughtgraft.cli import certify, compare, data, demo, doctor, drift, importing, models, runs, study, train
 from thoughtgraft.cli.errors import ErrorGroup
 
 app = typer.Typer(
@@ -29,6 +29,8 @@ app.command()(runs.records)
 app.command()(compare.compare)
 app.command()(drift.drift)
 app.command()(certify.verify)
+app.command()(doctor.doctor)
+app.command("import")(importing.import_file)
 app.command()(models.evaluate)
 app.command()(data.problems)
 app.command()(train.train)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -17,12 +17,13 @@ from thoughtgraft.errors import CheckpointError
 from thoughtgraft.models.bases import Base
 from thoughtgraft.models.families import Family
 from thoughtgraft.models.keys import Parts, StateKeys
-from thoughtgraft.models.lora import merge_lora
+from thoughtgraft.models.lora import check_shapes, merge_lora
 from thoughtgraft.models.projection import build_projection, pause_vectors
 from thoughtgraft.models.tensors import StoredTensor, TensorHasher
 
 SPECIAL_ROWS = 3  # embedding rows that every family adds to the base vocabulary: pad, BOT, EOT; start, end, latent
 _SHOWN = 4
+_WEIGHTS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 class _EmptyOnMeta(TorchFunctionMode):
@@ -42,8 +43,16 @@ def build_lm(base_config: PretrainedConfig) -> PreTrainedModel:
     config = copy.deepcopy(base_config)
     config.vocab_size = base_config.vocab_size + SPECIAL_ROWS
     config.dtype = torch.float32  # so that no buffer is rounded; the parameters are cast when they are assigned
-    with _EmptyOnMeta():
-        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    try:
+        with _EmptyOnMeta():
+            return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", trust_remote_code=False)
+    except Exception as error:  # model classes check their configs with every kind of exception
+        raise CheckpointError(
+            f"no language model can be built from the base config (model_type {config.model_type!r})",
+            got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}",
+            expected="the config.json of a Llama, GPT-2 or similar causal language model",
+            fix="pass --base with the model that the checkpoint was trained on",
+        ) from error
 
 
 def empty_feeder(keys: StateKeys, d_model: int) -> nn.Module:
@@ -70,6 +79,13 @@ def check_sizes(keys: StateKeys, base: Base) -> None:
     """Compares the weights with the base config before anything is built from it."""
     rows, width = keys.embedding.shape if len(keys.embedding.shape) == 2 else (0, 0)
     config = base.config
+    if keys.num_layers > len(keys.lm):  # before a model of that many layers is built
+        raise CheckpointError(
+            "the checkpoint's keys are numbered past their own count",
+            got=f"layer {keys.num_layers - 1:,} among {len(keys.lm):,} parameters",
+            expected="every layer from 0 on",
+            fix="download the checkpoint again",
+        )
     if (keys.num_layers, width) != (config.num_hidden_layers, config.hidden_size):
         raise CheckpointError(
             f"the checkpoint does not fit the base model {base.name}",
@@ -130,6 +146,60 @@ def check_keys(keys: StateKeys, lm: PreTrainedModel, feeder: nn.Module, origin: 
             expected="every parameter of the model once, and nothing else",
             fix="download the checkpoint again, or pass --base with the model that it was trained on",
         )
+    for name, parts in keys.lm.items():
+        if parts.weight is not None and parts.lora_a is not None and parts.lora_b is not None:
+            check_shapes(
+                parts.weight.shape,
+                parts.lora_a.shape,
+                parts.lora_b.shape,
+                transposed=is_transposed(lm, name),
+                name=parts.weight.name,
+            )
+    used = [part for parts in keys.lm.values() for part in (parts.weight, parts.lora_a, parts.lora_b)]
+    check_values([part for part in [*used, *keys.feeder.values()] if part is not None])
+
+
+def check_values(used: Iterable[StoredTensor]) -> None:
+    """Refuses tensors whose numbers are no weights: integers, 8-bit floats and other packed forms, or none at all."""
+    packed = [part for part in used if part.dtype not in _WEIGHTS or 0 in part.shape]
+    if packed:
+        raise CheckpointError(
+            f"the checkpoint holds {len(packed)} tensors that are no plain weights: {packed[0].name}",
+            got=f"{str(packed[0].dtype).removeprefix('torch.')} {packed[0].shape}",
+            expected="float16, bfloat16, float32 or float64",
+            fix="use the unquantised checkpoint",
+        )
+
+
+def is_transposed(lm: PreTrainedModel, name: str) -> bool:
+    """Whether a weight is stored [in, out], as GPT-2's Conv1D does."""
+    return isinstance(lm.get_submodule(name.removesuffix(".weight")), Conv1D)
+
+
+def check_copies(keys: StateKeys, lm: PreTrainedModel) -> None:
+    """Refuses a second embedding, or an output matrix tied to the embedding, that differs from it; reads them.
+
+    The official code ties the head after loading and so drops it: not to be decided in silence.
+    """
+    if keys.duplicate is not None and _differs(keys.duplicate, keys.embedding):
+        raise CheckpointError(
+            "the checkpoint holds two different embeddings where the official code has one under two names",
+            got=f"{keys.duplicate.name} differs from {keys.embedding.name}",
+            fix="download the checkpoint again, or make the two equal if you know which one was trained",
+        )
+    tied = tied_head(lm)
+    head = None if tied is None else keys.lm.get(tied, Parts()).weight
+    if head is not None and _differs(head, keys.embedding):
+        raise CheckpointError(
+            "the base config ties the output matrix to the embedding, but the checkpoint holds two different ones",
+            got=f"{head.name} differs from {keys.embedding.name}",
+            fix='pass --base with a config.json that says "tie_word_embeddings": false to use both, '
+            "or remove the output matrix from the checkpoint",
+        )
+
+
+def _differs(other: StoredTensor, embedding: StoredTensor) -> bool:
+    return other.dtype != embedding.dtype or not torch.equal(other.read(), embedding.read())
 
 
 def _wrapped(name: str, wrapper: str) -> str:
@@ -161,25 +231,10 @@ def fill_lm(
         alpha: LoRA's alpha.
 
     Raises:
-        CheckpointError: A tied head or the embedding's second copy differs from the embedding, or something is left
-            without a value.
+        CheckpointError: Something is left without a value.
     """
-    if keys.duplicate is not None and _differs(keys.duplicate, keys.embedding):
-        raise CheckpointError(
-            "the checkpoint holds two different embeddings where the official code has one under two names",
-            got=f"{keys.duplicate.name} differs from {keys.embedding.name}",
-            fix="download the checkpoint again, or make the two equal if you know which one was trained",
-        )
     tied = tied_head(lm)
     embedding = next(name for name, parts in keys.lm.items() if parts.weight is keys.embedding)
-    if tied in keys.lm and _differs(keys.lm[tied].weight, keys.embedding):
-        # The official code ties the head after loading and so drops it: not to be decided in silence.
-        raise CheckpointError(
-            "the base config ties the output matrix to the embedding, but the checkpoint holds two different ones",
-            got=f"{keys.prefix}{tied} differs from {keys.embedding.name}",
-            fix='pass --base with a config.json that says "tie_word_embeddings": false to use both, '
-            "or remove the output matrix from the checkpoint",
-        )
     state: dict[str, torch.Tensor] = {}
     for name in lm.state_dict():
         if name == tied:
@@ -193,7 +248,7 @@ def fill_lm(
                 _take(parts.lora_a, hasher).float(),
                 _take(parts.lora_b, hasher).float(),
                 alpha=alpha,
-                transposed=isinstance(lm.get_submodule(name.removesuffix(".weight")), Conv1D),
+                transposed=is_transposed(lm, name),
                 name=parts.weight.name,
             )
         state[name] = _own(value, dtype, device)
@@ -208,12 +263,6 @@ def fill_lm(
             expected="parameters from the file and buffers from the config",
             fix="use a Llama or GPT-2 checkpoint",
         )
-
-
-def _differs(other: StoredTensor | None, embedding: StoredTensor) -> bool:
-    if other is None:
-        return False
-    return other.dtype != embedding.dtype or not torch.equal(other.read(), embedding.read())
 
 
 def fill_feeder(

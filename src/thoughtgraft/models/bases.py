@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from thoughtgraft.errors import CheckpointError
 from thoughtgraft.models.families import Family
 from thoughtgraft.models.keys import StateKeys
-from thoughtgraft.models.sources import find_directory
+from thoughtgraft.models.sources import find_directory, read_object
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -71,6 +70,12 @@ KNOWN_BASES: Mapping[str, Mapping[str, Any]] = {
     "meta-llama/Llama-3.2-3B-Instruct": _llama3(3072, 28, 24, 8192, rope_factor=32.0, tied=True),
     "meta-llama/Llama-3.1-8B-Instruct": _llama3(4096, 32, 32, 14336, rope_factor=8.0, tied=False),
 }
+
+
+# Labels of a classifier cost memory by their number; code from elsewhere is never run.
+_UNUSED = ("num_labels", "id2label", "label2id", "auto_map")
+_MOST, _MOST_LAYERS = 1 << 24, 1 << 12
+_MOST_TEXT = 64 << 20  # bytes of a tokenizer's file
 
 
 @dataclass(frozen=True)
@@ -160,9 +165,17 @@ def _read_tokenizer(folder: Path, config: PretrainedConfig) -> PreTrainedTokeniz
             expected=" or ".join(_TOKENIZER_FILES),
             fix="pass --tokenizer with a folder or hub id of the base model's tokenizer",
         )
+    large = [name for name in _TOKENIZER_FILES if (folder / name).is_file() and _bytes(folder / name) > _MOST_TEXT]
+    if large:
+        raise CheckpointError(
+            f"{folder / large[0]} is larger than any tokenizer",
+            got=f"{_bytes(folder / large[0]):,} bytes",
+            expected=f"at most {_MOST_TEXT:,}",
+            fix="pass --tokenizer with the base model's own tokenizer",
+        )
     try:
         # The config is handed over because the folder's own config.json may be empty.
-        return AutoTokenizer.from_pretrained(folder, config=config)
+        return AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exception on a damaged file
         raise CheckpointError(
             f"the tokenizer in {folder} cannot be read",
@@ -210,20 +223,35 @@ def _read_config(path: Path) -> tuple[PretrainedConfig | None, str]:
     """Returns the config, or None and why it cannot be used."""
     if not path.is_file():
         return None, "no such file"
+    if _bytes(path) == 0:
+        return None, "empty (0 bytes)"
     try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if text.strip() else None
-    except (OSError, ValueError):
-        return None, "not JSON"
+        values = read_object(path)
+    except OSError as error:
+        return None, f"cannot be read ({error.strerror})"
     if values is None:
-        return None, f"empty ({len(text)} bytes)"
-    if not isinstance(values, dict) or "model_type" not in values:
+        return None, "not JSON"
+    if "model_type" not in values:
         return None, "no model_type in it"
+    if absurd := next((name for name, value in values.items() if _absurd(name, value)), None):
+        return None, f"{absurd} = {values[absurd]} is larger than any model's"
+    values = {name: value for name, value in values.items() if name not in _UNUSED}
     try:
         config = AutoConfig.for_model(**values)
     except Exception as error:  # config classes validate with many exception types
         return None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
     return config, ""
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _absurd(name: str, value: object) -> bool:
+    """Whether a number in a config would make building the empty model slow or large."""
+    if not isinstance(value, int | float) or "theta" in name:
+        return False
+    return not abs(value) <= (_MOST_LAYERS if "layer" in name and isinstance(value, int) else _MOST)
 
 
 def _fits(config: PretrainedConfig, keys: StateKeys) -> bool:

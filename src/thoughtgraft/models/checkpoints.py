@@ -16,6 +16,7 @@ from thoughtgraft.errors import CheckpointError
 from thoughtgraft.models.assembly import (
     SPECIAL_ROWS,
     build_lm,
+    check_copies,
     check_keys,
     check_sizes,
     empty_feeder,
@@ -88,6 +89,7 @@ def read_checkpoint(
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
     lora_alpha: float = 32,
+    weights: bool = True,
 ) -> Checkpoint:
     """Reads a CODI, Coconut or SIM-CoT checkpoint: every parameter comes from the file, or this raises.
 
@@ -100,6 +102,7 @@ def read_checkpoint(
             checkpoint on a GPU.
         device: Where the model goes.
         lora_alpha: LoRA's alpha, which raw checkpoints do not store; the published ones used 32.
+        weights: False makes every check, but leaves the parameters empty and the hash with them.
 
     Raises:
         CheckpointError: Files are missing, damaged or unsafe, or keys, shapes, rows or tokenizer do not fit.
@@ -113,18 +116,21 @@ def read_checkpoint(
     lm = build_lm(found.config)
     feeder = empty_feeder(keys, found.config.hidden_size)
     check_keys(keys, lm, feeder, str(name_or_path))
+    check_copies(keys, lm)
 
     device = torch.device(device)
     if dtype is None:
         dtype = torch.bfloat16 if device.type == "cuda" and keys.embedding.dtype == torch.bfloat16 else torch.float32
     hasher = TensorHasher()
-    fill_lm(lm, keys, hasher, dtype=dtype, device=device, alpha=lora_alpha)
-    fill_feeder(feeder, keys, hasher, dtype=dtype, device=device)
+    if weights:
+        fill_lm(lm, keys, hasher, dtype=dtype, device=device, alpha=lora_alpha)
+        fill_feeder(feeder, keys, hasher, dtype=dtype, device=device)
+        lm, feeder = lm.to(device), feeder.to(device)
     lm.config.dtype = dtype
     return Checkpoint(
         name=str(name_or_path),
-        lm=lm.to(device).eval().requires_grad_(False),
-        feeder=feeder.to(device).eval().requires_grad_(False),
+        lm=lm.eval().requires_grad_(False),
+        feeder=feeder.eval().requires_grad_(False),
         tokenizer=loaded_tokenizer,
         base_vocab=found.config.vocab_size,
         weight_hash=hasher.hexdigest(),

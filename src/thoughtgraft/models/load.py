@@ -39,6 +39,7 @@ def load_model(
     dtype: str | torch.dtype | None = None,
     lora_alpha: float = 32,
     num_latents: int | None = None,
+    weights: bool = True,
 ) -> LatentReasoner:
     """Load a latent-reasoning model.
 
@@ -51,6 +52,7 @@ def load_model(
         dtype: A torch dtype or its name; None takes what suits checkpoint and device.
         lora_alpha: LoRA's alpha, which raw checkpoints do not store.
         num_latents: Thoughts to feed; other numbers than the trained one, which None takes, are allowed.
+        weights: False makes every check and leaves the parameters empty: what would load can be told, nothing can run.
 
     Raises:
         CheckpointError: The files are missing, damaged or do not fit.
@@ -67,6 +69,7 @@ def load_model(
         dtype=wanted,
         device=place_on,
         lora_alpha=lora_alpha,
+        weights=weights,
     )
     model = ADAPTERS[checkpoint.family](checkpoint, protocol=protocol, num_latents=num_latents)
     model.name = str(name_or_path)

@@ -12,6 +12,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.guards import MAX_INDEX
 
 SMALL_FILES = ("*.json", "*.txt", "*.model")
 WEIGHT_NAMES = (
@@ -54,12 +55,22 @@ def find_checkpoint(name: str | Path) -> Source:
     if path.is_file():
         return Source(path.parent, _shards(path) if path.name.endswith(".index.json") else (path,))
     if path.is_dir():
-        return Source(path, _weights_in(path))
+        weights = _weights_in(path)
+        _check_inside(weights, path)
+        return Source(path, weights)
     # Safetensors first: asking for both formats would download the weights twice.
     directory = fetch(str(name), (*SMALL_FILES, "*.safetensors"))
     if not any(directory.glob("*.safetensors")):
         directory = fetch(str(name), (*SMALL_FILES, "*.bin", "checkpoint_*"))
-    return Source(directory, _weights_in(directory))
+    try:
+        return Source(directory, _weights_in(directory))
+    except CheckpointError as error:
+        raise CheckpointError(
+            error.what,
+            got=error.got,
+            expected=error.expected,
+            fix=f"run `hf download {name}` where there is a network; it fetches what is missing",
+        ) from error
 
 
 def find_directory(name: str | Path, role: str) -> Path:
@@ -144,11 +155,46 @@ def _weights_in(directory: Path) -> tuple[Path, ...]:
     )
 
 
-def _shards(index: Path) -> tuple[Path, ...]:
+def _check_inside(weights: tuple[Path, ...], directory: Path) -> None:
+    """Refuses links out of a local folder: one that came in an archive may name any file of this machine."""
+    home = directory.resolve()
+    if home.parent.name == "snapshots":  # the hub's cache: a snapshot links to the blobs beside it
+        home = home.parent.parent
+    for path in weights:
+        if not path.resolve().is_relative_to(home):
+            raise CheckpointError(
+                f"{path} is a link out of its folder",
+                got=str(path.resolve()),
+                expected=f"a file in {directory}",
+                fix="if you made the link yourself, pass the folder that it leads to, or copy the file",
+            )
+
+
+def read_object(path: Path) -> dict[str, object] | None:
+    """The JSON object in a small file; None where it is no JSON object, or larger than any config or index.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    if not path.is_file() or path.stat().st_size > MAX_INDEX:
+        return None
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted({str(name) for name in weight_map.values()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):  # not JSON, or nested without end
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def shard_names(index: Path) -> tuple[str, ...]:
+    """The shards that an index names, whether they are there or not.
+
+    Raises:
+        CheckpointError: It is not an index, or names files outside its own folder.
+    """
+    try:
+        weight_map = (read_object(index) or {})["weight_map"]
+        names = sorted({str(name) for name in weight_map.values()})  # type: ignore[attr-defined]
+    except (OSError, KeyError, AttributeError) as error:
         raise CheckpointError(
             f"{index} is not a shard index",
             got=f"{index.stat().st_size} bytes that do not parse",
@@ -156,14 +202,19 @@ def _shards(index: Path) -> tuple[Path, ...]:
             fix="download the file again",
         ) from error
     # A shard lies beside its index; a name that leads elsewhere could read any file on this machine.
-    outside = [name for name in names if Path(name).name != name]
+    outside = [name for name in names if Path(name).name != name or not name.isprintable()]
     if outside or not names:
         raise CheckpointError(
             f"{index} names shards outside its own folder" if outside else f"{index} names no shards",
-            got=outside[0] if outside else None,
+            got=repr(outside[0][:160]) if outside else None,
             expected="file names beside the index",
             fix="download the checkpoint again from a source that you trust",
         )
+    return tuple(names)
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    names = shard_names(index)
     missing = [name for name in names if not (index.parent / name).exists()]
     if missing:
         raise CheckpointError(

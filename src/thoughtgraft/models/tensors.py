@@ -5,15 +5,28 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.guards import (
+    AGAIN,
+    TRUST,
+    check_legacy,
+    check_name,
+    check_safetensors,
+    check_state,
+    check_zip,
+    file_size,
+    unreadable,
+)
 
 _DTYPES = {
     "F64": torch.float64,
@@ -27,7 +40,6 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_AGAIN = "download or copy the file again; it may have been cut off"
 
 
 @dataclass(frozen=True)
@@ -89,16 +101,14 @@ def open_tensors(paths: Iterable[Path]) -> dict[str, StoredTensor]:
 
 
 def _open_file(path: Path) -> dict[str, StoredTensor]:
+    size = file_size(path)
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read", got=error.strerror, fix="check the file's permissions"
-        ) from error
+        raise unreadable(path, error) from error
     if size == 0:
-        raise CheckpointError(f"{path} is empty", got="0 bytes", fix=_AGAIN)
+        raise CheckpointError(f"{path} is empty", got="0 bytes", fix=AGAIN)
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(
             f"{path} is a Git LFS pointer, not the weights",
@@ -106,22 +116,25 @@ def _open_file(path: Path) -> dict[str, StoredTensor]:
             fix="run `git lfs pull` in its folder, or use `hf download`",
         )
     if head.startswith(b"PK"):
-        return _open_torch(path, size, zipped=True)
+        check_zip(path, size)
+        return _open_torch(path, size, data_start=None)
     if head[8:9] == b"{" or path.suffix == ".safetensors":
+        check_safetensors(path, size)
         return _open_safetensors(path, size)
-    return _open_torch(path, size, zipped=False)
+    return _open_torch(path, size, data_start=check_legacy(path))
 
 
 def _open_safetensors(path: Path, size: int) -> dict[str, StoredTensor]:
     try:
         # Kept open: every tensor's `read` goes through this one mapping.
         handle = safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, MemoryError) as error:
         raise CheckpointError(
-            f"{path} is truncated or not a safetensors file", got=f"{size:,} bytes ({error})", fix=_AGAIN
+            f"{path} is truncated or not a safetensors file", got=f"{size:,} bytes ({_first_line(error)})", fix=AGAIN
         ) from error
     stored = {}
     for name in handle.keys():  # noqa: SIM118 - the handle is no mapping
+        check_name(path, name)
         part = handle.get_slice(name)
         if part.get_dtype() not in _DTYPES:
             raise CheckpointError(
@@ -139,57 +152,57 @@ def _reader(handle: safe_open, name: str) -> Callable[[], torch.Tensor]:
     return lambda: handle.get_tensor(name)
 
 
-def _open_torch(path: Path, size: int, *, zipped: bool) -> dict[str, StoredTensor]:
-    if zipped:
-        _check_zip(path, size)
+def _open_torch(path: Path, size: int, *, data_start: int | None) -> dict[str, StoredTensor]:
+    """Opens a torch.save file: a zip, or, where its tensors' bytes begin at `data_start`, the older format."""
+    legacy = data_start is not None
+    state = _unpickle(path, size, mapped=not legacy, skip=legacy)
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        got = f"a dict with {', '.join(map(str, list(state)[:4]))}" if isinstance(state, Mapping) else type(state)
+        raise CheckpointError(
+            f"{path} is not a state dict",
+            got=str(got)[:160],
+            expected="name -> tensor",
+            fix="save model.state_dict() alone, not a training state around it",
+        )
+    check_state(path, state, size - (data_start or 0), overhead=8 if legacy else 0)  # 8: the length before each block
+    if not legacy:
+        return {
+            str(name): StoredTensor(str(name), tuple(value.shape), value.dtype, _constant(value))
+            for name, value in state.items()
+        }
+    # The older format cannot be mapped: everything is read when the first tensor is.
+    whole = cache(lambda: _unpickle(path, size, mapped=False, skip=False))
+    return {
+        str(name): StoredTensor(str(name), tuple(value.shape), value.dtype, _item(whole, name))
+        for name, value in state.items()
+    }
+
+
+def _unpickle(path: Path, size: int, *, mapped: bool, skip: bool) -> Any:
+    """torch.load under its own allow-list; `mapped` reads page by page, `skip` leaves the tensors' bytes unread."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.skip_data() if skip else nullcontext():
             warnings.simplefilter("ignore")  # about pickle protocols: weights_only decides below
-            # A mapped file is read page by page, so memory holds the weights once; the old format cannot be mapped.
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds pickled code or is no weight file; it was refused and nothing in it was executed",
             got=_refused(error),
             expected="a plain dict of tensors, as torch.save(model.state_dict(), ...) writes",
-            fix="get the checkpoint as .safetensors, or from a source that you trust",
+            fix=TRUST,
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError, IndexError) as error:
+    except (RuntimeError, EOFError, LookupError, ValueError, OSError, TypeError, AttributeError, MemoryError) as error:
         raise CheckpointError(
-            f"{path} is truncated or not a weight file", got=f"{size:,} bytes ({_first_line(error)})", fix=_AGAIN
+            f"{path} is truncated or not a weight file", got=f"{size:,} bytes ({_first_line(error)})", fix=AGAIN
         ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        got = f"a dict with {', '.join(map(str, list(state)[:4]))}" if isinstance(state, Mapping) else type(state)
-        raise CheckpointError(
-            f"{path} is not a state dict",
-            got=got,
-            expected="name -> tensor",
-            fix="save model.state_dict() alone, not a training state around it",
-        )
-    return {
-        str(name): StoredTensor(str(name), tuple(value.shape), value.dtype, _constant(value))
-        for name, value in state.items()
-    }
 
 
 def _constant(value: torch.Tensor) -> Callable[[], torch.Tensor]:
     return lambda: value
 
 
-def _check_zip(path: Path, size: int) -> None:
-    """torch.save stores its entries uncompressed: a compressed one is not its work and may unpack to any size."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is truncated", got=f"{size:,} bytes ({error})", fix=_AGAIN) from error
-    if packed:
-        raise CheckpointError(
-            f"{path} is a compressed archive, not a weight file",
-            got=f"compressed entry {packed[0]}",
-            expected="a file written by torch.save",
-            fix="unpack it and pass the weight file",
-        )
+def _item(whole: Callable[[], Any], name: object) -> Callable[[], torch.Tensor]:
+    return lambda: whole()[name]
 
 
 def _first_line(error: BaseException) -> str:
