@@ -83,7 +83,7 @@ class FeatureJob:
         twice = ", an untrained model's included" if self.untrained else ""
         lines.append(
             f"the stream after layers {shown} of {depth}, and the final state, at {places} positions: "
-            f"{size / 1e6:,.0f} MB as {self.storage}{twice}"
+            f"{size / 1e6:,.1f} MB as {self.storage}{twice}"
         )
         return lines
 

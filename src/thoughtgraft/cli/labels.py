@@ -91,13 +91,14 @@ def summary(
 
 def counts_table(splits: dict[str, Any]) -> Table:
     """Classes and operators, one row per split."""
+    from rich import box
     from rich.table import Table
 
     from thoughtgraft.problems.operations import CLASSES, OPERATORS
 
     classes = (*CLASSES, "unknown")
-    table = Table()
-    for name in ("split", "problems", *classes, *OPERATORS):
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("split", "n", *classes, *OPERATORS):
         table.add_column(name, justify="left" if name == "split" else "right")
     for split, part in splits.items():
         operators = part["operators"] or {}
@@ -109,13 +110,14 @@ def counts_table(splits: dict[str, Any]) -> Table:
 
 def rules_table(rules: pd.DataFrame) -> Table:
     """The confusion of the two rules."""
+    from rich import box
     from rich.table import Table
 
     from thoughtgraft.problems.operations import CLASSES
 
     agree = int(rules["n"][rules["agree"]].sum())
     title = f"rows: annotations, columns: cot-exploration; they agree on {agree:,} of {int(rules['n'].sum()):,}"
-    table = Table(title=title, title_style="dim")
+    table = Table(title=title, title_style="dim", box=box.SIMPLE_HEAD, min_width=len(title))
     for name in ("", *CLASSES):
         table.add_column(name, justify="right" if name else "left")
     counts = {(row["annotations"], row["cot_exploration"]): row["n"] for row in rules.to_dict("records")}

@@ -53,7 +53,7 @@ def operations(
     batch_size: options.BatchSize = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
     certify: Annotated[bool, typer.Option(help="Check model, protocol and engine first.")] = True,
-    dry_run: options.DryRun = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which problems and features, and stop.")] = False,
 ) -> None:
     """Ask whether a problem's arithmetic can be read from its thoughts, at each layer and slot, beside every control.
 
