@@ -23,7 +23,7 @@ _PARTS: tuple[tuple[Any, str, str], ...] = (
     (llama.LlamaAttention, "forward", "attention blocks, with their products"),
     (llama.LlamaMLP, "forward", "MLP blocks, with their products"),
     (decode, "next_token", "unembedding and argmax"),
-    (engine, "_think_clean", "stage: questions and clean thoughts"),
+    (engine, "think_clean", "stage: questions and clean thoughts"),
     (engine, "_think_forked", "stage: forked thoughts"),
     (engine, "finish", "stage: answers"),
 )

@@ -138,7 +138,7 @@ def _bot_first(patch: MonkeyPatch) -> None:
 
         return think
 
-    _wrap(patch, rollout_module, "_think_clean", make)
+    _wrap(patch, rollout_module, "think_clean", make)
 
 
 def _unprojected(patch: MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def _unprojected(patch: MonkeyPatch) -> None:
 
         return think
 
-    _wrap(patch, rollout_module, "_think_clean", make)
+    _wrap(patch, rollout_module, "think_clean", make)
 
 
 def _stale(patch: MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def _stale(patch: MonkeyPatch) -> None:
 
         return think
 
-    _wrap(patch, rollout_module, "_think_clean", make)
+    _wrap(patch, rollout_module, "think_clean", make)
 
 
 def _leaky(patch: MonkeyPatch) -> None:

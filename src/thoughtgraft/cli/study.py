@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from thoughtgraft.cli import options
+from thoughtgraft.cli import operations, options
 
 app = typer.Typer(help="Run a study into a folder; the same command continues it.", no_args_is_help=True)
 
@@ -101,3 +101,6 @@ def resampling(
         return
     with tracking:
         pipeline.resampling(job, Path(out), certify=certify, executor=executor, watch=tracking.watch)
+
+
+app.command()(operations.operations)

@@ -116,7 +116,7 @@ def reference_run(
     fed = steps
     if begin is not None:
         hidden = hidden[1:]
-        fed = [model.project(state[None])[0] for state in hidden]
+        fed = [model.project(state[None], k)[0] for k, state in enumerate(hidden)]
     none = inputs[0].new_zeros(0, model.d_model)
     vectors = [torch.stack(x) if x else none for x in (steps, fed, hidden)]
     return ReferenceRun(vectors[0], vectors[1], vectors[2], tuple(ids), stopped, first, tuple(recorded))
