@@ -117,7 +117,7 @@ def test_a_slot_that_nothing_reads_is_structurally_null_and_fails_by_name():
 class Paused(CodiReasoner):
     """Feeds learned vectors, the same for every problem, in the place of thoughts."""
 
-    def project(self, hidden: Tensor) -> Tensor:
+    def project(self, hidden: Tensor, slot: int) -> Tensor:
         pause = self.embed(torch.tensor([self.checkpoint.pad_id])).to(hidden)
         return pause.expand_as(hidden)
 
@@ -160,7 +160,7 @@ def test_an_undefined_figure_fails_and_is_null_in_json():
 
 
 def test_one_problem_no_thought_or_another_level_is_a_clear_error():
-    with pytest.raises(PlanError, match=r"1 problems.*expected at least 2 problems"):
+    with pytest.raises(PlanError, match=r"1 problems; expected at least 2"):
         verify(loaded("codi-gpt2", "float64"), problems("codi-gpt2")[:1])
     with pytest.raises(PlanError, match=r"unknown level of certification; got 'most'; expected core, full"):
         verify(loaded("codi-gpt2", "float64"), problems("codi-gpt2"), level="most")

@@ -30,12 +30,12 @@ def untrained_twin(model: LatentReasoner, seed: int = 0) -> LatentReasoner:
         twin.lm = AutoModelForCausalLM.from_config(config, dtype=model.dtype, attn_implementation="sdpa")
         checkpoint = getattr(model, "checkpoint", None)
         if isinstance(checkpoint, Checkpoint):
-            projection = copy.deepcopy(checkpoint.projection).cpu()
-            for module in projection.modules():
+            feeder = copy.deepcopy(checkpoint.feeder).cpu()
+            for module in feeder.modules():
                 if hasattr(module, "reset_parameters"):
                     module.reset_parameters()
-            projection.to(model.device)
-            vars(twin)["checkpoint"] = replace(checkpoint, lm=twin.lm, projection=projection)
+            feeder.to(model.device)
+            vars(twin)["checkpoint"] = replace(checkpoint, lm=twin.lm, feeder=feeder)
     twin.lm.to(model.device).eval().requires_grad_(False)
     twin.weight_hash = hashlib.sha256(f"untrained {seed} {model.weight_hash}".encode()).hexdigest()[:16]
     twin.name = f"{model.name}, untrained"
