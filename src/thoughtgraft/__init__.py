@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from thoughtgraft.models.load import load_model
     from thoughtgraft.problems import Problem, ProblemSet, load_problems
     from thoughtgraft.readouts.lens import decode_thoughts
-    from thoughtgraft.records import load_records
+    from thoughtgraft.records import Features, load_features, load_records
     from thoughtgraft.report import write_report
     from thoughtgraft.runs import Run, load_run
     from thoughtgraft.thoughts import Thoughts
@@ -25,6 +25,7 @@ __version__ = version("thoughtgraft")
 # Loaded when first asked for, so that reading records never imports torch.
 _HOMES = {
     "Arm": "interventions.plan",
+    "Features": "records",
     "Plan": "interventions.plan",
     "Problem": "problems",
     "ProblemSet": "problems",
@@ -33,6 +34,7 @@ _HOMES = {
     "analyse": "analysis",
     "collect_thoughts": "engine.collect",
     "decode_thoughts": "readouts.lens",
+    "load_features": "records",
     "load_model": "models.load",
     "load_problems": "problems",
     "load_records": "records",
@@ -44,6 +46,7 @@ _HOMES = {
 
 __all__ = [
     "Arm",
+    "Features",
     "Plan",
     "Problem",
     "ProblemSet",
@@ -52,6 +55,7 @@ __all__ = [
     "analyse",
     "collect_thoughts",
     "decode_thoughts",
+    "load_features",
     "load_model",
     "load_problems",
     "load_records",

@@ -18,8 +18,8 @@ from thoughtgraft.analysis.per_problem import PerProblem, per_problem
 from thoughtgraft.errors import RunError
 from thoughtgraft.problems import ProblemSet
 from thoughtgraft.problems.table import problems_from_table
-from thoughtgraft.records import RunSpec, RunStore
-from thoughtgraft.records.layout import PROBLEMS_FILE, THOUGHTS_FILE
+from thoughtgraft.records import Features, RunSpec, RunStore, load_features
+from thoughtgraft.records.layout import FEATURES_FOLDER, PROBLEMS_FILE, THOUGHTS_FILE, UNTRAINED_FOLDER
 from thoughtgraft.report.certificate import Certificate, read_certificate
 
 if TYPE_CHECKING:
@@ -135,6 +135,17 @@ class Run:
         from thoughtgraft.thoughts import Thoughts
 
         return Thoughts.load(self._file(THOUGHTS_FILE), problem_hash=self.spec.problem_hash)
+
+    def features(self, *, untrained: bool = False) -> Features:
+        """What the layers held at each latent position (`records.Features`); without torch.
+
+        Args:
+            untrained: Those of the untrained model of the same shape.
+
+        Raises:
+            RunError: The run keeps none, or is unfinished.
+        """
+        return load_features(self.path, folder=UNTRAINED_FOLDER if untrained else FEATURES_FOLDER)
 
     @property
     def largest_number(self) -> int | None:

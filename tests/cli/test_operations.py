@@ -18,10 +18,21 @@ from typer.testing import CliRunner, Result
 from thoughtgraft.cli.app import app
 from thoughtgraft.problems import ProblemSet, load_problems, read_problems
 from thoughtgraft.problems import gsm8k as hub
-from thoughtgraft.records import RunStore, load_features, read_status
+from thoughtgraft.records import RunStore, read_status
 from thoughtgraft.runs import load_run
 
-SMALL = ["run", "operations", "--per-class", "4", "--device", "cpu", "--layers", "0,late", "--no-certify"]
+SMALL = [
+    "run",
+    "operations",
+    "--per-class",
+    "4",
+    "--device",
+    "cpu",
+    "--layers",
+    "0,late",
+    "--no-certify",
+    "--no-analyze",
+]
 
 
 def type_in(*words: object) -> Result:
@@ -49,7 +60,7 @@ def local_gsm8k(gsm8k_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_holds_features_labels_and_the_clean_answers(run: Path) -> None:
-    features, untrained = load_features(run), load_features(run, folder="features-untrained")
+    features, untrained = load_run(run).features(), load_run(run).features(untrained=True)
     problems = pd.read_parquet(run / "problems.parquet")
     assert features.layers == untrained.layers == (0, 3)
     assert features.positions == ("BOT", *(f"CT{k}" for k in range(6)))
@@ -144,12 +155,18 @@ def test_wrong_input_is_one_sentence(tmp_path: Path, words: list[str], message: 
     assert not (tmp_path / "x").exists()
 
 
-def test_analysis_only_needs_neither_torch_nor_the_model(run: Path) -> None:
-    code = (
-        "import sys; sys.modules.update(torch=None, transformers=None); from thoughtgraft.cli.app import main; main()"
-    )
-    words = ["run", "operations", "--mode", "analysis_only", "--out", str(run)]
-    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+def test_analysis_only_of_a_users_file_needs_neither_torch_nor_the_model(tmp_path: Path) -> None:
+    rng, classes = np.random.default_rng(0), np.repeat(["addition", "multiplication", "mixed"], 20)
+    centres = {"addition": 0.0, "multiplication": 3.0, "mixed": -3.0}
+    values = rng.normal(size=(60, 4)) + np.array([centres[name] for name in classes])[:, None]
+    np.savez(tmp_path / "mine.npz", features=values, ids=np.array([f"p{i}" for i in range(60)]))
+    table = pd.DataFrame({"id": [f"p{i}" for i in range(60)], "operation": classes})
+    table.assign(question=[f"question {i}" for i in range(60)]).to_csv(tmp_path / "labels.csv", index=False)
+    code = "import sys; sys.modules.update(torch=None, transformers=None); "
+    code += "from thoughtgraft.cli.app import main; main()"
+    words = ["run", "operations", "--mode", "analysis_only", "--out", str(tmp_path / "out")]
+    words += ["--data", str(tmp_path / "mine.npz"), "--labels", str(tmp_path / "labels.csv")]
+    environment = {**os.environ, "PYTHONPATH": str(SRC), "MPLBACKEND": "Agg"}
     result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
 

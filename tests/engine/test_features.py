@@ -117,6 +117,16 @@ def test_a_killed_extraction_is_continued_where_it_stopped(tmp_path: Path, monke
         np.testing.assert_array_equal(values, expected[name])
 
 
+def test_files_stay_small_whatever_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, problems = tiny("codi-gpt2", "float32"), problem_set("codi-gpt2")
+    writer = feature_writer(model, problems, [0, 1], tmp_path / "features", "bfloat16")
+    of_one = 7 * (2 + 1) * model.d_model * 2
+    monkeypatch.setattr(engine, "_FILE_BYTES", 2 * of_one)
+    extract_features(model, problems, writer, batch_size=100, progress=False)
+    files = list(writer.folder.iterdir())
+    assert len(files) == 3 and all(2 * of_one < file.stat().st_size < 2 * of_one + 1000 for file in files)
+
+
 def test_a_damaged_file_is_set_aside_and_made_again(tmp_path: Path) -> None:
     model, problems = tiny("codi-gpt2", "float32"), problem_set("codi-gpt2", 4)
     writer = feature_writer(model, problems, [0], tmp_path / "features", "float32")

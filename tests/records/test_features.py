@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.architecture import SRC
 from thoughtgraft.errors import RunError
 from thoughtgraft.records import load_features
 from thoughtgraft.records.tensorfile import map_tensors
@@ -187,5 +189,6 @@ def test_a_damaged_file_is_an_error_with_its_name(run: Path, keep: int) -> None:
 def test_reading_needs_no_torch(run: Path) -> None:
     code = "import sys; sys.modules['torch'] = None; from thoughtgraft.records import load_features; "
     code += f"print(load_features({str(run)!r}).matrix(1, 'CT0').shape)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert result.stdout.strip() == f"({N}, {D})", result.stderr

@@ -167,7 +167,8 @@ def write_labels(path: Path, problems: ProblemSet, labels: pd.DataFrame) -> None
         raise ProblemError(f"{path}: labels cannot be written so", got=repr(path.suffix), expected=".json or .parquet")
     # With `answer`, the file is itself a file of problems, which --problems takes.
     table = with_labels(problem_table(problems), labels)
-    table = table.assign(answer=[p.solution or p.answer for p in problems])
+    answers: list[Any] = [p.solution or p.answer for p in problems]
+    table = table.assign(answer=answers)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".json":

@@ -53,6 +53,9 @@ def operations(
     batch_size: options.BatchSize = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
     certify: Annotated[bool, typer.Option(help="Check model, protocol and engine first.")] = True,
+    analyze: Annotated[
+        bool, typer.Option(help="Analyse and report at once; else later, or elsewhere, with --mode analysis_only.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which problems and features, and stop.")] = False,
 ) -> None:
     """Ask whether a problem's arithmetic can be read from its thoughts, at each layer and slot, beside every control.
@@ -99,4 +102,5 @@ def operations(
     if dry_run:
         return
     job.run(out, certify, console)
-    read_features(out, out, None, targets, seed, console)
+    if analyze:
+        read_features(out, out, None, targets, seed, console)

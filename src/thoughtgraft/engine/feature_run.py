@@ -15,6 +15,7 @@ from thoughtgraft.models.untrained import untrained_twin
 from thoughtgraft.problems import ProblemSet
 from thoughtgraft.problems.table import problem_table, with_labels
 from thoughtgraft.records import RunSpec, RunStore
+from thoughtgraft.records.features import count_stored
 from thoughtgraft.records.layout import FEATURES_FOLDER, PROBLEMS_FILE, THOUGHTS_FILE, UNTRAINED_FOLDER
 from thoughtgraft.records.provenance import collect_provenance
 from thoughtgraft.thoughts import Thoughts
@@ -83,7 +84,7 @@ def run_features(
         thoughts = _thoughts(model, problems, out / THOUGHTS_FILE, batch_size, max_new_tokens, progress)
         if not (out / PROBLEMS_FILE).exists():
             table = with_labels(problem_table(problems), labels)
-            answers = {"base_pred": list(thoughts.pred), "base_correct": list(thoughts.correct)}
+            answers: dict[str, Any] = {"base_pred": list(thoughts.pred), "base_correct": list(thoughts.correct)}
             store.write_table(PROBLEMS_FILE, table.assign(**answers))
 
         def extract(one: LatentReasoner, folder: str, before: int) -> None:
@@ -97,7 +98,8 @@ def run_features(
             )
 
         extract(model, FEATURES_FOLDER, 0)
-        if untrained:
+        # Making the twin of a large model takes longer than looking whether it is still needed.
+        if untrained and count_stored(out, [UNTRAINED_FOLDER]) < len(problems):
             extract(untrained_twin(model, UNTRAINED_SEED), UNTRAINED_FOLDER, len(problems))
         store.heartbeat(spec.n_cells, spec.n_cells, "finished")
     return spec

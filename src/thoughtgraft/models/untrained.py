@@ -32,8 +32,9 @@ def untrained_twin(model: LatentReasoner, seed: int = 0) -> LatentReasoner:
         if isinstance(checkpoint, Checkpoint):
             feeder = copy.deepcopy(checkpoint.feeder).cpu()
             for module in feeder.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+                reset = getattr(module, "reset_parameters", None)
+                if callable(reset):
+                    reset()
             feeder.to(model.device)
             vars(twin)["checkpoint"] = replace(checkpoint, lm=twin.lm, feeder=feeder)
     twin.lm.to(model.device).eval().requires_grad_(False)

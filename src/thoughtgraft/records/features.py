@@ -174,10 +174,10 @@ def has_features(path: Path, folder: str) -> bool:
     return any((path / folder).glob("*.safetensors"))
 
 
-def count_stored(path: Path) -> int:
-    """How many problems' features a run's folder holds, an untrained model's counted too; damaged files do not."""
+def count_stored(path: Path, folders: Sequence[str] = (FEATURES_FOLDER, UNTRAINED_FOLDER)) -> int:
+    """How many problems' features a run holds in these folders together; those in damaged files do not count."""
     stored = 0
-    for folder in (FEATURES_FOLDER, UNTRAINED_FOLDER):
+    for folder in folders:
         for file in (path / folder).glob("*.safetensors"):
             with contextlib.suppress(RunError):
                 stored += len(read_block(file).ids)
