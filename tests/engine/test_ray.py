@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections import Counter
@@ -158,6 +159,17 @@ def test_options_that_cannot_be_are_refused(monkeypatch, model):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"'ray' is not installed\. Fix: pip install 'thoughtgraft\[ray\]'"):
         make_executor("ray")
+
+
+def test_an_address_without_a_cluster_is_refused_at_once(model, problems):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()[1]
+    for address, message in (
+        (f"127.0.0.1:{free}", "no Ray cluster answers at .*ray start --head"),
+        ("me", "HOST:PORT"),
+    ):
+        with pytest.raises(RunError, match=message):
+            run(model, problems, PLAN, max_new_tokens=TOKENS, progress=False, executor=RayExecutor(address))
 
 
 def test_workers_fill_the_cluster():

@@ -129,8 +129,8 @@ class RayExecutor:
         """How many workers: as asked, else as many as fit; later nodes may make room for the rest of those asked."""
         fit = int(resources.get("CPU", 0) / self.cpus_per_worker)
         if gpus:
-            one = int(1 / gpus) if gpus < 1 else 1  # a part of a GPU never spans two
-            fit = min(fit, int(resources.get("GPU", 0)) * one if gpus < 1 else int(resources.get("GPU", 0) / gpus))
+            whole = int(resources.get("GPU", 0))
+            fit = min(fit, whole * int(1 / gpus) if gpus < 1 else int(whole / gpus))  # a part never spans two GPUs
         if fit < 1:
             got = ", ".join(f"{resources.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
             expected = f"{self.cpus_per_worker:g} CPUs and {gpus:g} GPUs for each worker"

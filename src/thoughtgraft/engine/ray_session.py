@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from thoughtgraft.errors import MissingExtraError, RunError
+
+_KNOCK_S = 10.0
 
 
 def need_ray() -> None:
@@ -38,6 +41,8 @@ def ray_session(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
         RunError: No cluster answers at the address, or none could be started.
     """
     need_ray()
+    if address not in (None, "auto"):
+        _knock(str(address))
     settings = {} if address else _private_settings()
     added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)  # before the import, which reads some of them
@@ -68,6 +73,17 @@ def ray_session(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
             os.environ.pop(name, None)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _knock(address: str) -> None:
+    """Refuse an address at which nobody listens, which Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise RunError("a Ray address cannot be used", got=repr(address), expected="auto or HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise _no_session(address, error) from error
 
 
 def _private_settings() -> dict[str, str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _WRITE_ONCE = (f"{RECORDS_FOLDER}/", THOUGHTS_FILE)
 _TABLE_ROWS = 10_000  # W&B shows no more
-_PATIENCE_S = 60.0
+_PATIENCE_S = 30.0
 
 
 class WandbTracker:
