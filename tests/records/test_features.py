@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
-
 from tests.architecture import SRC
+
 from thoughtgraft.errors import RunError
 from thoughtgraft.records import load_features
 from thoughtgraft.records.tensorfile import map_tensors
