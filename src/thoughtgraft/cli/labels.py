@@ -97,7 +97,7 @@ def counts_table(splits: dict[str, Any]) -> Table:
     from thoughtgraft.problems.operations import CLASSES, OPERATORS
 
     classes = (*CLASSES, "unknown")
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, padding=0)
     for name in ("split", "n", *classes, *OPERATORS):
         table.add_column(name, justify="left" if name == "split" else "right")
     for split, part in splits.items():
