@@ -33,9 +33,9 @@ def lens_hits(decoded: pd.DataFrame, problems: Sequence[Problem], *, top: int = 
     by_id = {problem.id: problem for problem in problems if problem.steps}
     shown = decoded[(decoded["rank"] < top) & decoded.problem_id.isin(by_id)]
     tokens: dict[tuple[str, int], set[Fraction]] = {}
-    for row in shown.itertuples():
-        number = parse_number(str(row.token))
-        tokens.setdefault((str(row.problem_id), int(row.slot)), set()).update([] if number is None else [number])
+    for problem_id, slot, token in zip(shown.problem_id, shown.slot, shown.token, strict=True):
+        number = parse_number(str(token))
+        tokens.setdefault((problem_id, int(slot)), set()).update([] if number is None else [number])
     slots = sorted({slot for _, slot in tokens})
     rows = []
     for target in (INTERMEDIATE, FINAL):
