@@ -1,4 +1,4 @@
-"""Debiased CKA: how alike two cells arrange the same problems, with the bias of few problems and many features removed."""
+"""Debiased CKA: how alike two cells arrange the same problems, freed of the bias of many features."""
 
 from __future__ import annotations
 

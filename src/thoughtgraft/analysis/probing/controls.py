@@ -81,7 +81,9 @@ def control_task(rows: Rows, functions: int, rng: np.random.Generator) -> Contro
         drawn = rng.choice(len(rows.classes), size=(functions, n_types), p=rows.shares)
     else:
         drawn = rng.choice(rows.values, size=(functions, n_types))
-    note = f"control task: {name}, {int(repeated.sum())} of {len(rows)} problems, {len(np.unique(types[repeated]))} types"
+    note = (
+        f"control task: {name}, {int(repeated.sum())} of {len(rows)} problems, {len(np.unique(types[repeated]))} types"
+    )
     return ControlTask(name, drawn[:, codes], repeated, note)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ def learning_curve(x: np.ndarray, setup: Setup, rng: np.random.Generator, repeat
         has fewer than 3 problems is left out.
     """
     rows, folds = setup.rows, setup.folds.first(repeats)
+    idle = replace(setup.control, values=setup.control.values[:0])
     orders = [_stratified_order(rows, f, rng) for f in folds.folds]
     out: list[dict[str, Any]] = []
     for share in SHARES:
@@ -37,10 +39,10 @@ def learning_curve(x: np.ndarray, setup: Setup, rng: np.random.Generator, repeat
             Fold(f.repeat, np.sort(order[: max(1, round(share * len(order)))]), f.test)
             for f, order in zip(folds.folds, orders, strict=True)
         )
-        if rows.kind == "class" and min(np.bincount(rows.values[f.train], minlength=len(rows.classes)).min() for f in cut) < FEWEST:  # fmt: skip
+        if rows.kind == "class" and _fewest(rows, cut) < FEWEST:
             continue
         part = Folds(cut, folds.k, folds.repeats)
-        small = Setup(rows, part, setup.orders[:1], setup.control)
+        small = Setup(rows, part, setup.orders[:1], idle)
         scores = {"linear": probe_linear(x, small).score}
         if rows.questions is not None:
             texts = np.array(rows.questions, dtype=object)
@@ -60,6 +62,11 @@ def learning_curve(x: np.ndarray, setup: Setup, rng: np.random.Generator, repeat
                 }
             )
     return out
+
+
+def _fewest(rows: Rows, folds: tuple[Fold, ...]) -> int:
+    """Training problems of the smallest class in any fold."""
+    return min(int(np.bincount(rows.values[f.train], minlength=len(rows.classes)).min()) for f in folds)
 
 
 def _stratified_order(rows: Rows, fold: Fold, rng: np.random.Generator) -> np.ndarray:

@@ -90,7 +90,7 @@ class Place:
         if self.features == MEAN:
             assert self.layer is not None
             thoughts = [p for p in source.positions if p != BOT]
-            x = np.mean([source.matrix(self.layer, p)[rows] for p in thoughts], axis=0, dtype=np.float32)
+            x = np.stack([source.matrix(self.layer, p)[rows] for p in thoughts]).mean(axis=0)
         elif self.layer is None:
             x = np.concatenate([source.matrix(layer, self.slot)[rows] for layer in source.layers], axis=1)
         else:

@@ -42,6 +42,12 @@ class Folds:
         n = min(repeats, self.repeats)
         return Folds(tuple(f for f in self.folds if f.repeat < n), self.k, n)
 
+    def within(self, keep: np.ndarray) -> Folds | None:
+        """The same folds of some of the rows (a mask), counted anew; None where a fold is left without test rows."""
+        place = np.cumsum(keep) - 1
+        parts = tuple(Fold(f.repeat, place[f.train[keep[f.train]]], place[f.test[keep[f.test]]]) for f in self.folds)
+        return Folds(parts, self.k, self.repeats) if all(len(f.test) for f in parts) else None
+
 
 def make_folds(rows: Rows, k: int, repeats: int, seed: int) -> Folds:
     """Draw the folds; k is lowered to the number of distinct questions in the smallest class.

@@ -1,4 +1,4 @@
-"""Probes that are fitted one by one: logistic regression, forest, MLP and ridge, in pipelines fitted on training rows."""
+"""Probes that are fitted one by one, as pipelines on the training rows: logistic regression, forest, MLP, ridge."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedGroupKFold
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import Pipeline
@@ -25,6 +24,8 @@ LOGISTIC, FOREST, MLP = "logistic", "forest", "mlp"
 PROBES = (LINEAR, LOGISTIC, FOREST, MLP)
 COMPONENTS = 64
 INNER_FOLDS = 3
+TREES = 100
+LEAST_CHANCE = 1e-12
 GRID_C = (0.001, 0.03, 1.0)
 GRID_ALPHA = (1000.0, 30.0, 1.0)
 
@@ -55,12 +56,12 @@ def estimator(probe: str, kind: str, n_train: int, d: int, seed: int) -> Any:
         return GridSearchCV(Pipeline([*steps, ("model", model)]), grid, scoring=score, cv=inner)
     if probe == FOREST:
         if kind == "class":
-            model = RandomForestClassifier(200, min_samples_leaf=2, class_weight="balanced", random_state=seed)
+            model = RandomForestClassifier(TREES, min_samples_leaf=2, class_weight="balanced", random_state=seed)
         else:
-            model = RandomForestRegressor(200, min_samples_leaf=2, random_state=seed)
+            model = RandomForestRegressor(TREES, min_samples_leaf=2, random_state=seed)
     elif probe == MLP:
         made = MLPClassifier if kind == "class" else MLPRegressor
-        model = made((64,), alpha=1.0, max_iter=200, random_state=seed)
+        model = made(hidden_layer_sizes=(64,), alpha=1.0, max_iter=200, random_state=seed)
     else:
         raise AnalysisError("unknown probe", got=repr(probe), expected=", ".join(PROBES))
     return Pipeline([*steps, ("model", model)])
@@ -101,10 +102,10 @@ def run_estimator(make: Callable[[], Any], x: np.ndarray, rows: Rows, folds: Fol
 
 
 def _log_loss(model: Any, x: np.ndarray, truth: np.ndarray, n_classes: int) -> float:
-    """Natural-log loss; a class that the training rows lacked has probability 0, bounded as scikit-learn bounds it."""
+    """Mean of minus the natural log of the true class's probability, bounded away from 0."""
     chance = np.zeros((len(truth), n_classes))
     chance[:, model.classes_] = model.predict_proba(x)
-    return float(log_loss(truth, chance, labels=np.arange(n_classes)))
+    return float(-np.log(np.maximum(chance[np.arange(len(truth)), truth], LEAST_CHANCE)).mean())
 
 
 def _mean(values: list[float]) -> float:

@@ -72,9 +72,7 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     return np.asarray(lower + np.tril(lower, -1).T, dtype=np.float32)
 
 
-def classify(
-    fold: RidgeFold, train: np.ndarray, test: np.ndarray, shares: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def classify(fold: RidgeFold, train: np.ndarray, test: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Classes of the test rows under many labellings, and the balanced accuracy of each.
 
     Indicator columns are regressed on the features; a row gets the class whose mean leave-one-out score is nearest, so

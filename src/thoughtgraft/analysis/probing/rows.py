@@ -110,12 +110,12 @@ def join(ids: Sequence[str], labels: pd.DataFrame, target: str, kind: str = "aut
     """
     if kind not in KINDS:
         raise AnalysisError("unknown kind of target", got=repr(kind), expected=", ".join(KINDS))
-    for column in ("id", target):
-        if column not in labels:
+    for needed in ("id", target):
+        if needed not in labels:
             raise AnalysisError(
-                f"the labels have no column {column!r}",
+                f"the labels have no column {needed!r}",
                 got=", ".join(map(str, labels.columns)),
-                fix="name one of their columns as the target" if column == target else "give each row a problem's id",
+                fix="name one of their columns as the target" if needed == target else "give each row a problem's id",
             )
     table = labels.drop_duplicates("id").set_index("id")
     if len(table) < len(labels):
@@ -123,7 +123,7 @@ def join(ids: Sequence[str], labels: pd.DataFrame, target: str, kind: str = "aut
     place = {str(problem): row for row, problem in enumerate(ids)}
     table.index = table.index.map(str)
     known = table.loc[[name for name in place if name in table.index]]
-    column = known[target]
+    column: pd.Series = known[target]
     if column.dtype == object or str(column.dtype) == "str":
         # GSM8K's rule says "unknown" where it found no arithmetic: that is no class.
         column = column.where(column.astype(str) != "unknown", None)
@@ -168,10 +168,11 @@ def content(question: str) -> str:
 
 
 def _values(column: pd.Series, target: str, kind: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    numbers = None if str(column.dtype) in ("bool", "boolean") else pd.to_numeric(column, errors="coerce")
-    numeric = numbers is not None and bool(numbers.notna().all())
+    boolean = str(column.dtype) in ("bool", "boolean")
+    numbers = np.full(len(column), np.nan) if boolean else pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
+    numeric = bool(np.isfinite(numbers).all())
     if kind == "auto":
-        quantity = numeric and (numbers.nunique() > MOST_CLASSES or bool((numbers % 1 != 0).any()))
+        quantity = numeric and (len(np.unique(numbers)) > MOST_CLASSES or bool((numbers % 1 != 0).any()))
         kind = "number" if quantity else "class"
     if kind == "class":
         # Numbers in their own order (2 before 10), texts by name.
@@ -179,6 +180,6 @@ def _values(column: pd.Series, target: str, kind: str) -> tuple[np.ndarray, tupl
         code = {value: place for place, value in enumerate(order)}
         return np.array([code[value] for value in column]), tuple(map(str, order))
     if not numeric:
-        raise AnalysisError(f"the label {target!r} is not a number", got=repr(column.iloc[0]), fix="probe it as a class")
-    x = np.asarray(numbers, dtype=float)
-    return (np.sign(x) * np.log10(1 + np.abs(x)) if kind == "log-number" else x), ()
+        text = repr(column.iloc[int(np.argmin(np.isfinite(numbers)))])
+        raise AnalysisError(f"the label {target!r} holds what is not a number", got=text, fix="probe it as a class")
+    return (np.sign(numbers) * np.log10(1 + np.abs(numbers)) if kind == "log-number" else numbers), ()

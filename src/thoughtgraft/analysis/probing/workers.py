@@ -33,7 +33,11 @@ def each(
         what: Words beside the progress bar.
         progress: Whether to show it.
     """
-    with warnings.catch_warnings(), threadpool_limits(1), tqdm(total=len(items), desc=what, disable=not progress) as bar:
+    with (
+        warnings.catch_warnings(),
+        threadpool_limits(1),
+        tqdm(total=len(items), desc=what, disable=not progress) as bar,
+    ):
         # A probe that stops at its iteration budget is the probe as specified; the scores say what it is worth.
         warnings.simplefilter("ignore", ConvergenceWarning)
 
