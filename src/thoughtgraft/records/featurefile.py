@@ -26,7 +26,7 @@ def read_feature_file(path: Path) -> tuple[Block, pd.DataFrame]:
     """The features of a file, and the label columns in it (`id` always among them).
 
     Raises:
-        RunError: It is missing, unreadable, or has another layout (see `load_features`).
+        RunError: It is unreadable, or has another layout (see `load_features`).
     """
     import pandas as pd
 
@@ -34,8 +34,6 @@ def read_feature_file(path: Path) -> tuple[Block, pd.DataFrame]:
     if path.suffix not in readers:
         expected = "a run's folder, a .npz or a .safetensors file"
         raise RunError(f"{path} is no file of features", got=repr(path.suffix), expected=expected)
-    if not path.is_file():
-        raise RunError(f"there is no file {path}", fix="check the path; it is read from the current directory")
     arrays, axes, columns = readers[path.suffix](path)
     tensor = _chosen(path, arrays)
     n, shape = tensor.shape[0], tensor.shape

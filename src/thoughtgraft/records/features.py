@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thoughtgraft.errors import RunError
-from thoughtgraft.records.layout import FEATURES_FOLDER, PROBLEMS_FILE, SPEC_FILE
+from thoughtgraft.records.layout import FEATURES_FOLDER, PROBLEMS_FILE, SPEC_FILE, UNTRAINED_FOLDER
 from thoughtgraft.records.tensorfile import StoredTensor, map_tensors
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ def load_features(path: str | Path, labels: str | Path | None = None, *, folder:
     from thoughtgraft.records.featurefile import join_labels, read_feature_file, read_labels
 
     path = Path(path)
+    if not path.exists():
+        raise RunError(f"there is no run or file {path}", fix="check the path; it is read from the current directory")
     if path.is_dir():
         found = _of_run(path, folder)
     else:
@@ -169,6 +172,16 @@ def load_features(path: str | Path, labels: str | Path | None = None, *, folder:
 def has_features(path: Path, folder: str) -> bool:
     """Whether a run's folder holds such features."""
     return any((path / folder).glob("*.safetensors"))
+
+
+def count_stored(path: Path) -> int:
+    """How many problems' features a run's folder holds, an untrained model's counted too; damaged files do not."""
+    stored = 0
+    for folder in (FEATURES_FOLDER, UNTRAINED_FOLDER):
+        for file in (path / folder).glob("*.safetensors"):
+            with contextlib.suppress(RunError):
+                stored += len(read_block(file).ids)
+    return stored
 
 
 def read_block(path: Path) -> Block:
