@@ -171,25 +171,32 @@ def analyse_stratum(
         (place, probe) for place in cells if place.layer in layers for probe in settings.probes if probe != LINEAR
     ]
 
-    def fit(item: tuple[Place, str]) -> Outcome:
-        place, probe = item
-        return _fitted(place.load(source, rows.index), probe, setup, settings)
-
-    outcomes |= dict(zip(fitted, each(fit, fitted, what=f"probes ({words})", **options), strict=True))  # type: ignore[arg-type]
+    light = replace(setup, orders=setup.orders[:1])
+    jobs = [Fit(place.load(source, rows.index), probe, light, settings) for place, probe in fitted]
+    done = each(_fitted, jobs, what=f"probes ({words})", processes=True, **options)  # type: ignore[arg-type]
+    outcomes |= dict(zip(fitted, done, strict=True))
     alone, whole = map_p([outcomes[place, LINEAR] for place in cells])
     p = {place: (float(a), float(w)) for place, a, w in zip(cells, alone, whole, strict=True)}
     return Stratum(name, setup, outcomes, p, text_outcome(rows, setup.folds), numbers_outcome(rows, setup.folds))
 
 
-def _fitted(x: np.ndarray, probe: str, setup: Setup, settings: Settings) -> Outcome:
+@dataclass(frozen=True)
+class Fit:
+    """One fitted probe to be cross-validated: all that a worker process needs."""
+
+    x: np.ndarray
+    probe: str
+    setup: Setup
+    settings: Settings
+
+
+def _fitted(fit: Fit) -> Outcome:
     """One fitted probe with its control task (one random function: each more would cost a cross-validation)."""
-    folds = setup.folds.first(settings.probe_repeats)
-    outcome = run_probe(probe, x, setup.rows, folds, settings.seed)
-    if not setup.control.defined:
+    setup, seed = fit.setup, fit.settings.seed
+    folds, control = setup.folds.first(fit.settings.probe_repeats), setup.control
+    outcome = run_probe(fit.probe, fit.x, setup.rows, folds, seed)
+    part = folds.within(control.rows) if control.defined else None
+    if part is None:
         return outcome
-    labelled = replace(setup.rows, values=setup.control.values[0]).take(setup.control.rows)
-    short = folds.within(setup.control.rows)
-    if short is None:
-        return outcome
-    control = run_probe(probe, x[setup.control.rows], labelled, short, settings.seed)
-    return replace(outcome, control=control.score)
+    labelled = replace(setup.rows, values=control.values[0]).take(control.rows)
+    return replace(outcome, control=run_probe(fit.probe, fit.x[control.rows], labelled, part, seed).score)

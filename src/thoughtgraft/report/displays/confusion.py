@@ -34,7 +34,7 @@ class Confusions:
     @property
     def size(self) -> tuple[float, float]:
         """Inches."""
-        return ({1: 4.4, 2: 7.4}.get(self.panels, 10.0), 4.0)
+        return ({1: 4.4, 2: 7.4}.get(self.panels, 10.0), 4.2)
 
     @classmethod
     def from_target(cls, target: TargetData) -> Confusions | Skipped:
@@ -55,8 +55,8 @@ class Confusions:
         matrices = tuple((words, _matrix(rows, classes)) for words, rows in wanted if len(rows))
         caption = (
             f"Rows: the true class (each adds up to 1); columns: what the probe said, over all folds and repeats of "
-            f"{best['cv']}, n = {best['n']} problems of the stratum {target.stratum}. Left: the cell of the map with the "
-            "highest score, chosen on these same data; then the same layer before any thought, and the text baseline."
+            f"{best['cv']}, n = {best['n']} problems of the stratum {target.stratum}. Left: the cell of the map with "
+            "the highest score, chosen on these same data; then its layer before any thought, and the text baseline."
         )
         return cls(matrices, classes, caption, name)
 
@@ -64,7 +64,7 @@ class Confusions:
         """Draw one matrix."""
         words, counts = self.matrices[panel]
         share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        ax.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (row, column), value in np.ndenumerate(share):
             ax.text(
                 column, row, f"{value:.2f}", ha="center", va="center", fontsize=8 if len(self.classes) < 7 else 6,

@@ -37,19 +37,9 @@ class LearningCurve:
         if not len(table):
             return Skipped(name, title, "There are too few problems to learn from fewer.")
         reach = SHIFT * float(table.n_train.max())
+        shift = {"linear": -reach, "text": reach}
         series = tuple(
-            (
-                kind,
-                tuple(
-                    Point(
-                        row["n_train"] + (reach if kind == "text" else -reach),
-                        row["score"],
-                        row["ci_low"],
-                        row["ci_high"],
-                    )
-                    for row in records_of(table[table.series == kind])
-                ),
-            )
+            (kind, tuple(_point(row, shift[kind]) for row in records_of(table[table.series == kind])))
             for kind in LOOKS
             if (table.series == kind).any()
         )
@@ -74,3 +64,7 @@ class LearningCurve:
         ax.set_ylabel(self.words)
         ax.legend(loc="best")
         ax.set_title(self.title)
+
+
+def _point(row: dict[str, Any], shift: float) -> Point:
+    return Point(row["n_train"] + shift, row["score"], row["ci_low"], row["ci_high"])

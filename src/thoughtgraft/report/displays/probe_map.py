@@ -55,8 +55,8 @@ class ProbeMap:
         n, cv = int(cells.n.iloc[0]), str(cells.cv.iloc[0])
         beside = f"; the text baseline has {number(text[column], 2)}" if text else ""
         caption = (
-            f"Closed-form linear probe, {cv}, n = {n} problems of the stratum {target.stratum}. Left: {words}; white is "
-            f"what a probe that knows nothing has ({number(target.chance, 2)}){beside}. Right: gain over the "
+            f"Closed-form linear probe, {cv}, n = {n} problems of the stratum {target.stratum}. Left: {words}; white "
+            f"is what a probe that knows nothing has ({number(target.chance, 2)}){beside}. Right: gain over the "
             "question-only text baseline on the same folds (red: the words say more). A small ring: p_maxT below "
             f"{alpha:g} over the whole map; a filled dot: gain over text and selectivity hold as well (Holm over the "
             "map), which is what a claim needs, on test problems. Intervals of every cell are in the table."
@@ -93,7 +93,8 @@ class ProbeMap:
         if values.size <= ANNOTATED:
             for (row, column), value in np.ndenumerate(values):
                 if np.isfinite(value):
-                    dark = image.norm(value) > 0.62 or (panel and image.norm(value) < 0.2)
+                    shade = image.norm(value)
+                    dark = abs(shade - 0.5) > 0.33 if panel else shade > 0.6
                     text = f"{value:+.2f}" if panel else f"{value:.2f}"
                     ax.text(
                         column, row, text.replace("-", "−"), ha="center", va="center", fontsize=6.5,

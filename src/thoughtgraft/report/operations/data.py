@@ -185,3 +185,9 @@ def load(path: Path | str, *, force: bool = False) -> OperationsData:
     store = RunStore.open(path)
     starts = store.read_json(STARTS_FILE) if (path / STARTS_FILE).is_file() else []
     return OperationsData(path, targets, summary, store.spec, read_certificate(store), tuple(starts), force)
+
+
+def analysed_targets(path: Path | str) -> list[str]:
+    """The labels of the analysis that a folder holds; `operation` where it holds none yet."""
+    file = Path(path) / SUMMARY
+    return [entry["target"] for entry in read_json(file)["targets"]] if file.is_file() else ["operation"]

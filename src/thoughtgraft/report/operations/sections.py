@@ -150,8 +150,8 @@ def probe_rows(target: TargetData, table: pd.DataFrame, title: str, *, folded: b
     first = records_of(table)[0]
     reading = (
         f"Score, words, BOT and control: {target.score[1]} (chance {number(target.chance, 2)}); intervals 95%, "
-        f"corrected resampled t, unadjusted; n = {first['n']}, {', '.join(dict.fromkeys(map(str, table.cv)))}. p: labels "
-        "permuted; max-T: adjusted for the map."
+        f"corrected resampled t, unadjusted; n = {first['n']}, {', '.join(dict.fromkeys(map(str, table.cv)))}. "
+        "p: labels permuted; max-T: adjusted for the map."
     )
     header = list(PROBE_HEADER)
     if target.kind == "number":
