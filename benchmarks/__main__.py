@@ -1,4 +1,4 @@
-"""Time the engine (`run`), its scaling (`curves`), its parts (`breakdown`), the probe map (`probes`); check (`exact`)."""
+"""Time the engine (`run`), its scaling (`curves`), its parts (`breakdown`), the map (`probes`); check it (`exact`)."""
 
 from __future__ import annotations
 

@@ -20,7 +20,6 @@ from thoughtgraft.problems.classes import draw_classes
 from thoughtgraft.problems.files import read_problems
 
 
-
 def test_the_control_task_is_a_function_of_the_surface_type():
     table = labels(120)
     rows = join(table.id.tolist(), table, "operation")

@@ -11,7 +11,7 @@ import numpy as np
 from thoughtgraft.errors import AnalysisError
 
 BOT = "BOT"
-RESID, MEAN, LAYERS, UNTRAINED = "resid", "mean", "layers", "untrained"
+RESID, MEAN, LAYERS, UNTRAINED, HIDDEN = "resid", "mean", "layers", "untrained", "hidden"
 
 
 class FeatureSource(Protocol):
@@ -32,8 +32,8 @@ class FeatureSource(Protocol):
         """Latent positions: BOT, CT0, CT1, ..."""
         ...
 
-    def matrix(self, layer: int, position: str) -> np.ndarray:
-        """The residual stream there, float32 [problem, d]."""
+    def matrix(self, layer: int | str, position: str) -> np.ndarray:
+        """The residual stream there, float32 [problem, d]; for the layer "hidden" the final-normed state."""
         ...
 
 
@@ -55,9 +55,9 @@ class ArrayFeatures:
                 expected=f"{expected} (problems, layers, positions), then the width",
             )
 
-    def matrix(self, layer: int, position: str) -> np.ndarray:
+    def matrix(self, layer: int | str, position: str) -> np.ndarray:
         """The residual stream there, float32 [problem, d]."""
-        found = self.values[:, self.layers.index(layer), self.positions.index(position)]
+        found = self.values[:, self.layers.index(int(layer)), self.positions.index(position)]
         return np.ascontiguousarray(found, dtype=np.float32)
 
 
@@ -68,8 +68,9 @@ class Place:
     Attributes:
         slot: BOT, CTk, or `mean(CT)` for the mean over the thoughts.
         layer: The layer; None where all are joined.
-        features: `resid` (a cell of the map), `mean` (over thoughts), `layers` (all layers side by side), or
-            `untrained` (a cell of the map, of an untrained model of the same shape).
+        features: `resid` (a cell of the map), `mean` (over thoughts), `layers` (all layers side by side), `hidden`
+            (the final-normed state, of which a thought is made), or `untrained` (a cell of the map, of an untrained
+            model of the same shape).
     """
 
     slot: str
@@ -79,6 +80,8 @@ class Place:
     @property
     def label(self) -> str:
         """For people: `CT2, layer 8`."""
+        if self.features == HIDDEN:
+            return f"{self.slot}, final state"
         return f"{self.slot}, {'all layers' if self.layer is None else f'layer {self.layer}'}"
 
     def load(self, source: FeatureSource, rows: np.ndarray) -> np.ndarray:
@@ -91,6 +94,8 @@ class Place:
             assert self.layer is not None
             thoughts = [p for p in source.positions if p != BOT]
             x = np.stack([source.matrix(self.layer, p)[rows] for p in thoughts]).mean(axis=0)
+        elif self.features == HIDDEN:
+            x = source.matrix(HIDDEN, self.slot)[rows]
         elif self.layer is None:
             x = np.concatenate([source.matrix(layer, self.slot)[rows] for layer in source.layers], axis=1)
         else:
@@ -110,8 +115,9 @@ def map_places(source: FeatureSource, features: str = RESID) -> list[Place]:
 
 
 def joined_places(source: FeatureSource) -> list[Place]:
-    """Beside the map: the mean over thoughts at each layer, and all layers side by side at each position."""
+    """Beside the map: the mean over thoughts at each layer, all layers side by side, and the final state at BOT."""
     thoughts = [p for p in source.positions if p != BOT]
     means = [Place("mean(CT)", layer, MEAN) for layer in source.layers] if len(thoughts) > 1 else []
     whole = [Place(slot, None, LAYERS) for slot in source.positions] if len(source.layers) > 1 else []
-    return means + whole
+    final = [Place(BOT, None, HIDDEN)] if getattr(source, "has_hidden", False) and BOT in source.positions else []
+    return means + whole + final
