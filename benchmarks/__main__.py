@@ -1,4 +1,4 @@
-"""Time the engine (`run`), its scaling (`curves`) and its parts (`breakdown`); compare its answers (`exact`)."""
+"""Time the engine (`run`), its scaling (`curves`), its parts (`breakdown`), the map (`probes`); check it (`exact`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import breakdown, cases, exact, scaling, tables
+from benchmarks import breakdown, cases, exact, probes, scaling, tables
 from benchmarks.compare import compare
 from benchmarks.ours import Sweep
 
@@ -17,7 +17,7 @@ from benchmarks.ours import Sweep
 def main() -> None:
     """Parse, measure, print markdown, write JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("run", "exact", "curves", "breakdown"), default="run")
+    parser.add_argument("what", nargs="?", choices=("run", "exact", "curves", "breakdown", "probes"), default="run")
     parser.add_argument("--size", action="append", choices=("tiny", "135m", "1b", "codi"), help="may be repeated")
     parser.add_argument("--quick", action="store_true", help="fewer questions and rounds")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (default 5, quick 2)")
@@ -37,6 +37,9 @@ def main() -> None:
     elif args.what == "curves":
         result["curves"] = curves = scaling.curves(args.device, rounds)
         print(tables.curve_table(curves))
+    elif args.what == "probes":
+        result["probes"] = timed = probes.measure(args.threads, quick=args.quick)
+        print(tables.table(list(timed), [[f"{v:.4g}" if isinstance(v, float) else v for v in timed.values()]]))
     elif args.what == "breakdown":
         for size in args.size or ["tiny"]:
             case = cases.make_cases(size, args.device, args.quick)[0]

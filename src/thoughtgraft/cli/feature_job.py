@@ -125,13 +125,16 @@ def read_features(
     data: Path, out: Path, labels: Path | None, targets: Sequence[str], seed: int, console: Console
 ) -> None:
     """Ask what can be read from the features of a run or a file, and write it below `out`. Needs no torch."""
+    from thoughtgraft.analysis.operations import analyze_operations
+    from thoughtgraft.analysis.probing.stratum import Settings
+    from thoughtgraft.cli.tables import claims_summary
     from thoughtgraft.records.features import has_features, load_features
     from thoughtgraft.records.layout import UNTRAINED_FOLDER
+    from thoughtgraft.report.operations import write_operations_report
 
     features = load_features(data, labels)
     control = load_features(data, folder=UNTRAINED_FOLDER) if has_features(data, UNTRAINED_FOLDER) else None
-    # ---- THE CALL SITE of analysis and report: analyze_operations(features, target=targets, untrained=control,
-    # ---- settings=Settings(seed=seed), out=out), then the report. Until then, say where the features are.
-    where = f"{features.source}: {len(features)} problems, layers {list(features.layers)}, {list(features.positions)}"
-    console.print(f"features in {where}", soft_wrap=True, markup=False, highlight=False)
-    console.print(f"untrained control: {'yes' if control else 'none'}; to be read: {', '.join(targets)}; into {out}")
+    result = analyze_operations(features, None, list(targets), untrained=control, settings=Settings(seed=seed), out=out)
+    paths = write_operations_report(out)
+    console.print(claims_summary(result.tables()["claims"]))
+    console.print(f"\nThe report: [bold]{paths.html.resolve()}[/bold]", soft_wrap=True)

@@ -13,6 +13,8 @@ from thoughtgraft.cli import options
 if TYPE_CHECKING:
     from thoughtgraft.report import ReportPaths
 
+OPERATIONS = "operations"
+
 
 def status(
     run: options.Run,
@@ -51,6 +53,12 @@ def analyze(run: options.Run, seed: Annotated[int, typer.Option(help="Seeds ever
 
     from thoughtgraft.cli.tables import position_summary
 
+    if _study(run) == OPERATIONS:
+        from thoughtgraft.cli.feature_job import read_features
+        from thoughtgraft.report.operations.data import analysed_targets
+
+        read_features(run, run, None, analysed_targets(run), seed, Console())
+        return
     rewrite(run, seed)
     Console().print(position_summary(run))
 
@@ -67,7 +75,14 @@ def report(
 
 
 def rewrite(run: Path, seed: int, *, force: bool = False) -> ReportPaths:
-    """Write a run's analysis, figures and report anew, from what lies in its folder."""
+    """Write a run's analysis, figures and report anew, from what lies in its folder.
+
+    An operations study takes minutes to analyse: its report is written from the analysis that is there.
+    """
+    if _study(run) == OPERATIONS:
+        from thoughtgraft.report.operations import write_operations_report
+
+        return write_operations_report(run, force=force)
     from thoughtgraft.records.layout import PROBLEMS_FILE
     from thoughtgraft.report import write_report
     from thoughtgraft.runs import load_run
@@ -75,6 +90,12 @@ def rewrite(run: Path, seed: int, *, force: bool = False) -> ReportPaths:
     opened = load_run(run)
     known = opened.problem_set() if (opened.path / PROBLEMS_FILE).is_file() else None
     return write_report(run, seed=seed, force=force, problems=known, largest=opened.largest_number)
+
+
+def _study(run: Path) -> str:
+    from thoughtgraft.records.spec import read_spec
+
+    return read_spec(Path(run)).study
 
 
 def records(
