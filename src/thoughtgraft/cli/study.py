@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from thoughtgraft.cli import options
+from thoughtgraft.cli import operations, options
 
 app = typer.Typer(help="Run a study into a folder; the same command continues it.", no_args_is_help=True)
 
@@ -88,3 +88,6 @@ def resampling(
         pipeline.dry_run(job)
         return
     pipeline.resampling(job, Path(out), certify=certify)
+
+
+app.command()(operations.operations)

@@ -17,7 +17,7 @@ from thoughtgraft.problems import ProblemSet, extract_answer, format_number, sam
 from thoughtgraft.thoughts import Thoughts
 
 # Questions encoded at once: more are not faster, and differ more in length.
-_CPU_ROWS, _GPU_ROWS = 64, 256
+CPU_ROWS, GPU_ROWS = 64, 256
 
 
 def encode(model: LatentReasoner, problems: ProblemSet) -> list[Prompt]:
@@ -53,7 +53,7 @@ def collect_thoughts(
     prompts = encode(model, problems)
     clean = tuple([Action(Feed.CLEAN)] * model.num_latents)
     budget = plan_budget(model, batch_size, max(map(len, prompts), default=0))
-    budget = replace(budget, rows=min(budget.rows, _CPU_ROWS if model.device.type == "cpu" else _GPU_ROWS))
+    budget = replace(budget, rows=min(budget.rows, CPU_ROWS if model.device.type == "cpu" else GPU_ROWS))
     batches = packs(range(len(problems)), lambda i: 1, lambda i: len(prompts[i]), budget)
     results: dict[int, tuple[RolloutResult, int]] = {}
 

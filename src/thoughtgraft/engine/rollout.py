@@ -59,7 +59,7 @@ class RolloutResult:
 
 
 @dataclass
-class _Clean:
+class CleanState:
     """The state after the clean thoughts: P rows of keys and values, and what may be seen of them."""
 
     cache: ColumnCache
@@ -111,7 +111,7 @@ def _rollout(
 ) -> RolloutResult:
     limit = model.max_new_tokens if max_new_tokens is None else max_new_tokens
     # 1. Encode each question once, 2. think its clean thoughts once.
-    clean = _think_clean(model, prompts)
+    clean = think_clean(model, prompts)
     # 3. Fork: variants keep their own columns and share everything before.
     grid = Grid(rows, len(prompts), model.num_latents, model.device, with_clean=drafts is not None)
     where = grid.problem_of(model.device)
@@ -153,7 +153,11 @@ def check_lengths(model: LatentReasoner, prompts: Sequence[Prompt]) -> None:
             )
 
 
-def _think_clean(model: LatentReasoner, prompts: Sequence[Prompt]) -> _Clean:
+def think_clean(model: LatentReasoner, prompts: Sequence[Prompt]) -> CleanState:
+    """Encode P questions and think their clean thoughts, under the attention `ATTENTION`.
+
+    The layers run K + 1 times: over the questions, whose last column is begin-of-thought, then once for each slot.
+    """
     device, k = model.device, model.num_latents
     length = max(map(len, prompts))
     ids = torch.tensor([(model.pad_id,) * (length - len(p)) + p.ids for p in prompts], device=device)
@@ -179,12 +183,12 @@ def _think_clean(model: LatentReasoner, prompts: Sequence[Prompt]) -> _Clean:
         )
         hidden.append(out[:, 0])
     none = hidden[0].new_zeros(len(prompts), 0, model.d_model)
-    return _Clean(cache, question_bias, next_position, torch.stack(fed, 1) if fed else none, torch.stack(hidden, 1))
+    return CleanState(cache, question_bias, next_position, torch.stack(fed, 1) if fed else none, torch.stack(hidden, 1))
 
 
 def _think_forked(
     model: LatentReasoner,
-    clean: _Clean,
+    clean: CleanState,
     grid: Grid,
     cache: ColumnCache,
     prefix: Prefix,
@@ -230,7 +234,7 @@ def _feed(
     places: list[int],
     slot: int,
     live: Tensor,
-    clean: _Clean,
+    clean: CleanState,
     source: Source | None,
     norms: Tensor,
     cosines: Tensor,
@@ -282,7 +286,7 @@ def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, torch.finfo(dtype).min)
 
 
-def _shared_bias(clean: _Clean, grid: Grid) -> Tensor:
+def _shared_bias(clean: CleanState, grid: Grid) -> Tensor:
     """Additive mask [P, 1, V, 1, 1, L+K]: the question, and the clean thoughts that a variant keeps."""
     variants, problems = grid.n_variants, grid.n_problems
     question = clean.question_bias.expand(variants, *clean.question_bias.shape)

@@ -11,7 +11,7 @@ from fractions import Fraction
 from thoughtgraft.problems.answers import parse_number
 from thoughtgraft.problems.problem import Operand, Ref, Step
 
-_ANNOTATION = re.compile(r"<<(.*?)>>", re.DOTALL)
+ANNOTATION = re.compile(r"<<(.*?)>>", re.DOTALL)
 _NUMBER = re.compile(r"[0-9][0-9,]*(?:\.[0-9]*)?|\.[0-9]+")
 # `//` is written where the division comes out whole; where it would not, the stated value shows it.
 _SYMBOLS: dict[type[ast.operator], str] = {
@@ -57,7 +57,7 @@ def parse_annotations(solution: str) -> list[Annotation]:
     Raises:
         NotArithmetic: One of them does not parse.
     """
-    return [_annotation(text) for text in _ANNOTATION.findall(solution)]
+    return [_annotation(text) for text in ANNOTATION.findall(solution)]
 
 
 def _annotation(text: str) -> Annotation:
@@ -65,6 +65,15 @@ def _annotation(text: str) -> Annotation:
     value = parse_number(stated)
     if value is None:
         raise NotArithmetic(text)
+    return Annotation(parse_expression(expression), value)
+
+
+def parse_expression(text: str) -> Expression:
+    """The arithmetic of a text: numbers, + - * / and brackets.
+
+    Raises:
+        NotArithmetic: The text is anything else.
+    """
     # The parser sees names in the place of numbers, so that they stay exact (`0.1`) and `05` or `1,000` may be numbers.
     numbers: dict[str, Fraction | None] = {}
 
@@ -74,9 +83,7 @@ def _annotation(text: str) -> Annotation:
         return key
 
     try:
-        return Annotation(
-            _expression(ast.parse(_NUMBER.sub(name, expression.strip()), mode="eval").body, numbers), value
-        )
+        return _expression(ast.parse(_NUMBER.sub(name, text.strip()), mode="eval").body, numbers)
     except (SyntaxError, ValueError, RecursionError):
         raise NotArithmetic(text) from None
 
@@ -94,6 +101,13 @@ def _expression(node: ast.expr, numbers: dict[str, Fraction | None]) -> Expressi
         inner = _expression(node.operand, numbers)
         return -inner if isinstance(inner, Fraction) else Operation(Fraction(0), "-", inner)
     raise NotArithmetic(ast.unparse(node))
+
+
+def operators_of(expression: Expression) -> list[str]:
+    """The operators of an expression, each as often as it occurs, in the order of computation."""
+    if isinstance(expression, Fraction):
+        return []
+    return [*operators_of(expression.left), *operators_of(expression.right), expression.op]
 
 
 class _Graph:

@@ -44,6 +44,12 @@ def problem_table(problems: Iterable[Problem]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def with_labels(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """A table of problems with columns of labels, matched by `id`; columns of the same name are replaced."""
+    rows = labels.set_index("id").loc[table["id"]].reset_index(drop=True)
+    return table.assign(**{str(name): rows[name] for name in rows.columns})
+
+
 def problems_from_table(table: pd.DataFrame, name: str = "problems") -> ProblemSet:
     """The problems that `problem_table` wrote, with the same content hash.
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from thoughtgraft.records.export import export_records, load_records
+    from thoughtgraft.records.features import Features, load_features
     from thoughtgraft.records.schema import RECORD_SCHEMA, SCHEMA_VERSION, arm_key, rows_to_table
     from thoughtgraft.records.spec import RunSpec
     from thoughtgraft.records.status import Status, read_status
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 # Loaded when first asked for: `status` must not pay for importing what it does not use.
 _HOMES = {
+    "Features": "features",
     "RECORD_SCHEMA": "schema",
     "SCHEMA_VERSION": "schema",
     "RunSpec": "spec",
@@ -19,6 +21,7 @@ _HOMES = {
     "Status": "status",
     "arm_key": "schema",
     "export_records": "export",
+    "load_features": "features",
     "load_records": "export",
     "read_status": "status",
     "rows_to_table": "schema",
@@ -27,11 +30,13 @@ _HOMES = {
 __all__ = [
     "RECORD_SCHEMA",
     "SCHEMA_VERSION",
+    "Features",
     "RunSpec",
     "RunStore",
     "Status",
     "arm_key",
     "export_records",
+    "load_features",
     "load_records",
     "read_status",
     "rows_to_table",

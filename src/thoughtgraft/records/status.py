@@ -121,6 +121,10 @@ def read_status(path: str | Path) -> Status:
     planned = spec["plan"].get("cells_per_arm")
     totals = planned if isinstance(planned, dict) else {}
     done = sum(tally.done for tally in tallies.values())
+    if "features" in spec["plan"]:  # A run of features holds no records: what counts is whose features are stored.
+        from thoughtgraft.records.features import count_stored
+
+        done = count_stored(path)
     beat = read_heartbeat(path)
     finished = done >= spec["n_cells"]
     return Status(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 from thoughtgraft.records.atomic import make_folder, write_atomic
 from thoughtgraft.report.displays.base import Display, Skipped
 from thoughtgraft.report.document import Picture, Prose
-from thoughtgraft.report.run import RunData
 
 DPI = 200
 FOLDER = "figures"
@@ -52,12 +52,12 @@ def encode(figure: Any, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def save(display: Display | Skipped, run: RunData, foot: str) -> Picture | Prose:
-    """Write a display into the run's figures; a skipped one becomes the sentence that says why."""
+def save(display: Display | Skipped, path: Path, foot: str) -> Picture | Prose:
+    """Write a display into the figures of a run's folder; a skipped one becomes the sentence that says why."""
     if isinstance(display, Skipped):
         return Prose(f"Not shown: {display.title}. {display.reason}", "note")
     figure = draw(display, foot)
-    folder = run.path / FOLDER
+    folder = path / FOLDER
     make_folder(folder)
     files = {kind: encode(figure, kind) for kind in ("png", "svg")}
     for kind, data in files.items():

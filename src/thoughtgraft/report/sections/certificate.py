@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from thoughtgraft.report.certificate import Certificate
 from thoughtgraft.report.context import Context
 from thoughtgraft.report.document import Block, Prose, Section, Table
 from thoughtgraft.report.formats import UNDEFINED, is_number, shorten
@@ -22,7 +23,11 @@ STATES = {
 
 def section(context: Context) -> Section:
     """Certificate, then gates."""
-    certificate = context.run.certificate
+    return Section("certificate", "Certificate and gates", (*checks(context.run.certificate), gates(context)))
+
+
+def checks(certificate: Certificate) -> tuple[Block, ...]:
+    """What the certificate says in one sentence, and its checks."""
     tone = "" if certificate.state == "passed" else "warn"
     blocks: list[Block] = [Prose(STATES[certificate.state], tone)]
     if certificate.checks:
@@ -41,7 +46,7 @@ def section(context: Context) -> Section:
         kind = f" ({certificate.kind})" if certificate.kind else ""
         header = ("check", "proves", "measured", "limit", "outcome", "if it fails")
         blocks.append(Table(header, rows, reading, frozenset({2, 3}), 4, title=f"Certificate{kind}"))
-    return Section("certificate", "Certificate and gates", (*blocks, gates(context)))
+    return tuple(blocks)
 
 
 def gates(context: Context) -> Table:

@@ -1,0 +1,137 @@
+"""An operations study from model to features, and from features to what can be read there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from thoughtgraft.models.reasoner import LatentReasoner
+    from thoughtgraft.problems.classes import ClassSample
+
+
+@dataclass(frozen=True)
+class FeatureJob:
+    """One study's features, ready to be made."""
+
+    model: LatentReasoner
+    sample: ClassSample
+    layer_names: str
+    mode: str
+    seed: int
+    feature_dtype: str | None = None
+    untrained: bool = True
+    batch_size: str = "auto"
+    max_new_tokens: int | None = None
+
+    @cached_property
+    def layers(self) -> tuple[int, ...]:
+        """The layers asked for, 0-based."""
+        from thoughtgraft.studies.operations import choose_layers
+
+        return choose_layers(self.layer_names, len(self.model.layers))
+
+    @cached_property
+    def storage(self) -> str:
+        """What features are kept as."""
+        from thoughtgraft.engine.features import default_storage
+
+        return self.feature_dtype or default_storage(self.model)
+
+    def design(self) -> dict[str, Any]:
+        """What run.json says of how the problems were chosen."""
+        from thoughtgraft.studies.operations import named_layers
+
+        sample = self.sample
+        return {
+            "mode": self.mode,
+            "draw": sample.draw,
+            "rule": sample.rule,
+            "per_class": sample.asked,
+            "drawn": sample.drawn,
+            "available": dict(sample.available),
+            "layer_names": named_layers(self.layers, len(self.model.layers)),
+        }
+
+    def lines(self) -> list[str]:
+        """The job in words: which problems, where their classes fall short, which features, how large."""
+        from thoughtgraft.engine.features import STORAGE
+        from thoughtgraft.studies.operations import named_layers
+
+        sample, depth = self.sample, len(self.model.layers)
+        drawn = ", ".join(f"{n} {name}" for name, n in sample.drawn.items())
+        lines = [
+            f"{self.mode}: {len(sample.problems)} problems of {sample.problems.name} ({drawn}); draw {sample.draw}, "
+            f"labels by {sample.rule}, seed {'42, its own' if sample.draw == 'cot-exploration' else self.seed}"
+        ]
+        lines += [
+            f"{name}: only {n} where {sample.asked} were wanted; all are taken and none is filled up from elsewhere"
+            for name, n in sample.short.items()
+        ]
+        names = {layer: name for name, layer in named_layers(self.layers, depth).items()}
+        shown = ", ".join(f"{layer} ({names[layer]})" if layer in names else str(layer) for layer in self.layers)
+        places = self.model.num_latents + 1
+        size = len(sample.problems) * places * (len(self.layers) + 1) * self.model.d_model
+        if self.storage in STORAGE:
+            size *= STORAGE[self.storage].itemsize * (1 + self.untrained)
+        twice = ", an untrained model's included" if self.untrained else ""
+        lines.append(
+            f"the stream after layers {shown} of {depth}, and the final state, at {places} positions: "
+            f"{size / 1e6:,.1f} MB as {self.storage}{twice}"
+        )
+        return lines
+
+    def run(self, out: Path, certify: bool, console: Console) -> None:
+        """Make what is missing of the run's folder."""
+        from thoughtgraft.cli.tables import certificate_line
+        from thoughtgraft.engine.feature_run import run_features
+        from thoughtgraft.engine.verify import verify
+        from thoughtgraft.problems.operations import label_table
+        from thoughtgraft.records import RunStore
+        from thoughtgraft.records.layout import CERTIFICATE_FILE
+
+        model, problems = self.model, self.sample.problems
+        certificate = None
+        if certify and not (out / CERTIFICATE_FILE).exists():
+            certificate = verify(model, problems).to_json()
+            console.print(certificate_line(certificate))
+        run_features(
+            model,
+            problems,
+            # The rule of the draw says the class; operators and steps are always those of the annotations.
+            label_table(problems).assign(operation=list(self.sample.operations)),
+            self.layers,
+            out,
+            study="operations",
+            storage=self.storage,
+            seed=self.seed,
+            untrained=self.untrained,
+            design=self.design(),
+            facts={"command": "thoughtgraft " + " ".join(sys.argv[1:]), "certify": "core" if certify else "off"},
+            batch_size=self.batch_size,
+            max_new_tokens=self.max_new_tokens,
+        )
+        if certificate is not None:
+            RunStore.open(out).write_json(CERTIFICATE_FILE, certificate)
+
+
+def read_features(
+    data: Path, out: Path, labels: Path | None, targets: Sequence[str], seed: int, console: Console
+) -> None:
+    """Ask what can be read from the features of a run or a file, and write it below `out`. Needs no torch."""
+    from thoughtgraft.records.features import has_features, load_features
+    from thoughtgraft.records.layout import UNTRAINED_FOLDER
+
+    features = load_features(data, labels)
+    control = load_features(data, folder=UNTRAINED_FOLDER) if has_features(data, UNTRAINED_FOLDER) else None
+    # ---- THE CALL SITE of analysis and report: analyze_operations(features, target=targets, untrained=control,
+    # ---- settings=Settings(seed=seed), out=out), then the report. Until then, say where the features are.
+    where = f"{features.source}: {len(features)} problems, layers {list(features.layers)}, {list(features.positions)}"
+    console.print(f"features in {where}", soft_wrap=True, markup=False, highlight=False)
+    console.print(f"untrained control: {'yes' if control else 'none'}; to be read: {', '.join(targets)}; into {out}")

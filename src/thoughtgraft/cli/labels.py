@@ -1,0 +1,178 @@
+"""`thoughtgraft problems --label`: operation labels per split, where the rules disagree, and draws by class."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from thoughtgraft.problems import ProblemSet
+    from thoughtgraft.problems.classes import ClassSample
+
+
+def label_problems(
+    problems: ProblemSet,
+    rule: str | None,
+    per_class: int | None,
+    draw: str,
+    seed: int,
+    show: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Label problems, draw from them if asked to, print what was found, and write it if asked to."""
+    from thoughtgraft.problems.classes import draw_classes
+    from thoughtgraft.problems.operations import compare_rules, label_table
+
+    sample = None
+    if per_class is not None:
+        sample = draw_classes(problems, per_class, seed=seed, draw=draw, rule=rule)  # type: ignore[arg-type]
+        rule = sample.rule
+    labels = label_table(problems, rule or "annotations")  # type: ignore[arg-type]
+    has_solutions = any(problem.solution for problem in problems)
+    rules = compare_rules(problems, examples=show) if has_solutions else None
+    if out is not None:
+        write_labels(out, sample.problems if sample else problems, labels)
+    facts = summary(problems, rule or "annotations", labels, rules, sample)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    from rich.console import Console
+
+    console = Console()
+    console.print(f"{problems.name}: {len(problems):,} problems, labelled by {facts['rule']}", highlight=False)
+    console.print(counts_table(facts["splits"]))
+    if rules is not None:
+        console.print(rules_table(rules))
+    if sample is not None:
+        for line in sample_lines(sample):
+            console.print(line, soft_wrap=True, highlight=False)
+    if rules is not None:
+        print_disagreements(problems, rules)
+    if out is not None:
+        console.print(f"\nwritten: {out}", soft_wrap=True, highlight=False)
+
+
+def summary(
+    problems: ProblemSet, rule: str, labels: pd.DataFrame, rules: pd.DataFrame | None, sample: ClassSample | None
+) -> dict[str, Any]:
+    """What was found, for JSON: operations and operators per split, steps, the rules' confusion, the draw."""
+    from thoughtgraft.problems.operations import OPERATORS
+
+    splits = {}
+    for split, part in labels.groupby("split", sort=False):
+        operators = {name: int(part[name].sum()) for name in OPERATORS.values()}
+        known = operators if part[list(operators)].notna().any().any() else None
+        steps = {str(k): int(v) for k, v in part["n_steps"].value_counts().sort_index().items()}
+        splits[str(split)] = {
+            "n": len(part),
+            "operations": {str(k): int(v) for k, v in part["operation"].value_counts().items()},
+            "operators": known,
+            "steps": steps,
+        }
+    found: dict[str, Any] = {"name": problems.name, "n": len(problems), "hash": problems.content_hash}
+    found |= {"rule": rule, "splits": splits, "rules": [] if rules is None else rules.to_dict("records")}
+    if sample is not None:
+        found["sample"] = {
+            "draw": sample.draw,
+            "asked": sample.asked,
+            "drawn": sample.drawn,
+            "available": dict(sample.available),
+            "ids": [problem.id for problem in sample.problems],
+        }
+    return found
+
+
+def counts_table(splits: dict[str, Any]) -> Table:
+    """Classes and operators, one row per split."""
+    from rich import box
+    from rich.table import Table
+
+    from thoughtgraft.problems.operations import CLASSES, OPERATORS
+
+    classes = (*CLASSES, "unknown")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("split", "n", *classes, *OPERATORS):
+        table.add_column(name, justify="left" if name == "split" else "right")
+    for split, part in splits.items():
+        operators = part["operators"] or {}
+        counts = [part["n"], *(part["operations"].get(name, 0) for name in classes)]
+        signs = [f"{operators[name]:,}" if name in operators else "" for name in OPERATORS.values()]
+        table.add_row(split, *(f"{count:,}" for count in counts), *signs)
+    return table
+
+
+def rules_table(rules: pd.DataFrame) -> Table:
+    """The confusion of the two rules."""
+    from rich import box
+    from rich.table import Table
+
+    from thoughtgraft.problems.operations import CLASSES
+
+    agree = int(rules["n"][rules["agree"]].sum())
+    title = f"rows: annotations, columns: cot-exploration; they agree on {agree:,} of {int(rules['n'].sum()):,}"
+    table = Table(title=title, title_style="dim", box=box.SIMPLE_HEAD, min_width=len(title))
+    for name in ("", *CLASSES):
+        table.add_column(name, justify="right" if name else "left")
+    counts = {(row["annotations"], row["cot_exploration"]): row["n"] for row in rules.to_dict("records")}
+    for name in (*CLASSES, "unknown"):
+        table.add_row(name, *(f"{counts.get((name, other), 0):,}" for other in CLASSES))
+    return table
+
+
+def sample_lines(sample: ClassSample) -> list[str]:
+    """The draw in words."""
+    drawn = ", ".join(f"{n} {name}" for name, n in sample.drawn.items())
+    lines = [f"drawn ({sample.draw}): {drawn}; first {', '.join(first_ids(sample))}"]
+    return lines + [
+        f"{name}: only {n} where {sample.asked} were wanted; none is filled up from elsewhere"
+        for name, n in sample.short.items()
+    ]
+
+
+def first_ids(sample: ClassSample) -> list[str]:
+    """The first problem of each class."""
+    names = [problem.id for problem in sample.problems]
+    return [names[sample.operations.index(name)] for name in dict.fromkeys(sample.operations)]
+
+
+def print_disagreements(problems: ProblemSet, rules: pd.DataFrame) -> None:
+    """Print the examples of each disagreement with their solutions."""
+    by_id = {problem.id: problem for problem in problems}
+    for row in rules[~rules["agree"]].to_dict("records"):
+        typer.echo(
+            f"\nannotations say {row['annotations']}, cot-exploration says {row['cot_exploration']}: {row['n']:,}"
+        )
+        for name in row["examples"]:
+            text = " ".join(by_id[name].solution.split())
+            typer.echo(f"  {name}: {text if len(text) <= 160 else text[:157] + '...'}")
+
+
+def write_labels(path: Path, problems: ProblemSet, labels: pd.DataFrame) -> None:
+    """Write problems with their labels, one row each.
+
+    Raises:
+        ProblemError: The file is neither .json nor .parquet, or cannot be written.
+    """
+    from thoughtgraft.errors import ProblemError
+    from thoughtgraft.problems.table import problem_table, with_labels
+
+    if path.suffix not in (".json", ".parquet"):
+        raise ProblemError(f"{path}: labels cannot be written so", got=repr(path.suffix), expected=".json or .parquet")
+    # With `answer`, the file is itself a file of problems, which --problems takes.
+    table = with_labels(problem_table(problems), labels)
+    table = table.assign(answer=[p.solution or p.answer for p in problems])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".json":
+            table.to_json(path, orient="records", indent=1, force_ascii=False)
+        else:
+            table.to_parquet(path, index=False)
+    except OSError as error:
+        raise ProblemError(f"{path} cannot be written", got=error.strerror or str(error)) from error

@@ -1,0 +1,102 @@
+"""`thoughtgraft run operations`: draw problems by class, keep what the layers held, and ask what can be read there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thoughtgraft.cli import options
+
+MODE_HELP = "prototype (20 problems of each class), full (200), or analysis_only (of --data; needs no model)."
+DRAW_HELP = (
+    "test or train (that split's problems), all, cot-exploration (the origin's own draw), or auto: test where "
+    "the problems mix splits."
+)
+
+
+def operations(
+    out: options.Out,
+    mode: Annotated[str, typer.Option(help=MODE_HELP)] = "prototype",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="analysis_only: a run's folder, or a .npz or .safetensors file; default: the --out folder."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="analysis_only: labels of --data, a .csv, .parquet or .json with a column id.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Label column to read; repeat for more. The first is the primary one.")
+    ] = None,
+    model: options.Model = "tiny-codi",
+    problems: options.Problems = "arithmetic:test",
+    layers: Annotated[
+        str, typer.Option(help="early,middle,late (4, 8, 14 of 16 layers, scaled), all, or numbers such as 4,8,14.")
+    ] = "early,middle,late",
+    draw: Annotated[str, typer.Option(help=DRAW_HELP)] = "auto",
+    rule: Annotated[
+        str | None, typer.Option(help="Labels by annotations or cot-exploration; default: what suits the draw.")
+    ] = None,
+    per_class: Annotated[int | None, typer.Option(min=2, help="Problems of each class, instead of the mode's.")] = None,
+    seed: options.Seed = 0,
+    untrained: Annotated[bool, typer.Option(help="Also extract an untrained model's features, as a control.")] = True,
+    feature_dtype: Annotated[
+        str | None, typer.Option(help="Keep features as bfloat16, float16 or float32; default: as the model computes.")
+    ] = None,
+    base: options.Base = None,
+    tokenizer: options.Tokenizer = None,
+    protocol: options.Protocol = "official",
+    num_latents: options.NumLatents = 6,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    batch_size: options.BatchSize = "auto",
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
+    certify: Annotated[bool, typer.Option(help="Check model, protocol and engine first.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which problems and features, and stop.")] = False,
+) -> None:
+    """Ask whether a problem's arithmetic can be read from its thoughts, at each layer and slot, beside every control.
+
+    Example: thoughtgraft run operations --mode full --model zen-E/CODI-gpt2 --problems gsm8k:all --out runs/operations
+    """
+    from rich.console import Console
+
+    from thoughtgraft.cli.feature_job import FeatureJob, read_features
+    from thoughtgraft.errors import PlanError
+    from thoughtgraft.studies.operations import MODES
+
+    console, targets = Console(), target or ["operation"]
+    if mode == "analysis_only":
+        read_features(data or out, out, labels, targets, seed, console)
+        return
+    if mode not in MODES:
+        raise PlanError("unknown mode", got=repr(mode), expected=", ".join([*MODES, "analysis_only"]))
+    if data is not None or labels is not None:
+        raise PlanError("--data and --labels are for existing features", fix="--mode analysis_only, or leave them out")
+    from thoughtgraft.models.load import load_model
+    from thoughtgraft.problems import load_problems
+    from thoughtgraft.problems.classes import draw_classes
+
+    sample = draw_classes(
+        load_problems(problems),
+        per_class or MODES[mode],
+        seed=seed,
+        draw=draw,
+        rule=rule,  # type: ignore[arg-type]
+    )
+    reasoner = load_model(
+        model,
+        base=base,
+        tokenizer=tokenizer,
+        protocol=protocol,
+        device=device,
+        dtype=dtype,
+        num_latents=num_latents,
+    )
+    job = FeatureJob(reasoner, sample, layers, mode, seed, feature_dtype, untrained, batch_size, max_new_tokens)
+    for line in job.lines():
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    if dry_run:
+        return
+    job.run(out, certify, console)
+    read_features(out, out, None, targets, seed, console)

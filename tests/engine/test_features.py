@@ -1,0 +1,173 @@
+"""Features are the reference's own layer outputs, whatever the batch, and stay so through files, kills and resuming."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.engine.tiny import FAMILIES, difference, questions, tiny
+
+from thoughtgraft.engine import features as engine
+from thoughtgraft.engine.features import (
+    default_storage,
+    extract_features,
+    feature_writer,
+    features_of,
+    residual_streams,
+)
+from thoughtgraft.engine.reference import reference_run
+from thoughtgraft.errors import ModelError, RunError
+from thoughtgraft.models.codi import CodiReasoner
+from thoughtgraft.models.untrained import untrained_twin
+from thoughtgraft.problems import Problem, ProblemSet
+from thoughtgraft.records.features import read_block
+
+
+def problem_set(family: str, n: int = 6) -> ProblemSet:
+    return ProblemSet(tuple(Problem(f"p{i}", text, None) for i, text in enumerate(questions(family)[:n])))
+
+
+def final_norm(model: CodiReasoner) -> torch.nn.Module:
+    base: Any = model.lm.base_model
+    return base.ln_f if hasattr(base, "ln_f") else base.norm
+
+
+def stored(folder: Path) -> dict[str, np.ndarray]:
+    """Resid [P, L, d] of each problem, from the files."""
+    found = {}
+    for file in folder.glob("*.safetensors"):
+        block = read_block(file)
+        values = block.resid.take(slice(None))
+        found.update(zip(block.ids, values, strict=True))
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("protocol", "num_latents"), [("official", 6), ("official-padded", 3), ("official", 0)])
+def test_features_are_the_references_layer_outputs(family: str, protocol: str, num_latents: int) -> None:
+    model = tiny(family, protocol=protocol, num_latents=num_latents, max_new_tokens=1)
+    prompts = [model.prompt(q, pad) for q, pad in zip(questions(family), (2, 0, 1), strict=False)]
+    if protocol == "official":
+        prompts = [model.prompt(q) for q in questions(family)[:3]]
+    depth = len(model.layers)
+    resid, hidden = features_of(model, prompts, range(depth))
+    assert resid.shape == (len(prompts), num_latents + 1, depth, model.d_model)
+    for i, prompt in enumerate(prompts):
+        run = reference_run(model, prompt)
+        assert difference(hidden[i], run.hidden) < 1e-9
+        where = slice(len(prompt) - 1, len(prompt) + num_latents)
+        for layer in range(depth - 1):
+            assert difference(resid[i, :, layer], run.layer_inputs[layer + 1][where]) < 1e-9
+        assert difference(final_norm(model)(resid[i, :, depth - 1]), run.hidden) < 1e-9
+
+
+def test_layers_are_those_asked_for_and_hooks_do_not_stay() -> None:
+    model = tiny("codi-llama")
+    prompts = [model.prompt(q) for q in questions("codi-llama")[:2]]
+    every, _ = features_of(model, prompts, range(len(model.layers)))
+    some, _ = features_of(model, prompts, [1, 0])
+    assert torch.equal(some, every[:, :, [1, 0]])
+    with pytest.raises(KeyboardInterrupt), residual_streams(model, [0]):
+        raise KeyboardInterrupt
+    assert not any(block._forward_hooks for block in model.layers)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, "auto"])
+def test_the_batch_does_not_change_features(tmp_path: Path, batch_size: int | str) -> None:
+    model, problems = tiny("codi-llama"), problem_set("codi-llama")
+    writer = feature_writer(model, problems, [0, 1], tmp_path / "features", "float32")
+    extract_features(model, problems, writer, batch_size=batch_size, progress=False)
+    found = stored(writer.folder)
+    assert set(found) == {p.id for p in problems}
+    for i, problem in enumerate(problems):
+        alone, _ = features_of(model, [model.prompt(problem.question)], [0, 1])
+        np.testing.assert_allclose(found[problem.id], alone[0].float().numpy(), rtol=1e-6, atol=1e-7, err_msg=str(i))
+
+
+def test_a_killed_extraction_is_continued_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, problems = tiny("codi-gpt2", "float32"), problem_set("codi-gpt2")
+    writer = feature_writer(model, problems, [0], tmp_path / "features", "bfloat16")
+    whole = feature_writer(model, problems, [0], tmp_path / "whole", "bfloat16")
+    extract_features(model, problems, whole, batch_size=2, progress=False)
+    real, calls = features_of, []
+
+    def dying(*args: Any) -> Any:
+        calls.append(len(args[1]))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(engine, "features_of", dying)
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(model, problems, writer, batch_size=2, progress=False)
+    (writer.folder / ".tmp-half").write_bytes(b"x")
+    before = {file.name: file.stat().st_mtime_ns for file in writer.folder.glob("*.safetensors")}
+    assert len(before) == 2 and len(stored(writer.folder)) == 4
+    told: list[tuple[int, int]] = []
+    extract_features(model, problems, writer, batch_size=3, progress=False, beat=lambda *x: told.append(x))
+    assert calls[3:] == [2]
+    assert told == [(6, 6)]
+    after = {file.name: file.stat().st_mtime_ns for file in writer.folder.glob("*.safetensors")}
+    assert before.items() <= after.items() and not list(writer.folder.glob(".tmp-*"))
+    expected = stored(whole.folder)
+    for name, values in stored(writer.folder).items():
+        np.testing.assert_array_equal(values, expected[name])
+
+
+def test_a_damaged_file_is_set_aside_and_made_again(tmp_path: Path) -> None:
+    model, problems = tiny("codi-gpt2", "float32"), problem_set("codi-gpt2", 4)
+    writer = feature_writer(model, problems, [0], tmp_path / "features", "float32")
+    extract_features(model, problems, writer, batch_size=2, progress=False)
+    expected, victim = stored(writer.folder), next(writer.folder.glob("*.safetensors"))
+    victim.write_bytes(victim.read_bytes()[:-8])
+    with pytest.warns(UserWarning, match="not a readable safetensors file.*its problems will be run again"):
+        extract_features(model, problems, writer, batch_size=2, progress=False)
+    assert (tmp_path / "quarantine" / f"features-{victim.name}").is_file()
+    found = stored(writer.folder)
+    assert set(found) == set(expected)
+    for name, values in found.items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_features_of_something_else_are_not_continued(tmp_path: Path) -> None:
+    model, problems = tiny("codi-gpt2", "float32"), problem_set("codi-gpt2", 2)
+    writer = feature_writer(model, problems, [0], tmp_path / "features", "float32")
+    extract_features(model, problems, writer, progress=False)
+    for layers, storage, number in (([1], "float32", 2), ([0], "bfloat16", 2), ([0], "float32", 1)):
+        other = feature_writer(model, problems[:number], layers, tmp_path / "features", storage)
+        with pytest.raises(RunError, match="was made from something else"):
+            extract_features(model, problems[:number], other, progress=False)
+
+
+def test_what_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
+    model, problems = tiny("codi-gpt2", "float32"), problem_set("codi-gpt2", 2)
+    with pytest.raises(ModelError, match=r"has no layer 9; expected 0\.\.2"):
+        feature_writer(model, problems, [9], tmp_path / "f", "float32")
+    with pytest.raises(ModelError, match="cannot be kept as this type; got 'int8'"):
+        feature_writer(model, problems, [0], tmp_path / "f", "int8")
+    writer = feature_writer(model, problems, [0], tmp_path / "f", "float16")
+    writer.folder.mkdir()
+    with pytest.raises(ModelError, match=r"not finite; got kept as float16\. Fix: --feature-dtype float32"):
+        writer.write(["a"], torch.full((1, 7, 1, 4), 1e6), torch.zeros(1, 7, 4))
+    assert not list(writer.folder.iterdir())
+    assert [default_storage(tiny("codi-gpt2", dtype)) for dtype in ("float32", "float64")] == ["float32", "float32"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_untrained_twin_has_the_shape_and_nothing_else(family: str) -> None:
+    model = tiny(family, "float32", max_new_tokens=2)
+    before = {name: value.clone() for name, value in model.lm.state_dict().items()}
+    state = torch.random.get_rng_state()
+    twin, again, other = untrained_twin(model), untrained_twin(model), untrained_twin(model, 1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.lm.state_dict().items())
+    assert {k: v.shape for k, v in twin.lm.state_dict().items()} == {k: v.shape for k, v in before.items()}
+    prompts = [model.prompt(q) for q in questions(family)[:2]]
+    a, b, c, trained = (features_of(m, prompts, [0, 1])[0] for m in (twin, again, other, model))
+    assert torch.equal(a, b) and not torch.allclose(a, c) and not torch.allclose(a, trained)
+    assert len({m.model_hash for m in (twin, other, model)}) == 3 and twin.model_hash == again.model_hash
+    probe = torch.randn(2, model.d_model, generator=torch.Generator().manual_seed(0))
+    assert not torch.allclose(twin.project(probe), model.project(probe))
