@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from thoughtgraft.cli import compare, data, demo, models, runs, study, train
+from thoughtgraft.cli import compare, data, demo, models, runs, study, train, zoo
 from thoughtgraft.cli.errors import ErrorGroup
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command()(runs.records)
 app.command()(compare.compare)
 app.command()(models.verify)
 app.command()(models.evaluate)
+app.command()(zoo.zoo)
 app.command()(data.problems)
 app.command()(train.train)
 
