@@ -47,7 +47,7 @@ def operations(
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
     protocol: options.Protocol = "official",
-    num_latents: options.NumLatents = 6,
+    num_latents: options.NumLatents = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
@@ -77,6 +77,7 @@ def operations(
     if data is not None or labels is not None:
         raise PlanError("--data and --labels are for existing features", fix="--mode analysis_only, or leave them out")
     from thoughtgraft.models.load import load_model
+    from thoughtgraft.models.reasoner import require_thoughts
     from thoughtgraft.problems import load_problems
     from thoughtgraft.problems.classes import draw_classes
 
@@ -96,6 +97,7 @@ def operations(
         dtype=dtype,
         num_latents=num_latents,
     )
+    require_thoughts(reasoner)
     job = FeatureJob(reasoner, sample, layers, mode, seed, feature_dtype, untrained, batch_size, max_new_tokens)
     for line in job.lines():
         console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -37,6 +37,7 @@ def run(
     out: str | Path | None = None,
     *,
     study: str = "custom",
+    thoughts: Thoughts | None = None,
     batch_size: int | str = "auto",
     max_new_tokens: int | None = None,
     keep_logits: bool = False,
@@ -55,6 +56,7 @@ def run(
         plan: What to run.
         out: The run's folder; the same call continues it. None keeps everything in memory.
         study: What the run is called in run.json.
+        thoughts: The model's clean run on these problems, where it was collected before; None has the model think.
         batch_size: Rows at once, or `auto`; it does not change results.
         max_new_tokens: The longest answer; None takes the model's.
         keep_logits: Add a column `first_logits`, the first answer token's logits [V] as numpy arrays; in memory only.
@@ -71,7 +73,7 @@ def run(
 
     Raises:
         PlanError: A slot, donor or host that does not exist, or no problems.
-        RunError: The folder holds another run or cannot be written.
+        RunError: The folder holds another run or cannot be written, or `thoughts` are of another model or set.
         ModelError: A question does not fit the model's context.
     """
     if len(problems) == 0:
@@ -81,8 +83,11 @@ def run(
     prompts = encode(model, problems)
     pads = [p.pad for p in prompts] if model.protocol.pads_visible else None
 
+    if thoughts is not None:
+        _check_thoughts(thoughts, model, problems)
+
     def think() -> Thoughts:
-        return _think(
+        return thoughts or _think(
             model, problems, None if out is None else Path(out) / THOUGHTS_FILE, batch_size, max_new_tokens, progress
         )
 
@@ -92,9 +97,9 @@ def run(
     spec = make_spec(model, problems, plan, cells, study=study, facts=facts, design=design, rule=rule)
     store = None if out is None else RunStore.create(out, spec)
     with store or nullcontext():
-        thoughts = think() if before is None else before
+        clean = think() if before is None else before
         if store:
-            _keep(store, thoughts, problems, rule)
+            _keep(store, clean, problems, rule)
             if watch:
                 watch()
         stored = store.stored_cells() if store else set()
@@ -102,7 +107,7 @@ def run(
         work = Work(
             problems=problems,
             prompts=prompts,
-            thoughts=thoughts,
+            thoughts=clean,
             run_id=spec.run_id,
             seed=plan.seed,
             batch_size=batch_size,
@@ -177,6 +182,15 @@ def make_spec(
         versions=provenance.pop("versions", {}),
         provenance=provenance,
     )
+
+
+def _check_thoughts(thoughts: Thoughts, model: LatentReasoner, problems: ProblemSet) -> None:
+    for name, found, wanted in (
+        ("model", dict(thoughts.identity), model.identity),
+        ("problem set", thoughts.problem_hash, problems.content_hash),
+    ):
+        if found != wanted:
+            raise RunError(f"the thoughts are of another {name}", got=found, expected=wanted, fix="collect them anew")
 
 
 def _think(

@@ -56,7 +56,7 @@ def save(display: Display | Skipped, path: Path, foot: str) -> Picture | Prose:
     """Write a display into the figures of a run's folder; a skipped one becomes the sentence that says why."""
     if isinstance(display, Skipped):
         return Prose(f"Not shown: {display.title}. {display.reason}", "note")
-    return write_files(display, run.path, foot)
+    return write_files(display, path, foot)
 
 
 def write_files(display: Display, path: Path, foot: str) -> Picture:
