@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -123,6 +125,24 @@ def test_an_untrained_model_stands_beside():
     assert rows.p_maxT.isna().all()
     with pytest.raises(AnalysisError, match="the untrained model's features lack problems"):
         analyze_operations(features(table), table, settings=QUICK, untrained=features(labels(30)))
+
+
+def test_the_final_state_at_bot_is_a_control_where_it_was_kept():
+    @dataclass(frozen=True)
+    class WithHidden(ArrayFeatures):
+        has_hidden: bool = True
+
+        def matrix(self, layer, position):
+            return super().matrix(5 if layer == "hidden" else layer, position)
+
+    table = labels(60)
+    plain = features(table, planted=3.0, place=(1, 0))
+    source = WithHidden(plain.ids, plain.layers, plain.positions, plain.values)
+    probes = analyze_operations(source, table, settings=QUICK).targets[0].probes
+    final = probes.query("features == 'hidden'").iloc[0]
+    same = probes.query("features == 'resid' and slot == 'BOT' and layer == 5").iloc[0]
+    assert final.slot == "BOT"
+    assert final.balanced_acc == same.balanced_acc
 
 
 def test_fitted_probes_read_the_planted_cell():

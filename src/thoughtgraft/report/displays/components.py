@@ -59,7 +59,8 @@ class ComponentClouds:
         if best["slot"] not in spread:
             nearest = min(range(1, len(spread)), key=lambda i: abs(slots.index(spread[i]) - slots.index(best["slot"])))
             spread[nearest] = best["slot"]
-        clouds, labels = [], ()
+        clouds: list[Cloud] = []
+        labels: tuple[str, ...] = ()
         for slot in spread:
             rows = table[table.slot == slot]
             own = shares[(shares.slot == slot) & (shares.layer == best["layer"])].sort_values("component").share

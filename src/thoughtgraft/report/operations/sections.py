@@ -110,13 +110,18 @@ def baselines(target: TargetData) -> Table:
             shown = estimate(row[column], row["ci_low"], row["ci_high"], 2)
             extra = percent(row["acc"]) if target.kind == "class" else number(row["rank_correlation"], 2)
             rows.append((words, shown, extra, count(row["n"])))
+    untrained = target.probes()
+    untrained = untrained[untrained.features == "untrained"]
+    if len(untrained):
+        row = records_of(untrained.loc[[untrained[column].idxmax()]])[0]
+        words = f"an untrained model of this shape, its best cell ({row['slot']}, layer {row['layer']})"
+        extra = percent(row["acc"]) if target.kind == "class" else number(row["rank_correlation"], 2)
+        rows.append((words, estimate(row[column], row["ci_low"], row["ci_high"], 2), extra, count(row["n"])))
     if target.kind == "class":
-        cells = records_of(target.cells())
-        rows.append(
-            ("the commonest class", number(target.chance, 2), percent(cells[0]["majority"]), count(cells[0]["n"]))
-        )
+        cell = records_of(target.cells())[0]
+        rows.append(("the commonest class", number(target.chance, 2), percent(cell["majority"]), count(cell["n"])))
     second = "accuracy" if target.kind == "class" else "rank correlation"
-    note = f"What can be said without any thought, on the same folds: {target.score[1]} with 95% corrected t intervals."
+    note = f"What can be said without any trained thought, on the same folds: {target.score[1]} with 95% corrected t intervals."
     header = ("baseline", target.score[1], second, "n")
     return Table(header, tuple(rows), note, frozenset({1, 2, 3}), title="Baselines")
 
@@ -129,7 +134,7 @@ def probe_rows(target: TargetData, table: pd.DataFrame, title: str, *, folded: b
         rows.append(
             (
                 str(row["slot"]),
-                "all" if pd.isna(row["layer"]) else str(row["layer"]),
+                _whole(row["features"]) if pd.isna(row["layer"]) else str(row["layer"]),
                 str(row["features"]),
                 str(row["probe"]),
                 estimate(row[column], row["ci_low"], row["ci_high"], 2),
@@ -157,6 +162,10 @@ def probe_rows(target: TargetData, table: pd.DataFrame, title: str, *, folded: b
     if target.kind == "number":
         header[5] = "rank corr."
     return Table(tuple(header), tuple(rows), reading, frozenset({1, *range(4, 16)}), -1, notes.pairs, title, folded)
+
+
+def _whole(features: str) -> str:
+    return "final" if features == "hidden" else "all"
 
 
 def description(data: OperationsData, target: TargetData, figures: Figures) -> Section:
