@@ -14,7 +14,7 @@ MARGIN_PP = 5.0
 """Two models whose difference lies within this many points, interval included, do equally well."""
 _ENDS = {
     SURVIVES: "It survives the control",
-    SHARED: "The control, whose slots carry nothing of the problem, shows it too: it is no proof of fed-back thoughts",
+    SHARED: "The control, whose slots carry nothing of the problem, shows it too: it is no evidence of fed-back thoughts",
     LARGER: "The control, whose slots carry nothing of the problem, shows more of it",
     ABSENT: "Not found in this model, so there is nothing to explain",
     OPEN: "Inconclusive",

@@ -110,8 +110,8 @@ def impact(result: ZooResult) -> Display | Skipped:
         panels.append(Panel(model.name, tuple(lines) if len(mine) else (), "" if len(mine) else NO_SLOTS))
     caption = (
         "Accuracy of the clean run minus that of the edited one, paired by problem; bars: 95% t intervals clustered "
-        "over hosts and donors. Hollow: every difference is 0; the dotted line reaches to the exact 95% upper bound. "
-        "In a pause model swap and mean are the identity by construction."
+        "over hosts and donors. Hollow: every difference is 0; the dotted line reaches to the exact 95% upper bound. In "
+        "a pause model swap and mean are the identity by construction."
     )
     return SmallMultiples("impact", title, caption, tuple(panels), labels, "replaced thought", "accuracy lost (pp)")
 
@@ -135,8 +135,8 @@ def lens(result: ZooResult) -> Display | Skipped:
         panels.append(Panel(model.name, tuple(lines) if len(mine) else (), "" if len(mine) else NO_SLOTS))
     caption = (
         "Share of problems whose most probable token at a slot is a value of the problem's own steps (filled), and the "
-        "share at which the same tokens are a value of other problems with as many steps (hollow); bars: 95% t "
-        "interval of the difference over problems, drawn from the other problems' share up. In a pause model these states saw "
+        "share at which the same tokens are a value of other problems with as many steps (hollow); bars: 95% t interval "
+        "of the difference over problems, drawn from the other problems' share up. In a pause model these states saw "
         "the problem through attention, but are never fed."
     )
     return SmallMultiples("lens", title, caption, tuple(panels), labels, "slot", "problems (%)")
@@ -163,8 +163,8 @@ def probes(result: ZooResult) -> Display | Skipped:
     most = int(table.state.max())
     caption = (
         f"Closed-form linear probe on hidden[k], the final-normed last-layer state; k = 0 is begin-of-thought. "
-        f"{table.cv.iloc[0]}, n = {count(table.n.iloc[0])} problems; bars: 95% corrected resampled t intervals. "
-        "Dashed: the same labels from the words of the question alone, on the same folds."
+        f"{table.cv.iloc[0]}, n = {count(table.n.iloc[0])} problems; bars: 95% corrected resampled t intervals. Dashed: "
+        "the same labels from the words of the question alone, on the same folds."
     )
     ticks = tuple(str(k) for k in range(most + 1))
     return SmallMultiples("probes", title, caption, tuple(panels), ticks, "state hidden[k]", "balanced accuracy (%)")

@@ -31,8 +31,8 @@ def conclusion(result: ZooResult) -> Section:
     """The two questions, answered row by row."""
     blocks: list[Block] = [
         Prose(
-            "Every sentence states one row of the tables below and cites it. Intervals are 95% and unadjusted, "
-            "p-values are of paired tests and adjusted by Holm within their table's family. Each method was trained once: "
+            "Every sentence states one row of the tables below and cites it. Intervals are 95% and unadjusted, p-values "
+            "are of paired tests and adjusted by Holm within their table's family. Each method was trained once: "
             "intervals cover problems, not training seeds, so a difference is one between these models."
         ),
         Prose("Do fed-back thoughts beat pause vectors, direct answers and written reasoning?", "lead"),
@@ -181,8 +181,8 @@ def resampling(result: ZooResult, figures: Figures) -> Section:
         for r in records_of(result.tables["positions"])
     )
     reading = (
-        "Clean minus edited accuracy on the same hosts, later thoughts recomputed; 95% t intervals clustered over "
-        "hosts and donors; where every difference is 0, the exact 95% upper bound. Adoption needs a donor. Holm over the "
+        "Clean minus edited accuracy on the same hosts, later thoughts recomputed; 95% t intervals clustered over hosts "
+        "and donors; where every difference is 0, the exact 95% upper bound. Adoption needs a donor. Holm over the "
         "single slots of one model and edit. A model cannot lose more than it answers right."
     )
     said = [
@@ -240,8 +240,8 @@ def reading(result: ZooResult, figures: Figures) -> Section:
     )
     blocks: list[Block] = [
         Prose(
-            "In a pause model these states saw the problem through attention, although nothing is fed back: what can "
-            "be read there needs no thought."
+            "In a pause model these states saw the problem through attention, although nothing is fed back: what can be "
+            "read there needs no thought."
         ),
         figures["lens"],
         Table(
