@@ -9,6 +9,7 @@ import pytest
 from tests.planted.reasoner import Planted, planted_problems
 
 from thoughtgraft.analysis import RULE, build_frame
+from thoughtgraft.engine import cells as engine_cells
 from thoughtgraft.engine import run as engine
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.interventions.plan import Arm, Plan
@@ -24,13 +25,13 @@ PLAN = Plan(
 def generated(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each cell was generated."""
     counts: Counter[str] = Counter()
-    original = engine.rollout
+    original = engine_cells.rollout
 
     def counting(model, prompts, rows, *args, **kwargs):  # type: ignore[no-untyped-def]
         counts.update(row.key for row in rows)
         return original(model, prompts, rows, *args, **kwargs)
 
-    monkeypatch.setattr(engine, "rollout", counting)
+    monkeypatch.setattr(engine_cells, "rollout", counting)
     return counts
 
 
