@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +41,12 @@ class Job:
 def resampling(job: Job, out: Path, *, certify: bool = True) -> None:
     """Run the study into `out`, write its report and print its main table."""
     from thoughtgraft.analysis import RULE
+    from thoughtgraft.cli.signals import current
     from thoughtgraft.engine.run import run
     from thoughtgraft.engine.verify import verify
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.records import RunStore
+    from thoughtgraft.records.provenance import without_home
     from thoughtgraft.report import write_report
     from thoughtgraft.runs import load_run
 
@@ -53,22 +56,23 @@ def resampling(job: Job, out: Path, *, certify: bool = True) -> None:
     if certify and not (out / "certificate.json").exists():
         certificate = verify(model, problems).to_json()
         console.print(certificate_line(certificate))
-    command = "thoughtgraft " + " ".join(sys.argv[1:])
-    run(
-        model,
-        problems,
-        job.plan,
-        out,
-        study="resampling",
-        batch_size=job.batch_size,
-        max_new_tokens=job.max_new_tokens,
-        facts={"command": command, "certify": "core" if certify else "off"},
-        design=design(job),
-        rule=RULE.to_json(),
-    )
+    command = without_home(shlex.join(["thoughtgraft", *sys.argv[1:]]))
+    with current().held():
+        run(
+            model,
+            problems,
+            job.plan,
+            out,
+            study="resampling",
+            batch_size=job.batch_size,
+            max_new_tokens=job.max_new_tokens,
+            facts={"command": command, "certify": "core" if certify else "off"},
+            design=design(job),
+            rule=RULE.to_json(),
+            certificate=certificate,
+            stop=current().asked,
+        )
     store = RunStore.open(out)
-    if certificate is not None:
-        store.write_json("certificate.json", certificate)
     opened = load_run(out)
     if not (out / "decoded.parquet").exists():
         store.write_table("decoded.parquet", decode_thoughts(model, opened.thoughts()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +29,8 @@ from thoughtgraft.problems.table import problem_table
 from thoughtgraft.records import RunSpec, RunStore, arm_key, rows_to_table
 from thoughtgraft.records.atomic import write_atomic
 from thoughtgraft.records.frames import table_to_frame
-from thoughtgraft.records.layout import DECISION_FILE, PROBLEMS_FILE, THOUGHTS_FILE
-from thoughtgraft.records.provenance import collect_provenance
+from thoughtgraft.records.layout import CERTIFICATE_FILE, DECISION_FILE, PROBLEMS_FILE, THOUGHTS_FILE
+from thoughtgraft.records.provenance import collect_provenance, without_home
 from thoughtgraft.thoughts import Thoughts
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def run(
     facts: Mapping[str, Any] | None = None,
     design: Mapping[str, Any] | None = None,
     rule: str | None = None,
+    certificate: Mapping[str, Any] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> pd.DataFrame:
     """Run every cell of a plan and return its records.
 
@@ -67,6 +69,8 @@ def run(
         facts: More facts for run.json's provenance.
         design: More facts about the design, put beside the plan in run.json; not part of the plan's hash.
         rule: The decision rule as text, fixed before the run: it is kept as decision.json and its hash in run.json.
+        certificate: What `verify` found, kept as certificate.json before the first cell.
+        stop: Asked before each pack of cells, when all earlier ones are stored: whether to end with KeyboardInterrupt.
 
     Returns:
         One row per cell in the plan's order, with the columns of `records.RECORD_SCHEMA`; a generation whose donor
@@ -85,9 +89,8 @@ def run(
     pads = [p.pad for p in prompts] if model.protocol.pads_visible else None
 
     def think() -> Thoughts:
-        return _think(
-            model, problems, None if out is None else Path(out) / THOUGHTS_FILE, batch_size, max_new_tokens, progress
-        )
+        path = None if out is None else Path(out) / THOUGHTS_FILE
+        return _think(model, problems, path, batch_size, max_new_tokens, progress, stop)
 
     # Which problems are hosts may hang on the clean answers; then they come before the plan.
     before = think() if plan.only_correct else None
@@ -98,6 +101,8 @@ def run(
         thoughts = think() if before is None else before
         if store:
             _keep(store, thoughts, problems, rule)
+            if certificate is not None:
+                store.write_json(CERTIFICATE_FILE, certificate)
         grader = Grader(model, problems, thoughts, prompts, spec.run_id, plan.seed)
         stored = store.stored_cells() if store else set()
         todo = [cell for cell in cells if cell.record not in stored]
@@ -108,7 +113,7 @@ def run(
         )
         with bar:
             for done, result in run_cells(
-                model, prompts, todo, thoughts, problems, batch_size, max_new_tokens, keep_logits
+                model, prompts, todo, thoughts, problems, batch_size, max_new_tokens, keep_logits, stop
             ):
                 rows = grader.rows(done, result)
                 if store:
@@ -140,10 +145,12 @@ def run_cells(
     batch_size: int | str,
     max_new_tokens: int | None,
     keep_logits: bool,
+    stop: Callable[[], bool] | None = None,
 ) -> Iterator[tuple[list[Cell], RolloutResult]]:
     """Run cells in packs of whole hosts; yields each pack's cells with their results, as it finishes.
 
-    Cells of one key (a donor that serves two strata) are generated once.
+    Cells of one key (a donor that serves two strata) are generated once. `stop`, asked before each pack, ends all
+    with KeyboardInterrupt.
     """
     source = Source.from_fed(thoughts.fed.to(model.device))
     drafts = {
@@ -178,7 +185,7 @@ def run_cells(
         results.append(_rows(result, [row_of[at, cell.key] for at, cell in wanted]))
 
     packed = packs(pieces, len, lambda piece: len(prompts[piece[0].host]), budget)
-    for part in surviving(once, packed, len, halved, model.device):
+    for part in surviving(once, packed, len, halved, model.device, stop):
         yield [cell for piece in part for cell in piece], results.pop()
 
 
@@ -200,18 +207,20 @@ def make_spec(
     rule: str | None = None,
 ) -> RunSpec:
     """What run.json says of a run."""
-    provenance = collect_provenance() | dict(facts or {})
+    provenance = collect_provenance() | {"threads": torch.get_num_threads()} | dict(facts or {})
+    if model.device.type == "cuda":
+        provenance["accelerator"] = torch.cuda.get_device_name(model.device)
     counts = Counter(
         arm_key(cell.arm.method, cell.arm.slots, cell.arm.downstream if cell.arm.slots else None, cell.stratum)
         for cell in cells
     )
     return RunSpec(
         study=study,
-        model=model.name,
+        model=without_home(model.name),
         model_hash=model.model_hash,
         protocol=model.protocol.name,
         num_latents=model.num_latents,
-        problems=problems.name,
+        problems=without_home(problems.name),
         problem_hash=problems.content_hash,
         plan_hash=plan.plan_hash,
         plan=plan.describe() | {"cells_per_arm": dict(counts)} | dict(design or {}),
@@ -234,11 +243,14 @@ def _think(
     batch_size: int | str,
     max_new_tokens: int | None,
     progress: bool,
+    stop: Callable[[], bool] | None,
 ) -> Thoughts:
     """The clean thoughts: those that the run keeps, or new ones."""
     if path is not None and path.exists():
         return Thoughts.load(path, identity=model.identity, problem_hash=problems.content_hash)
-    return collect_thoughts(model, problems, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress)
+    return collect_thoughts(
+        model, problems, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress, stop=stop
+    )
 
 
 def _keep(store: RunStore, thoughts: Thoughts, problems: ProblemSet, rule: str | None) -> None:
