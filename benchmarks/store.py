@@ -123,7 +123,11 @@ def invent(path: Path, size: int) -> int:
 
 def _spec(plan: Plan, problems: ProblemSet, hosts: int, n_cells: int) -> RunSpec:
     cells = plan.cells(problems[:_BLOCK], _IDENTITY)
-    counts = Counter(arm_key(c.arm.method, c.arm.slots, c.arm.downstream if c.arm.slots else None, c.stratum) for c in cells if c.host == 0)
+    counts = Counter(
+        arm_key(c.arm.method, c.arm.slots, c.arm.downstream if c.arm.slots else None, c.stratum)
+        for c in cells
+        if c.host == 0
+    )
     return RunSpec(
         study="invented",
         model="invented",
@@ -200,7 +204,5 @@ def _cost(records: int, verb: str, code: str, words: list[str]) -> Cost:
         check=True,
     )
     wall = time.perf_counter() - begin
-    cpu, peak, *imports = next(
-        line for line in done.stderr.splitlines() if line.startswith("PROBE")
-    ).split()[1:]
+    cpu, peak, *imports = next(line for line in done.stderr.splitlines() if line.startswith("PROBE")).split()[1:]
     return Cost(records, verb, wall, float(cpu), float(peak), ", ".join(imports) or "neither")

@@ -86,10 +86,14 @@ def table(run: Path) -> pd.DataFrame:
     return records.set_index(["cell", "donor_stratum"], verify_integrity=True).sort_index()
 
 
+def _texts(column: pd.Series) -> pd.Series:
+    return column.astype(str).where(column.notna(), "")
+
+
 def differing(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, int]:
     """How many rows differ, by column; continuous ones by more than 1e-5."""
     assert a.index.equals(b.index), "not the same cells"
-    found = {name: int((a[name].astype(str) != b[name].astype(str)).sum()) for name in DISCRETE}
+    found = {name: int((_texts(a[name]) != _texts(b[name])).sum()) for name in DISCRETE}
     for name in CONTINUOUS:
         undefined = a[name].isna() != b[name].isna()
         found[name] = int((undefined | ((a[name] - b[name]).abs() > 1e-5)).sum())

@@ -7,16 +7,19 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from tests.faults.runner import FULL, Log, Runner, differing, table
 
 from thoughtgraft.records import RunStore, read_status
+from thoughtgraft.records.heartbeat import process_runs
 
 KILLS = 50 if FULL else 4
 SIZE = {"hosts": 100, "donors": 10} if FULL else {"hosts": 10, "donors": 3}
-JOB = {**SIZE, "batch_size": 48}
+JOB = {**SIZE, "batch_size": 32 if FULL else 16}
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +28,29 @@ def runner() -> Iterator[Runner]:
         yield made
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A run that nothing interrupted, in packs of another size; units and seconds of one in packs of the killed's."""
+
+    table: pd.DataFrame
+    units: int
+    seconds: float
+
+
 @pytest.fixture(scope="module")
-def whole(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """A run that nothing interrupts, in packs of another size, and how long the packs of the killed one take."""
+def whole(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
     runner.whole(folder / "log", out=str(folder / "run"), **SIZE, batch_size="auto")
     begin = time.monotonic()
-    runner.whole(folder / "log", out=str(folder / "again"), **JOB)
-    return folder / "run", time.monotonic() - begin
+    log = runner.whole(folder / "again.log", out=str(folder / "again"), **JOB)
+    return Whole(table(folder / "run"), len(log.units), time.monotonic() - begin)
 
 
-def _wait_for_work(log: Path) -> None:
-    while not log.exists() or not log.stat().st_size:
-        time.sleep(0.001)
+def _wait_for_units(log: Path, pid: int, units: int) -> None:
+    """Until a run has begun, and stored so many units."""
+    while not (noted := Log.read(log)).packs or len(noted.units) < units:
+        assert process_runs(pid), noted.error or "the run ended early"
+        time.sleep(0.002)
 
 
 def _wait_for_writing(records: Path, limit_s: float) -> None:
@@ -52,20 +65,19 @@ def _wait_for_writing(records: Path, limit_s: float) -> None:
 
 
 def test_kills_at_random_times(
-    runner: Runner, whole: tuple[Path, float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runner: Runner, whole: Whole, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reference, seconds = whole
-    run, chance = tmp_path / "run", random.Random(0)
-    total, finished, during_write, lost = len(table(reference)), dict[str, int](), 0, list[int]()
+    run, chance, pause = tmp_path / "run", random.Random(0), whole.seconds / whole.units
+    total, finished, during_write, lost = len(whole.table), dict[str, int](), 0, list[int]()
     for kill in range(KILLS):
         log = tmp_path / f"log{kill}"
         pid = runner.start(log, out=str(run), **JOB)
-        _wait_for_work(log)
-        # What is left of the run is shared by the kills that are left, so that they fall all over it.
-        left = seconds * (1 - sum(finished.values()) / total) / (KILLS - kill + 1)
-        time.sleep(chance.uniform(0, 2 * left))
+        # The units that are left are shared by the kills that are left, so that they fall all over the run.
+        share = max(0.0, whole.units - len(finished) - KILLS) / (KILLS - kill)
+        _wait_for_units(log, pid, int(chance.uniform(0, 2 * share)))
+        time.sleep(chance.uniform(0, pause))
         if kill % 2:
-            _wait_for_writing(run / "records", limit_s=2 * left)
+            _wait_for_writing(run / "records", limit_s=2 * pause)
         os.kill(pid, signal.SIGKILL)
         assert runner.wait(pid) == -signal.SIGKILL, f"the run ended before kill {kill + 1}"
 
@@ -83,27 +95,25 @@ def test_kills_at_random_times(
         finished |= dict.fromkeys(stored - finished.keys(), 0)  # Stored, and killed before it could be noted.
     last = runner.whole(tmp_path / "last", out=str(run), **JOB)
     assert not last.units.keys() & finished.keys()
-    found = differing(table(reference), table(run))
+    found = differing(whole.table, table(run))
     with capsys.disabled():
         print(  # noqa: T201
-            f"\n  {KILLS} kills over {total:,} cells in packs of at most {JOB['batch_size']}: {during_write} in the middle "
-            f"of a write, at most {max(lost)} generations lost by one, 0 finished units lost, 0 rows doubled; rows that "
-            f"differ from an uninterrupted run's: {found or 0}"
+            f"\n  {KILLS} kills over {total:,} cells in packs of at most {JOB['batch_size']}: {during_write} of them in "
+            f"the middle of a write, at most {max(lost)} generations lost by one, {sum(lost)} by all; 0 finished units "
+            f"lost, 0 rows doubled; rows that differ from an uninterrupted run's: {found or 0}"
         )
     assert not found
 
 
-def test_a_second_writer_is_refused_and_the_first_goes_on(
-    runner: Runner, whole: tuple[Path, float], tmp_path: Path
-) -> None:
+def test_a_second_writer_is_refused_and_the_first_goes_on(runner: Runner, whole: Whole, tmp_path: Path) -> None:
     run = tmp_path / "run"
     first = runner.start(tmp_path / "first", out=str(run), **JOB)
-    _wait_for_work(tmp_path / "first")
+    _wait_for_units(tmp_path / "first", first, 1)
     second = runner.start(tmp_path / "second", out=str(run), **JOB)
     assert runner.wait(second) == 2
     assert f"is being written by pid {first}" in str(Log.read(tmp_path / "second").error)
     assert runner.wait(first) == 0
-    assert not differing(table(whole[0]), table(run))
+    assert not differing(whole.table, table(run))
 
 
 @pytest.mark.skipif(not FULL, reason="a measurement, not a test: make faults")
@@ -112,8 +122,7 @@ def test_how_often_bfloat16_answers_depend_on_the_packing(
 ) -> None:
     runner.whole(tmp_path / "a.log", out=str(tmp_path / "a"), **SIZE, batch_size="auto", dtype="bfloat16")
     pid = runner.start(tmp_path / "b.log", out=str(tmp_path / "b"), **JOB, dtype="bfloat16")
-    _wait_for_work(tmp_path / "b.log")
-    time.sleep(1)
+    _wait_for_units(tmp_path / "b.log", pid, 100)
     os.kill(pid, signal.SIGKILL)
     assert runner.wait(pid) == -signal.SIGKILL
     runner.whole(tmp_path / "b.log", out=str(tmp_path / "b"), **JOB, dtype="bfloat16")

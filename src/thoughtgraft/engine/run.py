@@ -98,6 +98,8 @@ def run(
     spec = make_spec(model, problems, plan, cells, study=study, facts=facts, design=design, rule=rule)
     store = None if out is None else RunStore.create(out, spec)
     with store or nullcontext():
+        if store:
+            store.heartbeat(0, len(problems), "clean thoughts")
         thoughts = think() if before is None else before
         if store:
             _keep(store, thoughts, problems, rule)

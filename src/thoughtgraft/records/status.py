@@ -121,6 +121,8 @@ def read_status(path: str | Path) -> Status:
     done = sum(tally.done for tally in tallies.values())
     beat = read_heartbeat(path)
     finished = done >= spec["n_cells"]
+    # The plan's order first, then whatever else is stored.
+    keys = dict.fromkeys([*totals, *tallies])
     return Status(
         path=str(path),
         study=spec["study"],
@@ -136,8 +138,7 @@ def read_status(path: str | Path) -> Status:
         certificate=_certificate(path),
         errors=sum(tally.errors for tally in tallies.values()),
         damaged_shards=len(damaged),
-        # The plan's order first, then whatever else is stored.
-        arms=tuple(_arm(key, tallies.get(key, _Tally()), totals.get(key)) for key in dict.fromkeys([*totals, *tallies])),
+        arms=tuple(_arm(key, tallies.get(key, _Tally()), totals.get(key)) for key in keys),
     )
 
 
