@@ -86,15 +86,24 @@ def table(run: Path) -> pd.DataFrame:
     return records.set_index(["cell", "donor_stratum"], verify_integrity=True).sort_index()
 
 
-def _texts(column: pd.Series) -> pd.Series:
-    return column.astype(str).where(column.notna(), "")
+def same_bits(a: pd.DataFrame, b: pd.DataFrame) -> None:
+    """Assert that two tables are equal in every bit of every column, as those of equal packs are."""
+    pd.testing.assert_frame_equal(a, b, check_exact=True)
 
 
 def differing(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, int]:
-    """How many rows differ, by column; continuous ones by more than 1e-5."""
+    """In how many rows the answers and grades of two tables differ, by column."""
     assert a.index.equals(b.index), "not the same cells"
     found = {name: int((_texts(a[name]) != _texts(b[name])).sum()) for name in DISCRETE}
-    for name in CONTINUOUS:
-        undefined = a[name].isna() != b[name].isna()
-        found[name] = int((undefined | ((a[name] - b[name]).abs() > 1e-5)).sum())
     return {name: n for name, n in found.items() if n}
+
+
+def gaps(a: pd.DataFrame, b: pd.DataFrame) -> pd.Series:
+    """The largest difference of two tables' continuous columns in each row; infinite where only one is defined."""
+    names = list(CONTINUOUS)
+    gap = (a[names] - b[names]).abs().mask(a[names].isna() & b[names].isna(), 0.0)
+    return gap.fillna(float("inf")).max(axis=1)
+
+
+def _texts(column: pd.Series) -> pd.Series:
+    return column.astype(str).where(column.notna(), "")

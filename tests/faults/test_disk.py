@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from tests.faults.conftest import SmallRun
-from tests.faults.runner import differing
+from tests.faults.runner import same_bits
 
 from thoughtgraft.errors import RunError
 from thoughtgraft.records import RunStore, load_records, read_status
@@ -37,7 +37,7 @@ def _fills_up(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     monkeypatch.setattr(atomic_module.os, "fsync", fsync)
 
 
-@pytest.mark.parametrize("after", [0, 1, 2, 3, 4, 7])
+@pytest.mark.parametrize("after", [0, 2, 4, 7])
 def test_a_disk_that_fills_up_at_any_file(
     tmp_path: Path, small_run: SmallRun, unharmed: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
@@ -47,11 +47,11 @@ def test_a_disk_that_fills_up_at_any_file(
             small_run(tmp_path / "run")
     leftovers = [path.name for path in (tmp_path / "run").rglob("*") if ".tmp" in path.name]
     assert not leftovers, "what was half written takes no space"
-    assert not differing(unharmed, small_run(tmp_path / "run"))
+    same_bits(unharmed, small_run(tmp_path / "run"))
 
 
 def test_the_same_packing_gives_the_same_bits(tmp_path: Path, small_run: SmallRun, unharmed: pd.DataFrame) -> None:
-    pd.testing.assert_frame_equal(small_run(tmp_path), unharmed, check_exact=True)
+    same_bits(unharmed, small_run(tmp_path))
 
 
 def _interrupted(folder: Path, small_run: SmallRun) -> set[str]:
@@ -79,7 +79,7 @@ def test_a_run_that_is_asked_to_stop_stores_what_it_began(
     assert seen[:2] == [0, 0] and seen[1] < seen[2] < seen[3] < seen[4] < len(unharmed)
     status = read_status(tmp_path)
     assert (status.state, status.done) == ("dead", seen[-1])
-    assert not differing(unharmed, small_run(tmp_path))
+    same_bits(unharmed, small_run(tmp_path))
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
@@ -93,7 +93,7 @@ def test_a_truncated_shard_is_run_again(
     assert read_status(tmp_path).damaged_shards == 1
     with pytest.warns(UserWarning, match="does not parse.*its cells will be run again"):
         result = small_run(tmp_path)
-    assert not differing(unharmed, result)
+    same_bits(unharmed, result)
     assert units <= RunStore.open(tmp_path).stored_units()
 
 
@@ -110,7 +110,7 @@ def test_a_corrupted_run_json_stops_before_anything_is_touched(
             use(tmp_path)
     assert {path: path.read_bytes() for path in (tmp_path / "records").iterdir()} == files
     spec.write_text(text)
-    assert not differing(unharmed, small_run(tmp_path))
+    same_bits(unharmed, small_run(tmp_path))
 
 
 def test_damaged_thoughts_are_named(tmp_path: Path, small_run: SmallRun, unharmed: pd.DataFrame) -> None:
@@ -119,7 +119,7 @@ def test_damaged_thoughts_are_named(tmp_path: Path, small_run: SmallRun, unharme
     with pytest.raises(RunError, match=r"thoughts\.safetensors is not a readable.*Fix: delete it and run again"):
         small_run(tmp_path)
     (tmp_path / "thoughts.safetensors").unlink()
-    assert not differing(unharmed, small_run(tmp_path))
+    same_bits(unharmed, small_run(tmp_path))
 
 
 @contextmanager

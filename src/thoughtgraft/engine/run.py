@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -107,20 +107,17 @@ def run(
                 store.write_json(CERTIFICATE_FILE, certificate)
         grader = Grader(model, problems, thoughts, prompts, spec.run_id, plan.seed)
         stored = store.stored_cells() if store else set()
-        todo = [cell for cell in cells if cell.record not in stored]
+        before_now = sum(cell.record in stored for cell in cells)
         kept: list[dict[str, Any]] = []
         logits: dict[str, Any] = {}
-        bar = tqdm(
-            total=len(cells), initial=len(cells) - len(todo), desc="interventions", unit="cell", disable=not progress
-        )
+        bar = tqdm(total=len(cells), initial=before_now, desc="interventions", unit="cell", disable=not progress)
         with bar:
             for done, result in run_cells(
-                model, prompts, todo, thoughts, problems, batch_size, max_new_tokens, keep_logits, stop
+                model, prompts, cells, thoughts, problems, batch_size, max_new_tokens, keep_logits, stored, stop
             ):
                 rows = grader.rows(done, result)
                 if store:
-                    for unit, members in _units(done, rows):
-                        store.write_unit(unit, members)
+                    store.write_unit(_unit_name(done), rows)
                     store.heartbeat(bar.n + len(done), len(cells), "interventions")
                 kept += [] if store else rows
                 if keep_logits and result.answers.first_logits is not None:
@@ -147,17 +144,19 @@ def run_cells(
     batch_size: int | str,
     max_new_tokens: int | None,
     keep_logits: bool,
+    stored: Collection[tuple[str, str | None]] = (),
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[tuple[list[Cell], RolloutResult]]:
     """Run cells in packs of whole hosts; yields each pack's cells with their results, as it finishes.
 
-    Cells of one key (a donor that serves two strata) are generated once. `stop`, asked before each pack, ends all
-    with KeyboardInterrupt.
+    Cells of one key (a donor that serves two strata) are generated once, `stored` ones not at all. They still count
+    when packs are made: a run that is continued makes the same packs, and so the same roundings. `stop`, asked before
+    each pack, ends all with KeyboardInterrupt.
     """
     source = Source.from_fed(thoughts.fed.to(model.device))
     drafts = {
         host: make_draft(model, thoughts.token_ids[host], thoughts.stopped[host], problems[host].answer)
-        for host in sorted({cell.host for cell in cells})
+        for host in sorted({cell.host for cell in cells if cell.record not in stored})
     }
     budget = plan_budget(model, batch_size, max(map(len, prompts)))
     groups: dict[int, list[Cell]] = {}
@@ -187,6 +186,9 @@ def run_cells(
         results.append(_rows(result, [row_of[at, cell.key] for at, cell in wanted]))
 
     packed = packs(pieces, len, lambda piece: len(prompts[piece[0].host]), budget)
+    packed = [[[c for c in piece if c.record not in stored] for piece in pack] for pack in packed]
+    packed = [[piece for piece in pack if piece] for pack in packed]
+    packed = [pack for pack in packed if pack]
     for part in surviving(once, packed, len, halved, model.device, stop):
         yield [cell for piece in part for cell in piece], results.pop()
 
@@ -301,11 +303,7 @@ def _row(model: LatentReasoner, cell: Cell, at: int, thoughts: Thoughts, draft: 
     )
 
 
-def _units(cells: Sequence[Cell], rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """One unit for each host: its records, named by a hash of what they are known by."""
-    by_host: dict[int, list[dict[str, Any]]] = {}
-    for cell, row in zip(cells, rows, strict=True):
-        by_host.setdefault(cell.host, []).append(row)
-    for members in by_host.values():
-        names = sorted(f"{m['cell']} {m.get('donor_stratum') or ''}" for m in members)
-        yield hashlib.sha256("\n".join(names).encode()).hexdigest()[:20], members
+def _unit_name(cells: Sequence[Cell]) -> str:
+    """A pack's name: a hash of what its records are known by."""
+    names = sorted(f"{cell.key} {cell.stratum or ''}" for cell in cells)
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:20]
