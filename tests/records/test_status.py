@@ -101,6 +101,23 @@ def test_silence_of_another_machine_is_death(tmp_path, make_spec):
             assert read_status(tmp_path).state == state
 
 
+def test_a_long_step_is_no_death(tmp_path, make_spec, monkeypatch):
+    monkeypatch.setattr(heartbeat_module, "PULSE_S", 0.02)
+
+    def after(seconds):
+        before = store.read_json("heartbeat.json")
+        time.sleep(seconds)
+        return before, store.read_json("heartbeat.json")
+
+    with RunStore.create(tmp_path, make_spec()) as store:
+        before, now = after(0.3)
+        assert now["updated"] > before["updated"]
+        assert now | {"updated": 0} == before | {"updated": 0}
+    assert store.read_json("heartbeat.json")["ended"]
+    before, now = after(0.1)
+    assert now == before, "after the end there is silence"
+
+
 def test_100_000_records_without_torch_or_pandas(tmp_path, make_spec, make_rows, capsys):
     with RunStore.create(tmp_path, make_spec(n_cells=100_000)) as store:
         rows = [row | {"cell": f"{row['cell']}{i}"} for i in range(1000) for row in make_rows("h")]

@@ -169,6 +169,8 @@ def status_lines(status: Status) -> list[str]:
     if status.rate_per_s is not None and status.state == "alive":
         left = "" if status.eta_s is None else f", about {status.eta_s:.0f} s left"
         lines.append(f"{status.phase}: {status.rate_per_s:.1f} per second{left}")
+    if status.state != "finished" and status.heartbeat_age_s is not None:
+        lines.append(f"last sign of life {status.heartbeat_age_s:.0f} s ago")
     if status.state == "dead":
         lines.append("the process that wrote it is gone; run its command again to continue")
     if status.errors:
