@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from thoughtgraft.engine import run as run_module
+from thoughtgraft.engine import cells as cells_module
+from thoughtgraft.engine.run import run
 from thoughtgraft.errors import ThoughtgraftError
 from thoughtgraft.models.load import load_model
 from thoughtgraft.records import RunStore, shards
@@ -43,7 +44,7 @@ def main() -> None:
 
 def _run(model: Any, job: dict[str, Any]) -> int:
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    generate, store = run_module.rollout, RunStore.write_unit
+    generate, store = cells_module.rollout, RunStore.write_unit
 
     def noted_rollout(model: Any, prompts: Any, rows: Any, *rest: Any, **more: Any) -> Any:
         os.write(log, b"+%d\n" % len(rows))
@@ -53,12 +54,12 @@ def _run(model: Any, job: dict[str, Any]) -> int:
         store(self, unit, rows)
         os.write(log, b"=%d %s\n" % (len(rows), unit.encode()))
 
-    run_module.rollout, RunStore.write_unit = noted_rollout, noted_store  # type: ignore[method-assign]
+    cells_module.rollout, RunStore.write_unit = noted_rollout, noted_store  # type: ignore[method-assign]
     shards.MERGE_UNITS = 8  # Kills shall also fall into merging.
     problems = draw_sample("arithmetic:test", first=0, n=job["hosts"], seed=0).problems
     plan = resampling_plan(model.num_latents, job["donors"], 0, full=False)
     try:
-        run_module.run(model, problems, plan, job["out"], batch_size=job["batch_size"], progress=False)
+        run(model, problems, plan, job["out"], batch_size=job["batch_size"], progress=False)
     except ThoughtgraftError as error:
         os.write(log, f"! {error}\n".encode())
         return 2

@@ -21,7 +21,7 @@ _MAIN = (
     "from thoughtgraft.cli.app import main; main()"
 )
 HOSTS, DONORS = 30, 4
-WORDS = ["run", "resampling", "--preset", "demo", "--hosts", str(HOSTS), "--donors", str(DONORS), "--no-certify"]
+WORDS = ["run", "resampling", "--preset", "demo", "--hosts", str(HOSTS), "--donors", str(DONORS), "--certify", "off"]
 WORDS += ["--batch-size", "16", "--device", "cpu"]
 
 
