@@ -23,7 +23,8 @@ from thoughtgraft.records import RunStore, shards
 from thoughtgraft.studies.resampling import resampling_plan
 from thoughtgraft.studies.sample import draw_sample
 
-load = functools.cache(load_model)
+# Made before the fork, so once for all runs.
+load, draw = functools.cache(load_model), functools.cache(draw_sample)
 
 
 def main() -> None:
@@ -36,13 +37,14 @@ def main() -> None:
             continue
         job = command["start"]
         model = load("tiny-codi", device="cpu", dtype=job["dtype"])
+        problems = draw("arithmetic:test", first=0, n=job["hosts"], seed=0).problems
         pid = os.fork()
         if pid == 0:
-            os._exit(_run(model, job))
+            os._exit(_run(model, problems, job))
         print(pid, flush=True)  # noqa: T201
 
 
-def _run(model: Any, job: dict[str, Any]) -> int:
+def _run(model: Any, problems: Any, job: dict[str, Any]) -> int:
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     generate, store = cells_module.rollout, RunStore.write_unit
 
@@ -56,7 +58,6 @@ def _run(model: Any, job: dict[str, Any]) -> int:
 
     cells_module.rollout, RunStore.write_unit = noted_rollout, noted_store  # type: ignore[method-assign]
     shards.MERGE_UNITS = 8  # Kills shall also fall into merging.
-    problems = draw_sample("arithmetic:test", first=0, n=job["hosts"], seed=0).problems
     plan = resampling_plan(model.num_latents, job["donors"], 0, full=False)
     try:
         run(model, problems, plan, job["out"], batch_size=job["batch_size"], progress=False)
