@@ -69,8 +69,8 @@ def test_html_is_one_safe_file(report):
 
 def test_the_tables_are_on_disk_and_the_report_needs_no_more(folder, report):
     probes = pd.read_parquet(folder / "analysis" / "probes.parquet")
-    for column in ("target slot layer features probe n d cv acc balanced_acc macro_f1 logloss majority text_acc bot_acc "
-                   "delta_vs_text control_acc selectivity p_perm p_maxT stratum").split():  # fmt: skip
+    for column in ("target slot layer features probe n d cv acc balanced_acc macro_f1 logloss majority text_acc "
+                   "bot_acc delta_vs_text control_acc selectivity p_perm p_maxT stratum").split():  # fmt: skip
         assert column in probes
     assert analysed_targets(folder) == ["operation", "amount"]
     before = report.md.read_bytes()
