@@ -21,7 +21,8 @@ from thoughtgraft.problems import gsm8k as hub
 from thoughtgraft.records import RunStore, load_features, read_status
 from thoughtgraft.runs import load_run
 
-SMALL = ["run", "operations", "--per-class", "4", "--device", "cpu", "--layers", "0,late", "--no-certify"]
+SMALL = ["run", "operations", "--per-class", "4", "--device", "cpu", "--layers", "0,late", "--no-certify",
+         "--probes", "linear", "--jobs", "1"]  # fmt: skip
 
 
 def type_in(*words: object) -> Result:
@@ -148,7 +149,7 @@ def test_analysis_only_needs_neither_torch_nor_the_model(run: Path) -> None:
     code = (
         "import sys; sys.modules.update(torch=None, transformers=None); from thoughtgraft.cli.app import main; main()"
     )
-    words = ["run", "operations", "--mode", "analysis_only", "--out", str(run)]
+    words = ["run", "operations", "--mode", "analysis_only", "--out", str(run), "--probes", "linear"]
     environment = {**os.environ, "PYTHONPATH": str(SRC)}
     result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr

@@ -122,19 +122,28 @@ class FeatureJob:
 
 
 def read_features(
-    data: Path, out: Path, labels: Path | None, targets: Sequence[str], seed: int, console: Console
+    data: Path,
+    out: Path,
+    labels: Path | None,
+    targets: Sequence[str],
+    seed: int,
+    console: Console,
+    probes: tuple[str, ...] | None = None,
+    jobs: int | None = None,
 ) -> None:
     """Ask what can be read from the features of a run or a file, and write it below `out`. Needs no torch."""
     from thoughtgraft.analysis.operations import analyze_operations
+    from thoughtgraft.analysis.probing.learners import PROBES
     from thoughtgraft.analysis.probing.stratum import Settings
     from thoughtgraft.cli.tables import claims_summary
     from thoughtgraft.records.features import has_features, load_features
     from thoughtgraft.records.layout import UNTRAINED_FOLDER
-    from thoughtgraft.report.operations import write_operations_report
+    from thoughtgraft.report.operations.write import write_operations_report
 
     features = load_features(data, labels)
     control = load_features(data, folder=UNTRAINED_FOLDER) if has_features(data, UNTRAINED_FOLDER) else None
-    result = analyze_operations(features, None, list(targets), untrained=control, settings=Settings(seed=seed), out=out)
+    settings = Settings(seed=seed, probes=probes or PROBES, n_jobs=jobs)
+    result = analyze_operations(features, None, list(targets), untrained=control, settings=settings, out=out)
     paths = write_operations_report(out)
     console.print(claims_summary(result.tables()["claims"]))
     console.print(f"\nThe report: [bold]{paths.html.resolve()}[/bold]", soft_wrap=True)

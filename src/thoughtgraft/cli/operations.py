@@ -29,6 +29,12 @@ def operations(
     target: Annotated[
         list[str] | None, typer.Option(help="Label column to read; repeat for more. The first is the primary one.")
     ] = None,
+    probes: Annotated[
+        str, typer.Option(help="Probes, comma-separated: linear (makes the map), logistic, forest, mlp.")
+    ] = "linear,logistic,forest,mlp",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Cells analysed at once; default: as many as there are processors.")
+    ] = None,
     model: options.Model = "tiny-codi",
     problems: options.Problems = "arithmetic:test",
     layers: Annotated[
@@ -67,7 +73,7 @@ def operations(
 
     console, targets = Console(), target or ["operation"]
     if mode == "analysis_only":
-        read_features(data or out, out, labels, targets, seed, console)
+        read_features(data or out, out, labels, targets, seed, console, tuple(probes.split(",")), jobs)
         return
     if mode not in MODES:
         raise PlanError("unknown mode", got=repr(mode), expected=", ".join([*MODES, "analysis_only"]))
@@ -99,4 +105,4 @@ def operations(
     if dry_run:
         return
     job.run(out, certify, console)
-    read_features(out, out, None, targets, seed, console)
+    read_features(out, out, None, targets, seed, console, tuple(probes.split(",")), jobs)
