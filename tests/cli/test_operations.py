@@ -30,7 +30,8 @@ SMALL = [
     "cpu",
     "--layers",
     "0,late",
-    "--no-certify",
+    "--certify",
+    "off",
     "--no-analyze",
 ]
 

@@ -15,8 +15,8 @@ from tests.report.invent import passing, spec
 from thoughtgraft.analysis.operations import analyze_operations
 from thoughtgraft.errors import RunError
 from thoughtgraft.records import RunStore
-from thoughtgraft.report.operations import write_operations_report
 from thoughtgraft.report.operations.data import analysed_targets
+from thoughtgraft.report.operations.write import write_operations_report
 
 HOSTILE = "<script>alert(1)</script>"
 FIGURES = {"probe_map", "confusion", "learning_curve", "components", "similarity", "cka"}

@@ -29,6 +29,12 @@ def operations(
     target: Annotated[
         list[str] | None, typer.Option(help="Label column to read; repeat for more. The first is the primary one.")
     ] = None,
+    probes: Annotated[
+        str, typer.Option(help="Probes, comma-separated: linear (makes the map), logistic, forest, mlp.")
+    ] = "linear,logistic,forest,mlp",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Cells analysed at once; default: as many as there are processors.")
+    ] = None,
     model: options.Model = "tiny-codi",
     problems: options.Problems = "arithmetic:test",
     layers: Annotated[
@@ -52,7 +58,7 @@ def operations(
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
-    certify: Annotated[bool, typer.Option(help="Check model, protocol and engine first.")] = True,
+    certify: options.Certify = "auto",
     analyze: Annotated[
         bool, typer.Option(help="Analyse and report at once; else later, or elsewhere, with --mode analysis_only.")
     ] = True,
@@ -70,7 +76,7 @@ def operations(
 
     console, targets = Console(), target or ["operation"]
     if mode == "analysis_only":
-        read_features(data or out, out, labels, targets, seed, console)
+        read_features(data or out, out, labels, targets, seed, console, tuple(probes.split(",")), jobs)
         return
     if mode not in MODES:
         raise PlanError("unknown mode", got=repr(mode), expected=", ".join([*MODES, "analysis_only"]))
@@ -105,4 +111,4 @@ def operations(
         return
     job.run(out, certify, console)
     if analyze:
-        read_features(out, out, None, targets, seed, console)
+        read_features(out, out, None, targets, seed, console, tuple(probes.split(",")), jobs)

@@ -86,7 +86,7 @@ def rewrite(run: Path, seed: int, *, force: bool = False) -> ReportPaths:
     An operations study takes minutes to analyse: its report is written from the analysis that is there.
     """
     if _study(run) == OPERATIONS:
-        from thoughtgraft.report.operations import write_operations_report
+        from thoughtgraft.report.operations.write import write_operations_report
 
         return write_operations_report(run, force=force)
     from thoughtgraft.records.layout import PROBLEMS_FILE

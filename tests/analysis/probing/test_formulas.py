@@ -181,3 +181,12 @@ def test_label_kernels_and_components():
     assert found.explained[0] > 0.99
     assert found.explained.sum() <= 1 + 1e-9
     assert found.coordinates.shape == (50, 3)
+
+
+def test_similarity_without_two_of_a_class_in_a_fold_is_undefined_and_says_so():
+    rows, orders = rows_and_orders(9, 9)
+    x = np.random.default_rng(9).normal(size=(9, 5)).astype(np.float32)
+    raw, centred, _ = similarity_rows(x, rows, make_folds(rows, 3, 1, 0), orders)
+    assert np.isfinite(raw["mantel_r"])
+    assert np.isnan(centred["mantel_r"])
+    assert "too few pairs" in centred["note"]

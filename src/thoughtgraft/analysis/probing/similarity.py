@@ -42,6 +42,8 @@ def similarity_rows(x: np.ndarray, rows: Rows, folds: Folds, orders: np.ndarray)
         pairs = int(mask.sum() // 2)
         found = mantel(cosines(features), mask, rows, orders) | {"view": view, "n_pairs": pairs}
         undefined = {"pseudo_f": np.nan, "r2": np.nan, "p_permanova": np.nan, "note": ""}
+        if np.isnan(found["mantel_r"]):
+            undefined["note"] = "Mantel undefined: too few pairs in the test folds"
         if view == "raw" and rows.kind == "class":
             undefined |= permanova(x, rows, orders)
         elif view == "raw":
@@ -61,7 +63,7 @@ def mantel(cosine: np.ndarray, mask: np.ndarray, rows: Rows, orders: np.ndarray)
     """Correlation of similarity with likeness of labels over the pairs in `mask`, and its p by permuting labels.
 
     Pairs share problems, so they are not independent: the labels of problems are permuted, never pairs (Mantel 1967).
-    The p is one-sided: like labels, like features.
+    The p is one-sided: like labels, like features. NaN where no two pairs differ in likeness or in cosine.
     """
     inside = cosine[mask]
     kept = np.where(mask, cosine - inside.mean(), 0).astype(np.float32)
@@ -69,11 +71,14 @@ def mantel(cosine: np.ndarray, mask: np.ndarray, rows: Rows, orders: np.ndarray)
     weight = mask.astype(np.float32)
     products, means, squares = _likeness(kept, weight, rows, orders)
     n = float(weight.sum())
-    scale = spread * np.sqrt(np.maximum(squares - means**2 / n, 1e-12))
-    r = products / np.where(scale > 0, scale, np.inf)
+    varied = squares - means**2 / n > 1e-9
+    if not varied[0] or spread == 0:
+        return dict.fromkeys(("mantel_r", "p_mantel", "within", "between", "gap"), np.nan)
+    r = np.where(varied, products / (spread * np.sqrt(np.where(varied, squares - means**2 / n, 1))), 0)
     found = {"mantel_r": float(r[0]), "p_mantel": float(resampling_p((r[1:] >= r[0] - 1e-9).sum(), len(r) - 1))}
     if rows.kind == "number":
         return found | {"within": np.nan, "between": np.nan, "gap": np.nan}
+    # Where likeness varies, both kinds of pairs exist.
     same = rows.values[:, None] == rows.values[None]
     within, between = (float(cosine[mask & part].mean()) for part in (same, ~same))
     return found | {"within": within, "between": between, "gap": within - between}

@@ -60,7 +60,7 @@ class SimilarityMaps:
 
     def plot(self, ax: Any, panel: int = 0) -> None:
         """Draw one view."""
-        reach = max(0.05, *(float(np.nanmax(np.abs(v))) for v in self.values))
+        reach = max(0.05, *(float(np.abs(v[np.isfinite(v)]).max(initial=0)) for v in self.values))
         image = ax.imshow(self.values[panel], aspect="auto", origin="lower", cmap="RdBu", vmin=-reach, vmax=reach)
         for row, column in np.argwhere(self.marked[panel]):
             ax.plot(column, row, "o", color="#222222", markersize=3)

@@ -121,8 +121,7 @@ def baselines(target: TargetData) -> Table:
         cell = records_of(target.cells())[0]
         rows.append(("the commonest class", number(target.chance, 2), percent(cell["majority"]), count(cell["n"])))
     second = "accuracy" if target.kind == "class" else "rank correlation"
-    note = f"What can be said without any trained thought, on the same folds: {target.score[1]} with 95% corrected t "
-    note += "intervals."
+    note = f"What needs no trained thought, on the same folds: {target.score[1]} with 95% corrected t intervals."
     header = ("baseline", target.score[1], second, "n")
     return Table(header, tuple(rows), note, frozenset({1, 2, 3}), title="Baselines")
 
