@@ -90,12 +90,11 @@ def lens_difference(first: pd.DataFrame, second: pd.DataFrame, target: str, slot
         target: `INTERMEDIATE` or `FINAL`.
         slots: `CT0`, ..., or `any`.
     """
-    a, b = (
-        t[(t.target == target) & (t.slots == slots)].set_index("problem_id")[["hit", "null"]].astype(float)
-        for t in (first, second)
-    )
-    both = a.join(b, how="inner", rsuffix="_second")
-    return _over_problems((both.hit - both.null - both.hit_second + both.null_second).to_numpy())
+    excess = []
+    for table in (first, second):
+        own = table[(table.target == target) & (table.slots == slots)].set_index("problem_id")
+        excess.append(own["hit"].astype(float) - own["null"].astype(float))
+    return _over_problems((excess[0] - excess[1]).dropna().to_numpy())
 
 
 def _scores(

@@ -31,6 +31,8 @@ SURVIVES, SHARED, LARGER, ABSENT, OPEN = "SURVIVES", "SHARED", "LARGER IN THE CO
 ALPHA = 0.05
 BY_CONSTRUCTION = "a pause vector is the same for every problem, so this edit changes nothing in the control"
 _Triple = tuple[float, float, float]
+WORDS = {"operation": "the operation", "n_steps": "the number of steps"}
+"""Labels in sentences."""
 _UNKNOWN: _Triple = (np.nan, np.nan, np.nan)
 
 
@@ -90,7 +92,8 @@ def _findings(evidence: Evidence, compared: Mapping[str, pd.DataFrame]) -> dict[
         "the final answer decoded beyond chance, at any slot": lambda m, c: _decoded(evidence, m, c, FINAL),
     }
     for reading in evidence.readings:
-        name = f"{reading.rows.target} read from the states after begin-of-thought beyond the question's words"
+        label = WORDS.get(reading.rows.target, reading.rows.target)
+        name = f"{label} read from the states after begin-of-thought beyond the question's words"
         found[name] = lambda m, c, reading=reading: _read(reading, m, c)  # type: ignore[misc]
     return found
 

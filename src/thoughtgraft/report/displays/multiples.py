@@ -88,7 +88,7 @@ class SmallMultiples:
             for handle, label in zip(*other.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
         if handles:
-            ax.figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
+            ax.figure.legend(handles.values(), handles.keys(), loc="outside lower right", ncols=6)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class PairForest:
     margin: float
     caption: str
     name: str = "pairs"
-    title: str = "Difference of accuracy on the same problems (percentage points)"
+    title: str = "Difference of accuracy (percentage points)"
     panels: int = 1
     sharey: bool = False
 

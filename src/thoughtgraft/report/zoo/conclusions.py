@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thoughtgraft.analysis.zoo import ZooResult
-from thoughtgraft.analysis.zoo.findings import ABSENT, ALPHA, LARGER, OPEN, SHARED, SURVIVES
+from thoughtgraft.analysis.zoo.findings import ABSENT, ALPHA, BY_CONSTRUCTION, LARGER, OPEN, SHARED, SURVIVES
 from thoughtgraft.report.document import records_of
 from thoughtgraft.report.formats import count, interval, is_number, number, p_value
 
@@ -14,7 +14,8 @@ MARGIN_PP = 5.0
 """Two models whose difference lies within this many points, interval included, do equally well."""
 _ENDS = {
     SURVIVES: "It survives the control",
-    SHARED: "The control, whose slots carry nothing of the problem, shows it too: it is no evidence of fed-back thoughts",
+    SHARED: "The control, whose slots carry nothing of the problem, shows it too: it is no evidence of fed-back "
+    "thoughts",
     LARGER: "The control, whose slots carry nothing of the problem, shows more of it",
     ABSENT: "Not found in this model, so there is nothing to explain",
     OPEN: "Inconclusive",
@@ -88,7 +89,7 @@ def _compared(row: dict[str, Any]) -> Conclusion:
 
 def _finding(row: dict[str, Any]) -> Conclusion:
     end = _ENDS[row["verdict"]]
-    if row["note"] and "pause vector" in row["note"] and row["verdict"] == SURVIVES:
+    if row["note"].startswith(BY_CONSTRUCTION) and row["verdict"] == SURVIVES:
         end += ", which by construction cannot show it"
     name = row["finding"][0].upper() + row["finding"][1:]
     theirs = estimate(row["in_control"], row["control_low"], row["control_high"])

@@ -7,6 +7,7 @@ import pandas as pd
 from thoughtgraft.analysis.lens_hits import ANY, FINAL, INTERMEDIATE
 from thoughtgraft.analysis.zoo import ZooResult
 from thoughtgraft.analysis.zoo.accuracy import ALL, EXPLICIT
+from thoughtgraft.analysis.zoo.findings import WORDS
 from thoughtgraft.report.displays.base import Display, Point, Skipped
 from thoughtgraft.report.displays.multiples import Line, PairForest, Panel, SmallMultiples
 from thoughtgraft.report.displays.style import BLUE, GREEN, GREY, ORANGE, VERMILLION, look
@@ -110,8 +111,8 @@ def impact(result: ZooResult) -> Display | Skipped:
         panels.append(Panel(model.name, tuple(lines) if len(mine) else (), "" if len(mine) else NO_SLOTS))
     caption = (
         "Accuracy of the clean run minus that of the edited one, paired by problem; bars: 95% t intervals clustered "
-        "over hosts and donors. Hollow: every difference is 0; the dotted line reaches to the exact 95% upper bound. In "
-        "a pause model swap and mean are the identity by construction."
+        "over hosts and donors. Hollow: every difference is 0; the dotted line reaches to the exact 95% upper bound. "
+        "In a pause model swap and mean are the identity by construction."
     )
     return SmallMultiples("impact", title, caption, tuple(panels), labels, "replaced thought", "accuracy lost (pp)")
 
@@ -131,13 +132,15 @@ def lens(result: ZooResult) -> Display | Skipped:
             own = tuple(_bar(labels.index(r["slots"]) + shift, r, "null_rate") for r in rows)
             chance = tuple(Point(labels.index(r["slots"]) + shift, 100 * r["null_rate"], *_NONE) for r in rows)
             lines.append(Line(target, colour, marker, own, joined=True))
-            lines.append(Line(f"{target} of other problems", GREY if target == FINAL else "#9DBBD0", marker, chance))
+            lines.append(
+                Line(f"{target} of other problems (hollow)", GREY if target == FINAL else "#9DBBD0", marker, chance)
+            )
         panels.append(Panel(model.name, tuple(lines) if len(mine) else (), "" if len(mine) else NO_SLOTS))
     caption = (
         "Share of problems whose most probable token at a slot is a value of the problem's own steps (filled), and the "
-        "share at which the same tokens are a value of other problems with as many steps (hollow); bars: 95% t interval "
-        "of the difference over problems, drawn from the other problems' share up. In a pause model these states saw "
-        "the problem through attention, but are never fed."
+        "share at which the same tokens are a value of other problems with as many steps (hollow); bars: 95% t "
+        "interval of the difference over problems, drawn from the other problems' share up. In a pause model these "
+        "states saw the problem through attention, but are never fed."
     )
     return SmallMultiples("lens", title, caption, tuple(panels), labels, "slot", "problems (%)")
 
@@ -157,14 +160,15 @@ def probes(result: ZooResult) -> Display | Skipped:
             points = tuple(
                 Point(r["state"] + shift, 100 * r["score"], 100 * r["ci_low"], 100 * r["ci_high"]) for r in rows
             )
-            lines.append(Line(target, colour, marker, points, joined=True))
-            lines.append(Line(f"{target}, from the words", colour, "", level=100 * rows[0]["text"]))
+            name = WORDS.get(target, target)
+            lines.append(Line(name, colour, marker, points, joined=True))
+            lines.append(Line(f"{name}, from the words", colour, "", level=100 * rows[0]["text"]))
         panels.append(Panel(model.name, tuple(lines)))
     most = int(table.state.max())
     caption = (
         f"Closed-form linear probe on hidden[k], the final-normed last-layer state; k = 0 is begin-of-thought. "
-        f"{table.cv.iloc[0]}, n = {count(table.n.iloc[0])} problems; bars: 95% corrected resampled t intervals. Dashed: "
-        "the same labels from the words of the question alone, on the same folds."
+        f"{table.cv.iloc[0]}, n = {count(table.n.iloc[0])} problems; bars: 95% corrected resampled t intervals. "
+        "Dashed: the same labels from the words of the question alone, on the same folds."
     )
     ticks = tuple(str(k) for k in range(most + 1))
     return SmallMultiples("probes", title, caption, tuple(panels), ticks, "state hidden[k]", "balanced accuracy (%)")

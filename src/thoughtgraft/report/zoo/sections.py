@@ -8,6 +8,7 @@ from typing import Any
 from thoughtgraft.analysis.lens_hits import ANY
 from thoughtgraft.analysis.zoo import ZooResult
 from thoughtgraft.analysis.zoo.accuracy import ALL, EXPLICIT
+from thoughtgraft.analysis.zoo.findings import WORDS
 from thoughtgraft.report.document import Block, Bullets, Picture, Prose, Section, Table, records_of
 from thoughtgraft.report.formats import (
     bounded,
@@ -31,9 +32,9 @@ def conclusion(result: ZooResult) -> Section:
     """The two questions, answered row by row."""
     blocks: list[Block] = [
         Prose(
-            "Every sentence states one row of the tables below and cites it. Intervals are 95% and unadjusted, p-values "
-            "are of paired tests and adjusted by Holm within their table's family. Each method was trained once: "
-            "intervals cover problems, not training seeds, so a difference is one between these models."
+            "Every sentence states one row of the tables below and cites it. Intervals are 95% and unadjusted, "
+            "p-values are of paired tests and adjusted by Holm within their table's family. Each method was trained "
+            "once: intervals cover problems, not training seeds, so a difference is one between these models."
         ),
         Prose("Do fed-back thoughts beat pause vectors, direct answers and written reasoning?", "lead"),
         _bullets(against_controls(result, ALL), "No model here thinks, or there is only one."),
@@ -181,9 +182,9 @@ def resampling(result: ZooResult, figures: Figures) -> Section:
         for r in records_of(result.tables["positions"])
     )
     reading = (
-        "Clean minus edited accuracy on the same hosts, later thoughts recomputed; 95% t intervals clustered over hosts "
-        "and donors; where every difference is 0, the exact 95% upper bound. Adoption needs a donor. Holm over the "
-        "single slots of one model and edit. A model cannot lose more than it answers right."
+        "Clean minus edited accuracy on the same hosts, later thoughts recomputed; 95% t intervals clustered over "
+        "hosts and donors; where every difference is 0, the exact 95% upper bound. Adoption needs a donor. Holm over "
+        "the single slots of one model and edit. A model cannot lose more than it answers right."
     )
     said = [
         f"{m.name}: its vectors are the same for every problem, so swap and mean change nothing by construction; "
@@ -216,7 +217,7 @@ def reading(result: ZooResult, figures: Figures) -> Section:
         (
             r["id"],
             r["model"],
-            r["target"],
+            WORDS.get(r["target"], r["target"]),
             f"hidden[{r['state']}]",
             count(r["n"]),
             estimate(100 * r["score"], 100 * r["ci_low"], 100 * r["ci_high"]),
@@ -240,8 +241,8 @@ def reading(result: ZooResult, figures: Figures) -> Section:
     )
     blocks: list[Block] = [
         Prose(
-            "In a pause model these states saw the problem through attention, although nothing is fed back: what can be "
-            "read there needs no thought."
+            "In a pause model these states saw the problem through attention, although nothing is fed back: what can "
+            "be read there needs no thought."
         ),
         figures["lens"],
         Table(
