@@ -40,7 +40,7 @@ def similarity_rows(x: np.ndarray, rows: Rows, folds: Folds, orders: np.ndarray)
     out = []
     for view, (features, mask) in views.items():
         pairs = int(mask.sum() // 2)
-        found = mantel(cosines(features), mask, rows, orders) | {"view": view, "n_pairs": pairs}
+        found: dict[str, Any] = mantel(cosines(features), mask, rows, orders) | {"view": view, "n_pairs": pairs}
         undefined = {"pseudo_f": np.nan, "r2": np.nan, "p_permanova": np.nan, "note": ""}
         if np.isnan(found["mantel_r"]):
             undefined["note"] = "Mantel undefined: too few pairs in the test folds"

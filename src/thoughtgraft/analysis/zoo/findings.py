@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -142,7 +143,7 @@ def _read(reading: StateReadings, model: str, control: str) -> _Row:
     return _Row(points(reading.gain(mine)), points(reading.gain(theirs)), points(gap), p, gap.note)
 
 
-def _verdict(row: Mapping[str, float]) -> str:
+def _verdict(row: Mapping[Any, Any]) -> str:
     if not row["own_low"] > 0:
         return ABSENT if np.isfinite(row["own_low"]) or row["own"] == 0 else OPEN
     if row["p_holm"] < ALPHA:

@@ -165,8 +165,9 @@ def resampling(result: ZooResult, figures: Figures) -> Section:
         "hosts × donors (n)",
         "accuracy lost, pp",
         "adopted beyond chance, pp",
+        "p",
+        "p, Holm",
     )
-    header += ("p", "p, Holm")
     rows = tuple(
         (
             r["id"],
