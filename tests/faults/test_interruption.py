@@ -54,7 +54,8 @@ def test_sigint_then_sigterm_then_the_end(tmp_path: Path) -> None:
         with Runner() as runner:
             job = {"hosts": HOSTS, "donors": DONORS, "batch_size": 16}
             runner.whole(tmp_path / "log", out=str(tmp_path / "whole"), **job)
-        same_bits(table(tmp_path / "whole"), table(run))
+        # The command also names its study and its decision rule, so its run has another id.
+        same_bits(*(table(path).drop(columns="run_id") for path in (tmp_path / "whole", run)))
 
 
 def _stored(run: Path) -> int:
