@@ -90,7 +90,15 @@ def cost_table(found: list[Cost]) -> str:
     """The costs as markdown."""
     header = ("records", "what", "wall s", "CPU s", "peak MB", "imports")
     rows = [
-        (f"{c.records:,}", c.verb, f"{c.wall_s:.2f}", f"{c.cpu_s:.2f}", f"{c.peak_mb:,.0f}", c.imported) for c in found
+        (
+            f"{c.records:,}",
+            c.verb,
+            f"{c.wall_s:.2f}",
+            f"{c.cpu_s:.2f}",
+            "" if np.isnan(c.peak_mb) else f"{c.peak_mb:,.0f}",
+            c.imported,
+        )
+        for c in found
     ]
     return table(header, rows)
 
