@@ -136,7 +136,7 @@ def test_a_dry_run_says_how_many_how_long_and_what_for_and_starts_nothing(comman
         (["--hosts", "4", "--donors", "4"], r"4 donors for each of 4 problems; expected 1\.\.3\. Fix: ask for fewer"),
         (["--model", "no/such/folder"], r"no/such/folder"),
         (["--protocol", "mine"], r"unknown protocol; got 'mine'; expected one of official"),
-        (["--num-latents", "0"], r"fed no thought.*Fix: use num_latents"),
+        (["--num-latents", "0"], r"no thoughts to edit or to read.*num_latents=0.*Fix: take a model that thinks"),
         (["--num-latents", "-1"], r"num_latents must not be negative; got -1; expected 0 or more"),
         (["--device", "tpu9"], r"unknown device; got 'tpu9'; expected auto, cpu"),
         (["--dtype", "int3"], r"unknown dtype; got 'int3'; expected float32"),
