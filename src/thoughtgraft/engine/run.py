@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from thoughtgraft.engine.cells import Work
 from thoughtgraft.engine.collect import collect_thoughts, encode
+from thoughtgraft.engine.edits import check_sites
 from thoughtgraft.engine.executors import Executor, LocalExecutor
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.interventions.plan import Cell, Plan
@@ -78,6 +79,7 @@ def run(
         raise PlanError("there are no problems to run", fix="load at least one problem")
     if keep_logits and out is not None:
         raise PlanError("logits are not stored in run folders", fix="use keep_logits=True without out")
+    check_sites(model, plan.arms)
     prompts = encode(model, problems)
     pads = [p.pad for p in prompts] if model.protocol.pads_visible else None
 
@@ -153,7 +155,7 @@ def make_spec(
     """What run.json says of a run."""
     provenance = collect_provenance() | dict(facts or {})
     counts = Counter(
-        arm_key(cell.arm.method, cell.arm.slots, cell.arm.downstream if cell.arm.slots else None, cell.stratum)
+        arm_key(cell.arm.name, cell.arm.slots, cell.arm.downstream if cell.arm.slots else None, cell.stratum)
         for cell in cells
     )
     flaw = {"protocol_flaw": model.protocol.flaw} if model.protocol.flaw else {}
