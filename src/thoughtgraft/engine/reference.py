@@ -185,7 +185,7 @@ def _mask(length: int, prompt: Prompt, like: Tensor) -> Tensor:
 def _layer_hooks(
     model: LatentReasoner, frozen: Mapping[int, Sequence[Tensor]], stream: _Stream, record: list[Tensor] | None
 ) -> Iterator[None]:
-    """Put the clean run's layer inputs, and so its keys and values, at frozen positions; edit streams; record inputs."""
+    """Put the clean run's layer inputs, and so its keys and values, at frozen positions; edit a stream; record."""
 
     def hook(layer: int) -> Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]:
         def replace(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:

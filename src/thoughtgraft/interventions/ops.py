@@ -1,4 +1,4 @@
-"""The edits: pure functions from a slot's live vectors (what it would be fed), and their context, to what replaces them."""
+"""The edits: pure functions from a slot's live vectors, such as what it would be fed, to what takes their place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an edit acts: on the vector that a slot is fed (the default, no site), or on the residual stream at its position."""
+"""Where an edit acts: on what a slot is fed (the default, no site), or on the residual stream at its position."""
 
 from __future__ import annotations
 
