@@ -18,7 +18,7 @@ READING = Reading(0.9, 0.34, 0.88, 1 / 3, 0.2, 0.21)
 
 
 def invented(losses: dict[tuple[int, tuple[int, ...]], tuple[float, float]], seed: int = 0) -> tuple[Any, Any, Any]:
-    """Records, conditions and readings; by cell, the chance that the erasure and that a random edit costs the answer."""
+    """Records, conditions and readings; by cell, how often the erasure and a random edit cost the answer."""
     rng, rows, conditions = np.random.default_rng(seed), [], {}
     for (layer, slots), (own, random) in losses.items():
         for draw in (None, *range(DRAWS)):
@@ -53,10 +53,9 @@ def test_a_planted_effect_is_found_and_its_absence_is_not() -> None:
 
 
 def test_with_no_difference_verdicts_stay_rare() -> None:
-    """Direction-level and host-level variation, no difference: one family of 8 cells in 40 at most, at 5%."""
-    cells = {(layer, (k,)): (0.3, 0.3) for layer in range(2) for k in range(4)}
-    wrong = sum((table(cells, seed)["verdict"] == MORE).any() for seed in range(20))
-    assert wrong <= 2
+    cells = {(layer, (k,)): (0.3, 0.3) for layer in range(2) for k in range(3)}
+    wrong = sum((table(cells, seed)["verdict"] == MORE).any() for seed in range(8))
+    assert wrong <= 1
 
 
 def test_nothing_lost_at_all_is_no_evidence_and_no_number_is_invented() -> None:
@@ -78,7 +77,7 @@ def test_incomplete_records_are_refused() -> None:
     records, conditions, readings = invented({(0, (1,)): (0.5, 0.1)})
     with pytest.raises(AnalysisError, match="not every arm has every host"):
         erasure_table(records.iloc[5:], conditions, readings, depth=4, num_latents=6)
-    records.loc[3, "correct"] = None
+    records["correct"] = records["correct"].astype(object).where(records.index != 3, None)
     with pytest.raises(AnalysisError, match="some cells failed; got 1"):
         erasure_table(records, conditions, readings, depth=4, num_latents=6)
 

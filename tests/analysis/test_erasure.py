@@ -35,7 +35,7 @@ def test_nothing_linear_is_left_and_only_two_directions_are_gone(n: int, d: int)
     erased = eraser(x)
     means = np.stack([erased[np.array(labels) == name].mean(0) for name in CLASSES])
     assert np.abs(means - x.mean(0)).max() < 1e-9
-    assert np.abs(slopes(x, labels)).max() > 1e-2
+    assert np.abs(slopes(x, labels)).max() > 1e-3
     assert np.abs(slopes(erased, labels)).max() < 1e-9
     assert eraser.rank == len(CLASSES) - 1
     np.testing.assert_allclose(eraser.v.T @ eraser.u, np.eye(2), atol=1e-9)
@@ -46,8 +46,8 @@ def test_nothing_linear_is_left_and_only_two_directions_are_gone(n: int, d: int)
 
 def test_the_change_is_the_least_of_all_affine_maps_that_erase() -> None:
     """Closed form with an unshrunk covariance, and dearer alternatives: orthogonal projection, other oblique ones."""
-    x, labels = planted(30_000, 8)
-    eraser = fit_erasure(x, labels).eraser
+    x, labels = planted(300, 8)
+    eraser = fit_erasure(x, labels, shrinkage=0).eraser
     centred = x - x.mean(0)
     covariance = centred.T @ centred / len(x)
     values, vectors = np.linalg.eigh(covariance)
@@ -55,14 +55,14 @@ def test_the_change_is_the_least_of_all_affine_maps_that_erase() -> None:
     indicator = np.stack([np.array(labels) == name for name in CLASSES], 1).astype(float)
     shared = centred.T @ (indicator - indicator.mean(0)) / len(x)
     q = np.linalg.svd(white @ shared)[0][:, :2]
-    np.testing.assert_allclose(eraser.u @ eraser.v.T, colour @ q @ q.T @ white, atol=5e-3)
+    np.testing.assert_allclose(eraser.u @ eraser.v.T, colour @ q @ q.T @ white, atol=1e-7)
 
     def cost(projection: np.ndarray) -> float:
         assert np.abs((np.eye(8) - projection) @ shared).max() < 1e-9, "it must erase"
         return float(((centred @ projection.T) ** 2).sum(1).mean())
 
     least = cost(eraser.u @ eraser.v.T)
-    assert eraser.removed == pytest.approx(least, rel=1e-2)
+    assert eraser.removed == pytest.approx(least)
     span = np.linalg.svd(shared)[0][:, :2]
     assert least < cost(span @ span.T)
     rng = np.random.default_rng(1)
@@ -98,9 +98,9 @@ def test_it_carries_over_to_new_rows() -> None:
 
 def test_what_cannot_be_erased_is_refused() -> None:
     x, labels = planted(30, 4)
-    with pytest.raises(AnalysisError, match="needs two classes or more.*got 1 classes, 30 rows"):
+    with pytest.raises(AnalysisError, match=r"needs two classes or more.*got 1 classes, 30 rows"):
         fit_erasure(x, ["one"] * 30)
     with pytest.raises(AnalysisError, match="the classes have the same mean"):
         fit_erasure(np.concatenate([x, x]), ["a"] * 30 + ["b"] * 30)
-    with pytest.raises(AnalysisError, match="no random directions are left.*got 3 directions in all, 2 erased"):
+    with pytest.raises(AnalysisError, match=r"no random directions are left.*got 3 directions in all, 2 erased"):
         fit_erasure(planted(30, 3)[0], labels).random(2, (0,))

@@ -110,7 +110,7 @@ class Fit:
         return _unwhitened(whitened, self.basis, self.scale, self.eraser.mean)
 
 
-def fit_erasure(x: np.ndarray, labels: Sequence[object]) -> Fit:
+def fit_erasure(x: np.ndarray, labels: Sequence[object], shrinkage: float | None = None) -> Fit:
     """The least change of features after which no linear classifier of the label beats a constant one on these rows.
 
     With W = S^(-1/2), S the covariance of the features, the erased directions span W C, C being their covariance with
@@ -122,6 +122,7 @@ def fit_erasure(x: np.ndarray, labels: Sequence[object]) -> Fit:
     Args:
         x: Features [n, d].
         labels: The class of each row.
+        shrinkage: How far eigenvalues go towards their mean, 0 to 1; None is Ledoit-Wolf's choice.
 
     Raises:
         AnalysisError: Fewer than two classes, too few rows, or class means that do not differ.
@@ -138,7 +139,8 @@ def fit_erasure(x: np.ndarray, labels: Sequence[object]) -> Fit:
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)
     kept = singular > _NOTHING * max(singular[0], np.finfo(float).tiny)
     basis = directions[kept].T
-    shrinkage = float(ledoit_wolf_shrinkage(centred, assume_centered=True)) if kept.any() else 0.0
+    if shrinkage is None:
+        shrinkage = float(ledoit_wolf_shrinkage(centred, assume_centered=True)) if kept.any() else 0.0
     variance = singular[kept] ** 2 / len(x)
     scale = np.sqrt((1 - shrinkage) * variance + shrinkage * variance.sum() / x.shape[1])
     indicator = np.eye(len(classes))[codes]
