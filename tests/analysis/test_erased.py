@@ -69,6 +69,7 @@ def test_the_page_says_what_was_found() -> None:
     page = erasure_page(found, ["fitted on 300 problems"], "operation")
     assert "Erasing operation costs more than random directions do in 1 of 2 cells: L0 CT1 (" in page
     assert "| L1 | CT0-CT5 | 80 | 100.0% |" in page and "90% → 34% (88%)" in page and "chance 33%" in page
+    assert "reads operation on held-out problems at 90% before the erasure and 34% after it" in page
     assert len(short_rows(found)) == 3
     assert sentences(found.iloc[1:], "operation")[0].startswith("No evidence that erasing operation matters more")
 

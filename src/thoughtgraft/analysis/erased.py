@@ -20,6 +20,7 @@ from thoughtgraft.analysis.power import detectable_effect
 from thoughtgraft.errors import AnalysisError
 
 ALPHA = 0.05
+_ERASED = -1  # stands among the draws for the erasure itself
 MORE = "erasing it matters more than random directions"
 LESS = "erasing it matters less than random directions"
 NONE = "no evidence"
@@ -111,18 +112,24 @@ def erasure_table(
     edited = records[records["method"].isin(list(conditions))]
     if edited["correct"].isna().any():
         raise AnalysisError("some cells failed", got=int(edited["correct"].isna().sum()), fix="run the command again")
-    facts = edited.assign(
-        layer=[conditions[name].layer for name in edited["method"]],
-        draw=[-1 if (draw := conditions[name].draw) is None else draw for name in edited["method"]],
-        slots=[tuple(int(k) for k in slots) for slots in edited["slots"]],
+    cells = {cell: i for i, cell in enumerate(readings)}
+    place = np.array(
+        [
+            cells[conditions[method].layer, tuple(int(k) for k in slots)]
+            for method, slots in zip(edited["method"], edited["slots"], strict=True)
+        ]
     )
+    draws = [conditions[method].draw for method in edited["method"]]
+    edited = edited.assign(draw=[_ERASED if draw is None else draw for draw in draws])
     rows = []
-    for (layer, slots), part in facts.groupby(["layer", "slots"], sort=False):
-        wide = part.pivot(index="problem_id", columns="draw", values=["base_correct", "correct", "changed"])
-        if wide.isna().any(axis=None) or -1 not in wide["correct"]:
+    for i, ((layer, slots), reading) in enumerate(readings.items()):
+        wide = edited[place == i].pivot(
+            index="problem_id", columns="draw", values=["base_correct", "correct", "changed"]
+        )
+        if wide.empty or wide.isna().any(axis=None) or _ERASED not in wide["correct"]:
             raise AnalysisError(f"layer {layer}, slots {list(slots)}: not every arm has every host")
         dead = layer == depth - 1 and slots == (num_latents - 1,)
-        rows.append(_row(wide, dead) | {"layer": layer, "slots": list(slots)} | _read(readings[layer, slots]))
+        rows.append(_row(wide, dead) | {"layer": layer, "slots": list(slots)} | _read(reading))
     table = pd.DataFrame(rows)
     alive = table["verdict"] != DEAD
     table.loc[alive, "p_holm"] = holm(table.loc[alive, "p"].to_numpy(float))
@@ -133,8 +140,8 @@ def erasure_table(
 
 
 def _row(wide: pd.DataFrame, dead: bool) -> dict[str, Any]:
-    correct, changed = (wide[name].to_numpy(float) for name in ("correct", "changed"))
-    own = list(wide["correct"].columns).index(-1)
+    correct, changed = wide["correct"].to_numpy(float), wide["changed"].to_numpy(float)
+    own = list(wide["correct"].columns).index(_ERASED)
     base = wide["base_correct"].to_numpy(float)[:, own]
     others = [i for i in range(correct.shape[1]) if i != own]
     n, draws = len(correct), len(others)

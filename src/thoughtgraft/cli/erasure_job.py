@@ -34,7 +34,7 @@ class ErasureJob:
         problems: The held-out problems, which are edited.
         features: Of the run's problems.
         fit_rows: Rows of `features` that the erasures are fitted on.
-        held_rows: Rows of the problems that are edited.
+        held_rows: Rows of the others; those that are edited come first. The label is read on all of them.
         fits: By layer and slot.
         randoms: The random erasers of each.
         layers: Those that are edited.
@@ -155,7 +155,7 @@ def prepare(
     by_id = {problem.id: problem for problem in run.problem_set()}
     every = [by_id[name] for name in features.ids]
     fit_rows, held_rows = halves([problem.question for problem in every], labels, seed)
-    held_rows = _spread(held_rows, labels)[:hosts]
+    held_rows = _spread(held_rows, labels)
     fits, randoms = {}, {}
     for layer in chosen:
         for slot in sorted({k for some in sets for k in some}):
@@ -168,7 +168,7 @@ def prepare(
 
     return ErasureJob(
         target,
-        ProblemSet(tuple(every[i] for i in held_rows), f"{spec.problems}, held out"),
+        ProblemSet(tuple(every[i] for i in held_rows[:hosts]), f"{spec.problems}, held out"),
         features,
         fit_rows,
         held_rows,

@@ -31,8 +31,8 @@ class Arm:
         slots: 0-based slots that are edited; empty for baseline and noop.
         downstream: What the unedited slots after the first edited one receive.
         op: Your own edit, `op(live [n, d], context) -> [n, d]` (see interventions.ops); it replaces the vector that
-            each slot would be fed, or the state at its site. A stored run knows it by its module and name, not by its code;
-            an edit made of numbers says which by an attribute `identity`, text that two others never share.
+            each slot would be fed, or the state at its site. A stored run knows it by its module and name, not by its
+            code; an edit made of numbers says which by an attribute `identity`, text that two others never share.
         repeats: True: one cell for each donor of the host (noise: for each draw). None: as the method needs.
         stratum: How the donors are drawn: random, or the same operation, steps or answer as the host. A label:
             a generation is the same whichever way its donor was found.

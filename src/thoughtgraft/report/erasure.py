@@ -55,7 +55,7 @@ def erasure_page(table: pd.DataFrame, lines: Sequence[str], target: str) -> str:
         "Impact: accuracy lost, pp, 95% intervals. Random: directions of the same rank, drawn to take as much variance "
         "out and to leave the class means where they are. Erased − random: two-way clustered over hosts and draws, "
         "Holm over the cells; rank p: where the erasure's impact stands among the draws'. MDE: the least difference "
-        "found with 80% power. Read: cross-validated balanced accuracy of a linear probe of the label on the edited "
+        "found with 80% power. Read: cross-validated balanced accuracy of a linear probe of the label on the held-out "
         f"problems' own states, chance {chance}. Moved: mean of |x′ − x| / |x|. With several slots, read and moved are "
         "means over the slots' clean states.",
         "",
@@ -83,6 +83,12 @@ def sentences(table: pd.DataFrame, target: str) -> list[str]:
     if len(less):
         named = ", ".join(f"L{row['layer']} {_slots(row)}" for row in _records(less))
         out.append(f"It costs less than they do in {len(less)}: {named}.")
+    before, after = (percent(tested[name].median(), 0) for name in ("read_before", "read_after"))
+    out.append(
+        f"A linear probe reads {target} on held-out problems at {before} before the erasure and {after} after it "
+        f"(medians; chance {percent(table['chance'].iloc[0], 0)}): what it still reads then, the directions fitted on "
+        "the other problems did not take out."
+    )
     return out
 
 
