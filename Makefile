@@ -19,7 +19,7 @@ CONSTRAINTS := $(VENV)/constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types tests wheel bench clean FORCE
+.PHONY: help demo test lint format types tests faults wheel bench clean FORCE
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "%-10s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ types: $(VENV)/.installed-dev ## mypy on src
 
 tests: $(VENV)/.installed-dev ## pytest
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+faults: $(VENV)/.installed-dev ## kill a run 50 times, fill its disk, damage its files: all of tests/faults in full
+	THOUGHTGRAFT_FAULTS=full $(BIN)/pytest -n 0 tests/faults
 
 wheel: $(VENV)/.installed-dev ## build the wheel and run it from another directory
 	.ci/check-wheel $(BIN)/python

@@ -1,4 +1,7 @@
-"""Time the engine (`run`), its scaling (`curves`) and its parts (`breakdown`); compare its answers (`exact`)."""
+"""Time the engine (`run`), its scaling (`curves`), its parts (`breakdown`), the map (`probes`); check it (`exact`).
+
+`store` measures what reading a run of 100,000 and of a million records takes.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import breakdown, cases, exact, scaling, tables
+from benchmarks import breakdown, cases, exact, probes, scaling, store, tables
 from benchmarks.compare import compare
 from benchmarks.ours import Sweep
 
@@ -17,7 +20,8 @@ from benchmarks.ours import Sweep
 def main() -> None:
     """Parse, measure, print markdown, write JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("run", "exact", "curves", "breakdown"), default="run")
+    parts = ("run", "exact", "curves", "breakdown", "probes", "store")
+    parser.add_argument("what", nargs="?", choices=parts, default="run")
     parser.add_argument("--size", action="append", choices=("tiny", "135m", "1b", "codi"), help="may be repeated")
     parser.add_argument("--quick", action="store_true", help="fewer questions and rounds")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (default 5, quick 2)")
@@ -34,9 +38,16 @@ def main() -> None:
     if args.what == "exact":
         result["exact"] = found = exact.check(args.cells, args.device)
         print(tables.table(list(found), [[f"{v:.4g}" if isinstance(v, float) else v for v in found.values()]]))
+    elif args.what == "store":
+        costs = store.costs(store.SIZES[:1] if args.quick else store.SIZES, rounds)
+        result["store"] = measured = list(costs)
+        print(store.cost_table(measured))
     elif args.what == "curves":
         result["curves"] = curves = scaling.curves(args.device, rounds)
         print(tables.curve_table(curves))
+    elif args.what == "probes":
+        result["probes"] = timed = probes.measure(args.threads, quick=args.quick)
+        print(tables.table(list(timed), [[f"{v:.4g}" if isinstance(v, float) else v for v in timed.values()]]))
     elif args.what == "breakdown":
         for size in args.size or ["tiny"]:
             case = cases.make_cases(size, args.device, args.quick)[0]

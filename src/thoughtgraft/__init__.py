@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from thoughtgraft.report import write_report
     from thoughtgraft.runs import Run, load_run
     from thoughtgraft.thoughts import Thoughts
-
-__version__ = version("thoughtgraft")
 
 # Loaded when first asked for, so that reading records never imports torch.
 _HOMES = {
@@ -69,6 +66,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # Imported here: it takes longer than the rest of this file.
+
+        return version("thoughtgraft")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

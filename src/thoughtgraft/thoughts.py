@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,11 +78,14 @@ class Thoughts:
             path.parent.mkdir(parents=True, exist_ok=True)
             tensors = {"fed": self.fed.contiguous(), "hidden": self.hidden.contiguous()}
             save_file(tensors, part, metadata=metadata)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())  # Else a power cut could leave the name without its content.
             part.replace(path)
         except (OSError, SafetensorError) as error:
-            raise RunError(
-                f"{path} cannot be written", got=str(error), fix="choose a folder you may write to"
-            ) from error
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            fix = "free some disk space, or choose a folder you may write to; then run the same command again"
+            raise RunError(f"{path} cannot be written", got=str(error), fix=fix) from error
 
     @classmethod
     def load(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+import torch
 from tests.engine.tiny import loaded, questions
 
 from thoughtgraft.engine import cells as cells_module
 from thoughtgraft.engine.collect import collect_thoughts
-from thoughtgraft.engine.run import run
+from thoughtgraft.engine.run import make_spec, run
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.interventions.plan import Arm, Plan
 from thoughtgraft.problems import Problem, ProblemSet, extract_answer, format_number
@@ -142,6 +143,16 @@ def test_kept_logits_are_the_first_answer_tokens(model, problems):
         allowed[list(model.forbidden_ids)] = -1e9
         first = row["token_ids"][0] if len(row["token_ids"]) else model.eos_ids[0]
         assert allowed.argmax() == first
+
+
+def test_run_json_says_where_it_ran_and_not_who(model, problems, plan, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ana")
+    monkeypatch.setattr(model, "name", "/home/ana/models/codi")
+    named = ProblemSet(problems.problems, "/home/ana/x.jsonl")
+    spec = make_spec(model, named, plan, plan.cells(named, model.identity))
+    assert (spec.model, spec.problems) == ("~/models/codi", "~/x.jsonl")
+    assert "/home/" not in spec.model_dump_json()
+    assert spec.provenance["threads"] == torch.get_num_threads()
 
 
 def test_no_problems_is_a_clear_error(model, plan):

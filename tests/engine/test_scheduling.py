@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine.tiny import tiny
 
-from thoughtgraft.engine import collect, run
+from thoughtgraft.engine import cells, collect, run
 from thoughtgraft.engine.batching import Budget, packs, plan_budget, surviving
 from thoughtgraft.engine.decode import best_token
 from thoughtgraft.engine.memory import free_memory, is_out_of_memory
@@ -38,7 +38,7 @@ class Memory:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int, error: Exception | None = None) -> None:
         self.most, self.error, self.refused, self.ran = most, error or torch.OutOfMemoryError("injected"), 0, 0
-        for module in (run, collect):
+        for module in (cells, collect):
             monkeypatch.setattr(module, "rollout", self.rollout)
 
     def rollout(self, model: Any, prompts: Any, rows: Any, *args: Any, **options: Any) -> Any:
@@ -120,7 +120,7 @@ def test_what_is_finished_is_kept_when_memory_runs_out_for_good(
             memory.most = 0
         return original(*args, **options)
 
-    monkeypatch.setattr(run, "rollout", fails_later)
+    monkeypatch.setattr(cells, "rollout", fails_later)
     with pytest.raises(ModelError):
         records(out=tmp_path / "cut", batch_size=20)
     kept = len(list((tmp_path / "cut" / "records").glob("*.parquet")))
@@ -155,7 +155,7 @@ def test_surviving_runs_every_row_once(counts: list[int], most: int) -> None:
             raise torch.OutOfMemoryError
         ran.extend(row for item in pack for row in item)
 
-    done = list(surviving(once, packed, len, run.halved, CPU))
+    done = list(surviving(once, packed, len, cells.halved, CPU))
     assert sorted(ran) == sorted(row for pack in packed for item in pack for row in item)
     assert [row for pack in done for item in pack for row in item] == ran
 

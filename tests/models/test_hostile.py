@@ -40,6 +40,7 @@ SAID = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_hostile_files_are_refused_cheaply_and_executed_never(tmp_path: Path) -> None:
     marker = tmp_path / "executed"

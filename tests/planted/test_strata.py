@@ -9,6 +9,7 @@ import pytest
 from tests.planted.reasoner import Planted, planted_problems
 
 from thoughtgraft.analysis import RULE, build_frame
+from thoughtgraft.engine import cells as engine_cells
 from thoughtgraft.engine import run as engine
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.interventions.plan import Arm, Plan
@@ -24,13 +25,13 @@ PLAN = Plan(
 def generated(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each cell was generated."""
     counts: Counter[str] = Counter()
-    original = engine.rollout
+    original = engine_cells.rollout
 
     def counting(model, prompts, rows, *args, **kwargs):  # type: ignore[no-untyped-def]
         counts.update(row.key for row in rows)
         return original(model, prompts, rows, *args, **kwargs)
 
-    monkeypatch.setattr(engine, "rollout", counting)
+    monkeypatch.setattr(engine_cells, "rollout", counting)
     return counts
 
 
@@ -54,13 +55,13 @@ def test_each_stratum_draws_its_own_donors_and_shares_generations(generated: Cou
 
 def test_a_run_is_continued_record_by_record(tmp_path: Path, generated: Counter[str]) -> None:
     problems, model, out = planted_problems(30), Planted(), tmp_path / "run"
-    whole = engine.run(model, problems, PLAN, out, progress=False)
+    whole = engine.run(model, problems, PLAN, out, batch_size=64, progress=False)
     shards = sorted((out / "records").glob("*.parquet"))
     for shard in shards[::3]:
         shard.unlink()
     left = len(RunStore.open(out).stored_cells())
     generated.clear()
-    again = engine.run(model, problems, PLAN, out, progress=False)
+    again = engine.run(model, problems, PLAN, out, batch_size=64, progress=False)
     assert 0 < left < len(whole)
     assert 0 < sum(generated.values()) <= len(whole) - left
     assert again.drop(columns="unit").equals(whole.drop(columns="unit"))
@@ -73,13 +74,9 @@ def test_a_new_stratum_of_stored_generations_makes_new_records(tmp_path: Path) -
     by_key: dict[str, set[str | None]] = {}
     for cell in cells:
         by_key.setdefault(cell.key, set()).add(cell.stratum)
-    assert any(len(strata) > 1 for strata in by_key.values())
-    one = [cell for cell in cells if cell.stratum == "random"]
-    names = [
-        next(iter(engine._units(group, [{"cell": c.key, "donor_stratum": s} for c in group])))[0]
-        for s in ("random", "steps")
-        for group in [one[:4]]
-    ]
+    shared = {key for key, strata in by_key.items() if {"random", "steps"} <= strata}
+    assert shared
+    names = [engine._unit_name([c for c in cells if c.key in shared and c.stratum == s]) for s in ("random", "steps")]
     assert names[0] != names[1]
 
 

@@ -10,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from thoughtgraft.records import provenance as provenance_module
-from thoughtgraft.records.provenance import Meter, collect_provenance, source_state
+from thoughtgraft.records.provenance import Meter, collect_provenance, source_state, without_home
 
 
 def test_the_facts_are_there_and_nothing_private(monkeypatch):
@@ -44,6 +46,23 @@ def test_git_is_optional(monkeypatch):
 def test_somebody_elses_repository_says_nothing(monkeypatch):
     monkeypatch.setattr(provenance_module, "_git", lambda *_args: "/elsewhere")
     assert source_state() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/home/ana/sets/x.jsonl", "~/sets/x.jsonl"),
+        ("thoughtgraft run --out=/home/ana/r --model '/home/ana/a b'", "thoughtgraft run --out=~/r --model '~/a b'"),
+        ("/home/anabel/x", "/home/anabel/x"),
+        ("/mnt/home/ana/x", "/mnt/home/ana/x"),
+        ("gsm8k:test", "gsm8k:test"),
+    ],
+)
+def test_the_home_folder_names_nobody(monkeypatch, text, shown):
+    monkeypatch.setenv("HOME", "/home/ana")
+    assert without_home(text) == shown
+    monkeypatch.setenv("HOME", "/")
+    assert without_home(text) == text
 
 
 def test_the_meter_measures():

@@ -9,7 +9,10 @@ import sys
 import time
 
 import pytest
+from typer.testing import CliRunner
 
+from thoughtgraft.cli import runs as runs_module
+from thoughtgraft.cli.app import app
 from thoughtgraft.errors import RunError
 from thoughtgraft.records import RunStore, read_status
 from thoughtgraft.records import heartbeat as heartbeat_module
@@ -99,6 +102,38 @@ def test_silence_of_another_machine_is_death(tmp_path, make_spec):
         for age_s, state in [(5.0, "alive"), (1000.0, "dead")]:
             store.write_json("heartbeat.json", beat | {"host": "elsewhere", "updated": time.time() - age_s})
             assert read_status(tmp_path).state == state
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_watching_ends_with_the_run(tmp_path, make_spec, make_rows, monkeypatch, as_json):
+    store = RunStore.create(tmp_path, make_spec())
+    steps = iter([lambda: store.write_unit("h0", make_rows("h0")), store.close])
+    monkeypatch.setattr(runs_module.time, "sleep", lambda _seconds: next(steps)())
+    result = CliRunner().invoke(app, ["status", str(tmp_path), "--watch", *(["--json"] if as_json else [])])
+    assert result.exit_code == 0, result.output
+    if as_json:
+        seen = [json.loads(line) for line in result.stdout.splitlines()]
+        assert [(now["state"], now["done"]) for now in seen] == [("alive", 0), ("alive", 3), ("dead", 3)]
+    else:
+        assert "dead: 3 of 12 cells" in result.stdout
+        assert "last sign of life 0 s ago" in result.stdout
+
+
+def test_a_long_step_is_no_death(tmp_path, make_spec, monkeypatch):
+    monkeypatch.setattr(heartbeat_module, "PULSE_S", 0.02)
+
+    def after(seconds):
+        before = store.read_json("heartbeat.json")
+        time.sleep(seconds)
+        return before, store.read_json("heartbeat.json")
+
+    with RunStore.create(tmp_path, make_spec()) as store:
+        before, now = after(0.3)
+        assert now["updated"] > before["updated"]
+        assert now | {"updated": 0} == before | {"updated": 0}
+    assert store.read_json("heartbeat.json")["ended"]
+    before, now = after(0.1)
+    assert now == before, "after the end there is silence"
 
 
 def test_100_000_records_without_torch_or_pandas(tmp_path, make_spec, make_rows, capsys):

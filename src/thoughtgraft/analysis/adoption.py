@@ -67,7 +67,9 @@ def adoption(cells: Cells, offered: np.ndarray) -> Adoption:
     pairs_row = others.sum(1)[cells.host]
     # The same pairs seen from the cell that lends its donor.
     per_host = np.zeros((n_hosts, n_donors))
-    np.add.at(per_host, cells.host, (agrees & eligible[cells.host]).astype(float))
+    # Cells are sorted by host, so each host's are one block.
+    hosts, first = np.unique(cells.host, return_index=True)
+    per_host[hosts] = np.add.reduceat((agrees & eligible[cells.host]).astype(float), first, axis=0)
     size = np.bincount(cells.host, minlength=n_hosts).astype(float)
     reach = eligible * size[:, None]
     match_column = per_host.sum(0)[cells.donor] - per_host[cells.host, cells.donor]

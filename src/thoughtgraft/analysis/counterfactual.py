@@ -34,26 +34,24 @@ def _answers(
     never = len(code)
     codes = np.full((len(frame.hosts), len(frame.donors)), -1, dtype=np.int64)
     why = np.full(codes.shape, NO_STEP)
-    values: dict[int, Fraction] = {}
+    # Donors by their step's value: there are far fewer values than donors.
+    lending: dict[Fraction, list[int]] = {}
     for d in donors:
         problem = by_id.get(frame.donors[d])
         if problem is not None and step < len(problem.steps):
-            values[int(d)] = problem.steps[step].value
+            lending.setdefault(problem.steps[step].value, []).append(int(d))
     for h in hosts:
         problem = by_id.get(frame.hosts[h])
         if problem is None or step >= len(problem.steps):
             continue
-        cache: dict[Fraction, tuple[int, int]] = {}
-        for d, value in values.items():
-            if value not in cache:
-                answer = problem.answer_with(step, value).value
-                if answer is None:
-                    cache[value] = (-1, UNDEFINED)
-                elif largest is not None and answer > largest:
-                    cache[value] = (-1, OUTSIDE)
-                else:
-                    cache[value] = (code.get(answer, never), ELIGIBLE)
-            codes[h, d], why[h, d] = cache[value]
+        for value, lenders in lending.items():
+            answer = problem.answer_with(step, value).value
+            if answer is None:
+                codes[h, lenders], why[h, lenders] = -1, UNDEFINED
+            elif largest is not None and answer > largest:
+                codes[h, lenders], why[h, lenders] = -1, OUTSIDE
+            else:
+                codes[h, lenders], why[h, lenders] = code.get(answer, never), ELIGIBLE
     return codes, why
 
 

@@ -83,9 +83,11 @@ def _answer_codes(columns: Sequence[pd.Series]) -> tuple[list[Ints], tuple[Fract
             numbers[str(text)] = exact_number(str(text))
     answers = tuple(sorted(set(numbers.values())))
     position = {number: code for code, number in enumerate(answers)}
-    code = {text: position[number] for text, number in numbers.items()}
-    # Nulls are looked up too, as the text they print as: none of those is a number.
-    return [np.array([code.get(str(t), -1) for t in column], dtype=np.int64) for column in columns], answers
+    coded = []
+    for column in columns:
+        codes, found = _factors(column)
+        coded.append(np.array([*(position[numbers[text]] for text in found), -1], dtype=np.int64)[codes])
+    return coded, answers
 
 
 def _flag(column: pd.Series) -> Floats:
@@ -97,17 +99,46 @@ def _column(records: pd.DataFrame, name: str) -> pd.Series:
     return records[name] if name in records else pd.Series(np.nan, index=records.index, dtype=object)
 
 
-def _texts(records: pd.DataFrame, name: str) -> list[str]:
-    """A column as text, null as ""."""
-    column = _column(records, name)
-    return ["" if null else str(value) for value, null in zip(column, column.isna(), strict=True)]
+def _factors(column: pd.Series) -> tuple[Ints, list[str]]:
+    """0-based codes of a column's values (null: -1) and their texts. Only distinct values are touched one by one."""
+    codes, values = pd.factorize(column)
+    return codes.astype(np.int64), [str(value) for value in values]
 
 
-def _index(values: pd.Series) -> tuple[Ints, tuple[str, ...]]:
+def _index(column: pd.Series) -> tuple[Ints, tuple[str, ...]]:
     """0-based codes in sorted order of the ids (null: -1), so that results do not depend on row order."""
-    texts = [None if null else str(value) for value, null in zip(values, values.isna(), strict=True)]
-    codes, uniques = pd.factorize(np.array(texts, dtype=object), sort=True)
-    return codes.astype(np.int64), tuple(uniques)
+    codes, texts = _factors(column)
+    places, uniques = pd.factorize(np.array(texts, dtype=object), sort=True)
+    return np.append(places, -1).astype(np.int64)[codes], tuple(uniques)
+
+
+def _arms(records: pd.DataFrame, donor: Ints) -> tuple[list[ArmKey], Ints]:
+    """The distinct arms in order, and each row's 0-based place among them."""
+    known: dict[object, tuple[int, ...]] = {}
+    slots = [known[v] if isinstance(v, tuple) and v in known else _learn(known, v) for v in records["slots"]]
+    columns = [records["method"], pd.Series(slots, dtype=object), _column(records, "downstream")]
+    columns.append(_column(records, "donor_stratum"))
+    factors = [_factors(column) for column in columns]
+    sets = list(dict.fromkeys(slots))
+    texts = [[*found, ""] for _, found in factors]
+    # Each combination gets one number; null's code -1 becomes the last.
+    codes = [np.where(codes < 0, len(found), codes) for codes, found in factors]
+    sizes = [*map(len, texts), 2]
+    numbers, group = np.unique(np.ravel_multi_index([*codes, donor >= 0], sizes), return_inverse=True)
+    keys = []
+    for m, s, d, t, paired in np.transpose(np.unravel_index(numbers, sizes)):
+        edited = sets[s]
+        keys.append(ArmKey(texts[0][m], edited, texts[2][d] if edited else "", texts[3][t] if paired else ""))
+    order = sorted(set(keys))
+    place = {key: i for i, key in enumerate(order)}
+    return order, np.array([place[key] for key in keys])[group]
+
+
+def _learn(known: dict[object, tuple[int, ...]], value: object) -> tuple[int, ...]:
+    found = as_slots(value)
+    if isinstance(value, tuple):
+        known[value] = found
+    return found
 
 
 def _check(records: pd.DataFrame, host: Ints, base: Floats, hosts: tuple[str, ...]) -> None:
@@ -165,15 +196,7 @@ def build_frame(records: pd.DataFrame) -> Frame:
     correct = _flag(records["correct"])
     coded, answers = _answer_codes([_column(records, n) for n in ("pred", "base_pred", "gold", "donor_pred")])
 
-    method = records["method"].astype(str).to_numpy()
-    slots = [as_slots(value) for value in records["slots"]]
-    downstream, stratum = _texts(records, "downstream"), _texts(records, "donor_stratum")
-    keys = [
-        ArmKey(m, s, d if s else "", t if o >= 0 else "")
-        for m, s, d, t, o in zip(method, slots, downstream, stratum, donor, strict=True)
-    ]
-    order_of = {key: i for i, key in enumerate(sorted(set(keys)))}
-    group = np.array([order_of[key] for key in keys])
+    keys, group = _arms(records, donor)
     seeds, _ = _index(_column(records, "seed"))
     names, _ = _index(_column(records, "cell"))
     order = np.lexsort((names, seeds, donor, host, group))
@@ -182,8 +205,8 @@ def build_frame(records: pd.DataFrame) -> Frame:
     # recorded key, if the same donor meets the same host twice in one arm.
     identity = pd.DataFrame({"g": group, "h": host, "d": donor, "s": seeds, "c": names})
     repeated = identity.duplicated().to_numpy() | (identity.duplicated(["g", "h", "d"]).to_numpy() & (donor >= 0))
-    error = np.array([text != "" for text in _texts(records, "error")], dtype=bool)
-    failed = error | np.isnan(correct)
+    error = _column(records, "error")
+    failed = (error.notna() & (error.astype(object) != "")).to_numpy(dtype=bool) | np.isnan(correct)
     changed = _flag(_column(records, "changed"))
     changed = np.where(np.isnan(changed), (coded[0] != coded[1]).astype(float), changed)
     valid = _flag(_column(records, "valid"))
@@ -194,10 +217,10 @@ def build_frame(records: pd.DataFrame) -> Frame:
     kept = order[~(repeated | failed)[order]]
     draw = np.zeros(len(records), dtype=np.int64)
     draw[kept] = _draws(group[kept], host[kept])
-    failures = np.bincount(group, weights=failed & ~repeated, minlength=len(order_of)).astype(int)
-    bounds = np.searchsorted(group[kept], np.arange(len(order_of) + 1))
+    failures = np.bincount(group, weights=failed & ~repeated, minlength=len(keys)).astype(int)
+    bounds = np.searchsorted(group[kept], np.arange(len(keys) + 1))
     arms = {}
-    for key, i in order_of.items():
+    for i, key in enumerate(keys):
         rows = kept[bounds[i] : bounds[i + 1]]
         arrays = (host, donor, draw, base, correct, changed, valid, dlogp, kl, *coded)
         arms[key] = Cells(key, int(failures[i]), *(array[rows] for array in arrays))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from thoughtgraft.cli import certify, compare, data, demo, doctor, drift, importing, models, runs, study, train
+from thoughtgraft.cli import certify, compare, data, demo, doctor, drift, importing, models, runs, study, train, zoo
 from thoughtgraft.cli.errors import ErrorGroup
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command()(certify.verify)
 app.command()(doctor.doctor)
 app.command("import")(importing.import_file)
 app.command()(models.evaluate)
+app.command()(zoo.zoo)
 app.command()(data.problems)
 app.command()(train.train)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,20 +88,20 @@ class FeatureJob:
         )
         return lines
 
-    def run(self, out: Path, certify: bool, console: Console) -> None:
+    def run(self, out: Path, certify: str, console: Console) -> None:
         """Make what is missing of the run's folder."""
+        from thoughtgraft.cli.certify import certificate_for
         from thoughtgraft.cli.tables import certificate_line
         from thoughtgraft.engine.feature_run import run_features
-        from thoughtgraft.engine.verify import verify
         from thoughtgraft.problems.operations import label_table
         from thoughtgraft.records import RunStore
         from thoughtgraft.records.layout import CERTIFICATE_FILE
+        from thoughtgraft.records.provenance import without_home
 
         model, problems = self.model, self.sample.problems
-        certificate = None
-        if certify and not (out / CERTIFICATE_FILE).exists():
-            certificate = verify(model, problems).to_json()
-            console.print(certificate_line(certificate))
+        certificate = certificate_for(model, problems, out, certify)
+        if certificate is not None:
+            console.print(certificate_line(certificate), soft_wrap=True)
         run_features(
             model,
             problems,
@@ -113,7 +114,7 @@ class FeatureJob:
             seed=self.seed,
             untrained=self.untrained,
             design=self.design(),
-            facts={"command": "thoughtgraft " + " ".join(sys.argv[1:]), "certify": "core" if certify else "off"},
+            facts={"command": without_home(shlex.join(["thoughtgraft", *sys.argv[1:]])), "certify": certify},
             batch_size=self.batch_size,
             max_new_tokens=self.max_new_tokens,
         )
@@ -122,16 +123,28 @@ class FeatureJob:
 
 
 def read_features(
-    data: Path, out: Path, labels: Path | None, targets: Sequence[str], seed: int, console: Console
+    data: Path,
+    out: Path,
+    labels: Path | None,
+    targets: Sequence[str],
+    seed: int,
+    console: Console,
+    probes: tuple[str, ...] | None = None,
+    jobs: int | None = None,
 ) -> None:
     """Ask what can be read from the features of a run or a file, and write it below `out`. Needs no torch."""
+    from thoughtgraft.analysis.operations import analyze_operations
+    from thoughtgraft.analysis.probing.learners import PROBES
+    from thoughtgraft.analysis.probing.stratum import Settings
+    from thoughtgraft.cli.tables import claims_summary
     from thoughtgraft.records.features import has_features, load_features
     from thoughtgraft.records.layout import UNTRAINED_FOLDER
+    from thoughtgraft.report.operations.write import write_operations_report
 
     features = load_features(data, labels)
     control = load_features(data, folder=UNTRAINED_FOLDER) if has_features(data, UNTRAINED_FOLDER) else None
-    # ---- THE CALL SITE of analysis and report: analyze_operations(features, target=targets, untrained=control,
-    # ---- settings=Settings(seed=seed), out=out), then the report. Until then, say where the features are.
-    where = f"{features.source}: {len(features)} problems, layers {list(features.layers)}, {list(features.positions)}"
-    console.print(f"features in {where}", soft_wrap=True, markup=False, highlight=False)
-    console.print(f"untrained control: {'yes' if control else 'none'}; to be read: {', '.join(targets)}; into {out}")
+    settings = Settings(seed=seed, probes=probes or PROBES, n_jobs=jobs)
+    result = analyze_operations(features, None, list(targets), untrained=control, settings=settings, out=out)
+    paths = write_operations_report(out)
+    console.print(claims_summary(result.tables()["claims"]))
+    console.print(f"\nThe report: [bold]{paths.html.resolve()}[/bold]", soft_wrap=True)

@@ -46,13 +46,20 @@ def think(
     problems = ProblemSet((Problem("asked", question, None),), "asked")
     thoughts = collect_thoughts(reasoner, problems, progress=False)
     decoded = decode_thoughts(reasoner, thoughts, top)
+    none = "" if reasoner.num_latents else f"{reasoner.name} is fed no thoughts: {reasoner.without_thoughts}"
     if as_json:
         tokens = [
             [{"token": r["token"], "prob": round(r["prob"], 4)} for r in group.to_dict("records")]
             for _, group in decoded.groupby("slot")
         ]
         answer = {"thoughts": tokens, "text": thoughts.texts[0], "answer": thoughts.pred[0], "unseen": unseen}
+        answer |= {"note": none} if none else {}
         typer.echo(json.dumps(answer, ensure_ascii=False))
+        return
+    console = Console()
+    if none:
+        console.print(f"{none}. What it writes:", markup=False, highlight=False, soft_wrap=True)
+        console.print(thoughts.texts[0] or "(no text)", markup=False)
         return
     table = Table(title="top tokens of each thought, through the unembedding", title_style="dim")
     table.add_column("thought")
@@ -62,7 +69,6 @@ def think(
         table.add_row(
             f"CT{slot}", *(f"{escape(r['token'])} [dim]{r['prob']:.0%}[/dim]" for r in group.to_dict("records"))
         )
-    console = Console()
     console.print(table)
     console.print(thoughts.texts[0] or "(no text)", markup=False)
 
@@ -104,7 +110,7 @@ def evaluate(
     )
     table = measure(reasoner, chosen, batch_size=batch_size)
     if card:
-        from thoughtgraft.models.load import model_folder
+        from thoughtgraft.models.embedded import model_folder
         from thoughtgraft.training.card import add_accuracies
 
         facts = {"weight_hash": reasoner.weight_hash, "protocol": reasoner.protocol.name}

@@ -29,6 +29,12 @@ def operations(
     target: Annotated[
         list[str] | None, typer.Option(help="Label column to read; repeat for more. The first is the primary one.")
     ] = None,
+    probes: Annotated[
+        str, typer.Option(help="Probes, comma-separated: linear (makes the map), logistic, forest, mlp.")
+    ] = "linear,logistic,forest,mlp",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Cells analysed at once; default: as many as there are processors.")
+    ] = None,
     model: options.Model = "tiny-codi",
     problems: options.Problems = "arithmetic:test",
     layers: Annotated[
@@ -47,12 +53,12 @@ def operations(
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
     protocol: options.Protocol = "official",
-    num_latents: options.NumLatents = 6,
+    num_latents: options.NumLatents = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
-    certify: Annotated[bool, typer.Option(help="Check model, protocol and engine first.")] = True,
+    certify: options.Certify = "auto",
     analyze: Annotated[
         bool, typer.Option(help="Analyse and report at once; else later, or elsewhere, with --mode analysis_only.")
     ] = True,
@@ -70,13 +76,14 @@ def operations(
 
     console, targets = Console(), target or ["operation"]
     if mode == "analysis_only":
-        read_features(data or out, out, labels, targets, seed, console)
+        read_features(data or out, out, labels, targets, seed, console, tuple(probes.split(",")), jobs)
         return
     if mode not in MODES:
         raise PlanError("unknown mode", got=repr(mode), expected=", ".join([*MODES, "analysis_only"]))
     if data is not None or labels is not None:
         raise PlanError("--data and --labels are for existing features", fix="--mode analysis_only, or leave them out")
     from thoughtgraft.models.load import load_model
+    from thoughtgraft.models.reasoner import require_thoughts
     from thoughtgraft.problems import load_problems
     from thoughtgraft.problems.classes import draw_classes
 
@@ -96,6 +103,7 @@ def operations(
         dtype=dtype,
         num_latents=num_latents,
     )
+    require_thoughts(reasoner)
     job = FeatureJob(reasoner, sample, layers, mode, seed, feature_dtype, untrained, batch_size, max_new_tokens)
     for line in job.lines():
         console.print(line, soft_wrap=True, markup=False, highlight=False)
@@ -103,4 +111,4 @@ def operations(
         return
     job.run(out, certify, console)
     if analyze:
-        read_features(out, out, None, targets, seed, console)
+        read_features(out, out, None, targets, seed, console, tuple(probes.split(",")), jobs)

@@ -8,7 +8,12 @@ from typing import Annotated
 import typer
 
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="`tiny-codi` (embedded), a hub id such as zen-E/CODI-gpt2, or a directory.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="An embedded model (tiny-codi; `thoughtgraft zoo`), a hub id such as zen-E/CODI-gpt2, or a directory.",
+    ),
 ]
 Base = Annotated[
     str | None,

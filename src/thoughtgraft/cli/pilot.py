@@ -27,10 +27,11 @@ class Pilot:
         Raises:
             RunError: It is not a run, drew from other problems, or failed its gates.
         """
+        from thoughtgraft.records.provenance import without_home
         from thoughtgraft.runs import load_run
 
         run = load_run(path)
-        if run.spec.problems != problems:
+        if run.spec.problems != without_home(problems):
             fix = "give the pilot of these problems, or leave --pilot out"
             raise RunError("the pilot drew from other problems", got=run.spec.problems, expected=problems, fix=fix)
         verdict = run.pilot()

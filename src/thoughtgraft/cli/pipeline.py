@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,9 +56,11 @@ def carry_out(
     """
     from thoughtgraft.analysis import RULE
     from thoughtgraft.cli.certify import certificate_for
+    from thoughtgraft.cli.signals import current
     from thoughtgraft.engine.run import run
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.records import RunStore
+    from thoughtgraft.records.provenance import without_home
     from thoughtgraft.runs import load_run
 
     model, problems = job.model, job.sample.problems
@@ -66,24 +69,25 @@ def carry_out(
     certificate = certificate_for(model, problems, out, certify)
     if certificate is not None:
         console.print(certificate_line(certificate), soft_wrap=True)
-    command = "thoughtgraft " + " ".join(sys.argv[1:])
-    run(
-        model,
-        problems,
-        job.plan,
-        out,
-        study="resampling",
-        batch_size=job.batch_size,
-        max_new_tokens=job.max_new_tokens,
-        facts={"command": command, "certify": certify} | ({"engine": executor.describe()} if executor else {}),
-        design=design(job),
-        rule=RULE.to_json(),
-        executor=executor,
-        watch=watch,
-    )
+    command = without_home(shlex.join(["thoughtgraft", *sys.argv[1:]]))
+    with current().held():
+        run(
+            model,
+            problems,
+            job.plan,
+            out,
+            study="resampling",
+            batch_size=job.batch_size,
+            max_new_tokens=job.max_new_tokens,
+            facts={"command": command, "certify": certify} | ({"engine": executor.describe()} if executor else {}),
+            design=design(job),
+            rule=RULE.to_json(),
+            certificate=certificate,
+            executor=executor,
+            watch=watch,
+            stop=current().asked,
+        )
     store = RunStore.open(out)
-    if certificate is not None:
-        store.write_json("certificate.json", certificate)
     opened = load_run(out)
     if not (out / "decoded.parquet").exists():
         store.write_table("decoded.parquet", decode_thoughts(model, opened.thoughts()))

@@ -11,38 +11,46 @@ import typer
 from thoughtgraft.cli import options
 
 if TYPE_CHECKING:
+    from thoughtgraft.records import Status
     from thoughtgraft.report import ReportPaths
+
+OPERATIONS = "operations"
+WATCH_S = 2.0
 
 
 def status(
     run: options.Run,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every 2 seconds until the run ends.")] = False,
-    as_json: options.AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --watch, one line each time.")] = False,
 ) -> None:
     """How far a run is, arm by arm; works while it is running, from any process."""
     from thoughtgraft.records import read_status
 
+    now = read_status(run)
     if as_json:
-        typer.echo(read_status(run).to_json())
+        typer.echo(now.to_json(indent=None if watch else 1))
+        while watch and now.state == "alive":
+            time.sleep(WATCH_S)
+            now = read_status(run)
+            typer.echo(now.to_json(indent=None))
         return
     from rich.console import Console, Group
-    from rich.live import Live
 
     from thoughtgraft.cli.tables import status_lines, status_table
 
-    def shown() -> tuple[Group, bool]:
-        now = read_status(run)
-        return Group(status_table(now), *status_lines(now)), now.state == "alive"
+    def view(now: Status) -> Group:
+        return Group(status_table(now), *status_lines(now))
 
-    view, alive = shown()
     if not watch:
-        Console().print(view)
+        Console().print(view(now))
         return
-    with Live(view, refresh_per_second=4) as live:
-        while alive:
-            time.sleep(2)
-            view, alive = shown()
-            live.update(view)
+    from rich.live import Live
+
+    with Live(view(now), auto_refresh=False) as live:
+        while now.state == "alive":
+            time.sleep(WATCH_S)
+            now = read_status(run)
+            live.update(view(now), refresh=True)
 
 
 def analyze(run: options.Run, seed: Annotated[int, typer.Option(help="Seeds every resampling.")] = 0) -> None:
@@ -51,6 +59,12 @@ def analyze(run: options.Run, seed: Annotated[int, typer.Option(help="Seeds ever
 
     from thoughtgraft.cli.tables import position_summary
 
+    if _study(run) == OPERATIONS:
+        from thoughtgraft.cli.feature_job import read_features
+        from thoughtgraft.report.operations.data import analysed_targets
+
+        read_features(run, run, None, analysed_targets(run), seed, Console())
+        return
     rewrite(run, seed)
     Console().print(position_summary(run))
 
@@ -67,7 +81,14 @@ def report(
 
 
 def rewrite(run: Path, seed: int, *, force: bool = False) -> ReportPaths:
-    """Write a run's analysis, figures and report anew, from what lies in its folder."""
+    """Write a run's analysis, figures and report anew, from what lies in its folder.
+
+    An operations study takes minutes to analyse: its report is written from the analysis that is there.
+    """
+    if _study(run) == OPERATIONS:
+        from thoughtgraft.report.operations.write import write_operations_report
+
+        return write_operations_report(run, force=force)
     from thoughtgraft.records.layout import PROBLEMS_FILE
     from thoughtgraft.report import write_report
     from thoughtgraft.runs import load_run
@@ -75,6 +96,12 @@ def rewrite(run: Path, seed: int, *, force: bool = False) -> ReportPaths:
     opened = load_run(run)
     known = opened.problem_set() if (opened.path / PROBLEMS_FILE).is_file() else None
     return write_report(run, seed=seed, force=force, problems=known, largest=opened.largest_number)
+
+
+def _study(run: Path) -> str:
+    from thoughtgraft.records.spec import read_spec
+
+    return read_spec(Path(run)).study
 
 
 def records(

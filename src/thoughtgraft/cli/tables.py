@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from thoughtgraft.records import Status
 
 
@@ -54,6 +56,34 @@ def position_summary(run: Path) -> Table:
             interval(row),
             percent(row["adoption_rate"]),
             percent(row["adoption_null"]),
+        )
+    return table
+
+
+def claims_summary(claims: pd.DataFrame) -> Table:
+    """Where a label can be read beyond the question's words: one row per position."""
+    title = "score, words' score and gain are fractions; p max-T is adjusted for all positions and layers"
+    table = Table(title=title, title_style="dim")
+    several = claims["target"].nunique() > 1
+    names = ("position", "verdict", "layers", "score", "words", "gain [95%]", "p max-T")
+    for name in ("label", *names) if several else names:
+        left = name in ("label", "position", "verdict", "layers")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name in ("position", "verdict"))
+    for row in claims.to_dict("records"):
+        low, high = row["delta_ci_low"], row["delta_ci_high"]
+        bounds = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+        score, words, gain = (
+            "-" if math.isnan(row[name]) else f"{row[name]:.2f}" for name in ("score", "text", "delta_vs_text")
+        )
+        table.add_row(
+            *((str(row["target"]),) if several else ()),
+            str(row["subject"]),
+            str(row["verdict"]),
+            str(row["layers"]) or "-",
+            score,
+            words,
+            escape(gain + bounds),
+            "-" if math.isnan(row["p_maxT"]) else f"{row['p_maxT']:.3f}",
         )
     return table
 
@@ -139,6 +169,8 @@ def status_lines(status: Status) -> list[str]:
     if status.rate_per_s is not None and status.state == "alive":
         left = "" if status.eta_s is None else f", about {status.eta_s:.0f} s left"
         lines.append(f"{status.phase}: {status.rate_per_s:.1f} per second{left}")
+    if status.state != "finished" and status.heartbeat_age_s is not None:
+        lines.append(f"last sign of life {status.heartbeat_age_s:.0f} s ago")
     if status.state == "dead":
         lines.append("the process that wrote it is gone; run its command again to continue")
     if status.errors:

@@ -127,6 +127,7 @@ def surviving(
     rows: Callable[[Item], int],
     split: Callable[[Item], list[Item]],
     device: torch.device,
+    stop: Callable[[], bool] | None = None,
 ) -> Iterator[list[Item]]:
     """Run packs; one that runs out of memory is halved, and later ones of its size before they run.
 
@@ -138,12 +139,16 @@ def surviving(
         rows: How many rows an item has.
         split: An item in two smaller ones; itself alone where it has a single row.
         device: Where memory is given back after a failure.
+        stop: Asked before each pack: whether to end here.
 
     Raises:
         ModelError: A single row does not fit.
+        KeyboardInterrupt: `stop` said so.
     """
     waiting, largest = list(reversed(packed)), math.inf
     while waiting:
+        if stop is not None and stop():
+            raise KeyboardInterrupt
         pack = waiting.pop()
         middle = len(pack) // 2
         halves = [pack[:middle], pack[middle:]] if middle else [[part] for part in split(pack[0])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,9 @@ from thoughtgraft.interventions.schedule import schedule
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
 from thoughtgraft.problems import ProblemSet
 from thoughtgraft.thoughts import Thoughts
+
+Record = tuple[str, str | None]
+"""What a record is known by: its cell's key and stratum."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ class Work:
     keep_logits: bool = False
     sharers: int = 1
 
-    def run(self, model: LatentReasoner, cells: Sequence[Cell]) -> Generator[Finished, None, None]:
+    def run(
+        self, model: LatentReasoner, cells: Sequence[Cell], stored: Collection[Record] = ()
+    ) -> Generator[Finished, None, None]:
         """Run cells with the same model as the thoughts'; yields each pack as it finishes."""
         grader = Grader(model, self.problems, self.thoughts, self.prompts, self.run_id, self.seed)
         for done, result in run_cells(
@@ -62,6 +67,7 @@ class Work:
             self.max_new_tokens,
             self.keep_logits,
             self.sharers,
+            stored,
         ):
             yield Finished(done, grader.rows(done, result), result.answers.first_logits if self.keep_logits else None)
 
@@ -76,15 +82,17 @@ def run_cells(
     max_new_tokens: int | None,
     keep_logits: bool,
     sharers: int = 1,
+    stored: Collection[Record] = (),
 ) -> Iterator[tuple[list[Cell], RolloutResult]]:
     """Run cells in packs of whole hosts; yields each pack's cells with their results, as it finishes.
 
-    Cells of one key (a donor that serves two strata) are generated once.
+    Cells of one key (a donor that serves two strata) are generated once, `stored` ones not at all. They still count
+    when packs are made: a run that is continued makes the same packs, and so the same roundings.
     """
     source = Source.from_fed(thoughts.fed.to(model.device))
     drafts = {
         host: make_draft(model, thoughts.token_ids[host], thoughts.stopped[host], problems[host].answer)
-        for host in sorted({cell.host for cell in cells})
+        for host in sorted({cell.host for cell in cells if cell.record not in stored})
     }
     budget = plan_budget(model, batch_size, max(map(len, prompts)), sharers)
     groups: dict[int, list[Cell]] = {}
@@ -114,6 +122,9 @@ def run_cells(
         results.append(_rows(result, [row_of[at, cell.key] for at, cell in wanted]))
 
     packed = packs(pieces, len, lambda piece: len(prompts[piece[0].host]), budget)
+    packed = [[[c for c in piece if c.record not in stored] for piece in pack] for pack in packed]
+    packed = [[piece for piece in pack if piece] for pack in packed]
+    packed = [pack for pack in packed if pack]
     for part in surviving(once, packed, len, halved, model.device):
         yield [cell for piece in part for cell in piece], results.pop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -34,6 +35,7 @@ def collect_thoughts(
     batch_size: int | str = "auto",
     max_new_tokens: int | None = None,
     progress: bool = True,
+    stop: Callable[[], bool] | None = None,
 ) -> Thoughts:
     """The thoughts and answers of every problem, unedited.
 
@@ -43,6 +45,7 @@ def collect_thoughts(
         batch_size: Rows at once, or `auto`; it does not change results.
         max_new_tokens: The longest answer; None takes the model's.
         progress: Show a progress bar.
+        stop: Asked before each batch: whether to end with KeyboardInterrupt.
 
     Returns:
         `fed [P, K, d]`, `hidden [P, K+1, d]` on the CPU in the model's dtype, answers and grades.
@@ -63,7 +66,7 @@ def collect_thoughts(
         results.update({i: (out, at) for at, i in enumerate(batch)})
 
     with tqdm(total=len(problems), desc="clean thoughts", unit="problem", disable=not progress) as bar:
-        for batch in surviving(once, batches, lambda i: 1, lambda i: [i], model.device):
+        for batch in surviving(once, batches, lambda i: 1, lambda i: [i], model.device, stop):
             bar.update(len(batch))
     found = [results[i] for i in range(len(problems))]
     ids = tuple(out.answers.token_ids[at] for out, at in found)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,18 +14,75 @@ from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.run import run
 from thoughtgraft.interventions.plan import Arm, Plan
 from thoughtgraft.models.reasoner import LatentReasoner, attention_implementation
-from thoughtgraft.problems import Problem, ProblemSet, grade
+from thoughtgraft.problems import ProblemSet, grade
+from thoughtgraft.thoughts import Thoughts
 
 if TYPE_CHECKING:
     import pandas as pd
 
+THOUGHTS, ANSWER, EXPLICIT = "thoughts", "answer", "explicit reasoning"
+SPOILED = {"zero": "all thoughts zero", "mean": "all thoughts the mean", "swap": "all thoughts another problem's"}
 _EXPLICIT_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one model answered right, problem by problem.
+
+    Attributes:
+        problems: P problems.
+        thoughts: The model's clean run on them.
+        main: What the clean run is called: `thoughts`, or `answer` for a model that is fed none.
+        correct: By condition, whether each of the P answers is right; `main` comes first.
+    """
+
+    problems: ProblemSet
+    thoughts: Thoughts
+    main: str
+    correct: Mapping[str, tuple[bool, ...]]
+
+    def table(self) -> pd.DataFrame:
+        """Accuracies.
+
+        Returns:
+            One row per condition: `condition`, `n`, `correct`, `accuracy`, `ci_low`, `ci_high` (fractions; 95% Wilson).
+        """
+        import pandas as pd
+
+        right = self.correct[self.main]
+        texts = self.thoughts.texts
+        official = [grade(text, p.gold, "official") for text, p in zip(texts, self.problems, strict=True)]
+        agree = [a == b for a, b in zip(right, official, strict=True)]
+        rows = [_row(self.main, right), _row(f"{self.main}, official grader", official)]
+        rows.append(_row("the two graders agree", agree))
+        rows += [_row(f"{self.main}, {name}", values) for name, values in self._groups()]
+        rows += [_row(name, values) for name, values in self.correct.items() if name != self.main]
+        return pd.DataFrame(rows)
+
+    def _groups(self) -> list[tuple[str, list[bool]]]:
+        groups: dict[str, list[bool]] = {}
+        for problem, correct in zip(self.problems, self.correct[self.main], strict=True):
+            steps = len(problem.steps)
+            groups.setdefault(f"{steps} step{'s' * (steps != 1)}", []).append(correct)
+            groups.setdefault(problem.operation, []).append(correct)
+        return sorted(groups.items()) if len(groups) > 2 else []
 
 
 def evaluate(
     model: LatentReasoner, problems: ProblemSet, *, batch_size: int | str = "auto", progress: bool = True, seed: int = 0
 ) -> pd.DataFrame:
-    """Accuracies of one model on one problem set.
+    """Accuracies of one model on one problem set; see `measure` and `Evaluation.table`."""
+    return measure(model, problems, batch_size=batch_size, progress=progress, seed=seed).table()
+
+
+def measure(
+    model: LatentReasoner, problems: ProblemSet, *, batch_size: int | str = "auto", progress: bool = True, seed: int = 0
+) -> Evaluation:
+    """Answer every problem under every condition that the model has.
+
+    The clean run; fewer thoughts, from none on; all thoughts zero, the mean or another problem's (these need thoughts,
+    and the last two need two problems); and the reasoning written out, which a model that has no thoughts and always
+    writes it has no second way to do.
 
     Args:
         model: The model, at its trained number of thoughts.
@@ -32,25 +90,27 @@ def evaluate(
         batch_size: Rows at once, or `auto`.
         progress: Show progress bars.
         seed: Draws the donor of each problem for the swapped condition.
-
-    Returns:
-        One row per condition: `condition`, `n`, `correct`, `accuracy`, `ci_low`, `ci_high` (fractions; 95% Wilson).
     """
-    import pandas as pd
-
     thoughts = collect_thoughts(model, problems, batch_size=batch_size, progress=progress)
-    right = list(thoughts.correct)
-    rows = [_row("thoughts", right)]
-    official = [grade(text, p.gold, "official") for text, p in zip(thoughts.texts, problems, strict=True)]
-    rows.append(_row("thoughts, official grader", official))
-    rows.append(_row("the two graders agree", [a == b for a, b in zip(right, official, strict=True)]))
-    rows += [_row(f"thoughts, {name}", values) for name, values in _groups(problems, right)]
-    rows += [
-        _row(f"{k} thoughts", _with_latents(model, problems, k, batch_size, progress)) for k in range(model.num_latents)
-    ]
-    rows += _spoiled(model, problems, batch_size, progress, seed)
-    rows.append(_row("explicit reasoning", explicit_correct(model, problems, progress=progress)))
-    return pd.DataFrame(rows)
+    main = THOUGHTS if model.num_latents else ANSWER
+    correct = {main: thoughts.correct}
+    for k in range(model.num_latents):
+        correct[dose(k)] = _with_latents(model, problems, k, batch_size, progress)
+    correct |= _spoiled(model, problems, thoughts, batch_size, progress, seed)
+    if not always_explicit(model):
+        correct[EXPLICIT] = tuple(explicit_correct(model, problems, progress=progress))
+    return Evaluation(problems, thoughts, main, correct)
+
+
+def dose(k: int) -> str:
+    """The condition in which only the first `k` thoughts are fed."""
+    return f"{k} thought{'s' * (k != 1)}"
+
+
+def always_explicit(model: LatentReasoner) -> bool:
+    """Whether the answer itself is read after written reasoning: nothing is fed, and there is one prompt only."""
+    same = model.explicit_ids("1") == [*model.question_ids("1"), model.end_of_thought]
+    return model.num_latents == 0 and same
 
 
 def _row(condition: str, correct: Sequence[bool]) -> dict[str, object]:
@@ -65,38 +125,34 @@ def _row(condition: str, correct: Sequence[bool]) -> dict[str, object]:
     }
 
 
-def _groups(problems: Iterable[Problem], right: Sequence[bool]) -> list[tuple[str, list[bool]]]:
-    groups: dict[str, list[bool]] = {}
-    for problem, correct in zip(problems, right, strict=True):
-        steps = len(problem.steps)
-        groups.setdefault(f"{steps} step{'s' * (steps != 1)}", []).append(correct)
-        groups.setdefault(problem.operation, []).append(correct)
-    return sorted(groups.items()) if len(groups) > 2 else []
-
-
 def _with_latents(
     model: LatentReasoner, problems: ProblemSet, k: int, batch_size: int | str, progress: bool
-) -> list[bool]:
+) -> tuple[bool, ...]:
     trained, model.num_latents = model.num_latents, k
     try:
-        return list(collect_thoughts(model, problems, batch_size=batch_size, progress=progress).correct)
+        return collect_thoughts(model, problems, batch_size=batch_size, progress=progress).correct
     finally:
         model.num_latents = trained
 
 
 def _spoiled(
-    model: LatentReasoner, problems: ProblemSet, batch_size: int | str, progress: bool, seed: int
-) -> list[dict[str, object]]:
+    model: LatentReasoner,
+    problems: ProblemSet,
+    thoughts: Thoughts,
+    batch_size: int | str,
+    progress: bool,
+    seed: int,
+) -> dict[str, tuple[bool, ...]]:
     if len(problems) < 2 or model.num_latents == 0:
-        return []
+        return {}
     every = tuple(range(model.num_latents))
-    plan = Plan(tuple(Arm(method, every) for method in ("zero", "mean", "swap")), n_donors=1, seed=seed)
-    records = run(model, problems, plan, batch_size=batch_size, progress=progress)
-    names = {"zero": "all thoughts zero", "mean": "all thoughts the mean", "swap": "all thoughts another problem's"}
-    return [
-        _row(name, list(records.loc[records["method"] == method, "correct"].astype(bool)))
-        for method, name in names.items()
-    ]
+    plan = Plan(tuple(Arm(method, every) for method in SPOILED), n_donors=1, seed=seed)
+    records = run(model, problems, plan, thoughts=thoughts, batch_size=batch_size, progress=progress)
+    found = {}
+    for method, name in SPOILED.items():
+        right = records[records["method"] == method].set_index("problem_id")["correct"].astype(bool)
+        found[name] = tuple(right.loc[list(thoughts.problem_ids)])
+    return found
 
 
 @torch.inference_mode()

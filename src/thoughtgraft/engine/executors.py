@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Any, Protocol
 
-from thoughtgraft.engine.cells import Finished, Work
+from thoughtgraft.engine.cells import Finished, Record, Work
 from thoughtgraft.errors import PlanError
 from thoughtgraft.interventions.plan import Cell
 from thoughtgraft.models.reasoner import LatentReasoner
@@ -19,8 +19,10 @@ class Executor(Protocol):
     It returns records and writes nothing: the run's one writer is the process that holds its lock.
     """
 
-    def run(self, model: LatentReasoner, work: Work, cells: Sequence[Cell]) -> Generator[Finished, None, None]:
-        """Run every cell once; yields what is finished, in any order and packing.
+    def run(
+        self, model: LatentReasoner, work: Work, cells: Sequence[Cell], stored: Collection[Record] = ()
+    ) -> Generator[Finished, None, None]:
+        """Run every cell that is not stored once; yields what is finished, in any order and packing.
 
         A part without cells says no more than that the executor is alive. Closing the iterator ends the work.
         """
@@ -32,9 +34,11 @@ class Executor(Protocol):
 class LocalExecutor:
     """This process, on the model's own device."""
 
-    def run(self, model: LatentReasoner, work: Work, cells: Sequence[Cell]) -> Generator[Finished, None, None]:
-        """Run the cells pack by pack."""
-        return work.run(model, cells)
+    def run(
+        self, model: LatentReasoner, work: Work, cells: Sequence[Cell], stored: Collection[Record] = ()
+    ) -> Generator[Finished, None, None]:
+        """Run the cells pack by pack, in the packs that an uninterrupted run makes."""
+        return work.run(model, cells, stored)
 
     def describe(self) -> dict[str, Any]:
         """What run.json says of it."""

@@ -6,14 +6,14 @@ import math
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from thoughtgraft.engine.batching import Budget, packs, rows_at_most
-from thoughtgraft.engine.cells import Finished, Work
+from thoughtgraft.engine.cells import Finished, Record, Work
 from thoughtgraft.engine.ray_session import need_ray, ray_session
 from thoughtgraft.errors import ModelError, RunError
 from thoughtgraft.interventions.plan import Cell
@@ -91,14 +91,17 @@ class RayExecutor:
         found = {"name": "ray", "cluster": "given" if self.address else "own", "workers": self.workers}
         return found | {"cpus_per_worker": self.cpus_per_worker, "gpus_per_worker": self.gpus_per_worker}
 
-    def run(self, model: LatentReasoner, work: Work, cells: Sequence[Cell]) -> Generator[Finished, None, None]:
+    def run(
+        self, model: LatentReasoner, work: Work, cells: Sequence[Cell], stored: Collection[Record] = ()
+    ) -> Generator[Finished, None, None]:
         """Run the cells on workers that hold the same model.
 
         Raises:
             ModelError: The model was not made by `load_model`, or a worker has another or other packages.
             RunError: No cluster, too few resources for one worker, or a task that lost three workers.
         """
-        if not cells:
+        todo = [cell for cell in cells if cell.record not in stored]
+        if not todo:
             return
         if model.recipe is None:
             fix = "load it with load_model, or use the local engine"
@@ -109,7 +112,7 @@ class RayExecutor:
         with ray_session(self.address, max(offered, math.ceil(cpus)), n_gpus) as ray:
             n = self._count(ray.cluster_resources(), gpus)
             sharers = max(1, round(1 / gpus)) if gpus else max(1, min(n, int(_own_cpus() / cpus)))
-            tasks = make_tasks(cells, work.prompts, rows_at_most(model, work.batch_size), n)
+            tasks = make_tasks(todo, work.prompts, rows_at_most(model, work.batch_size), n)
             given = (model.recipe, model.device.type, max(1, int(cpus)), ray.put(replace(work, sharers=sharers)))
             actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(Worker)
             pool = _Pool(ray, lambda: actor.remote(*given), (model.identity, worker_versions()), n)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from tqdm import tqdm
 
-from thoughtgraft.engine.cells import Work
+from thoughtgraft.engine.cells import Finished, Work
 from thoughtgraft.engine.collect import collect_thoughts, encode
 from thoughtgraft.engine.edits import check_sites
 from thoughtgraft.engine.executors import Executor, LocalExecutor
@@ -23,8 +25,8 @@ from thoughtgraft.problems.table import problem_table
 from thoughtgraft.records import RunSpec, RunStore, arm_key, rows_to_table
 from thoughtgraft.records.atomic import write_atomic
 from thoughtgraft.records.frames import table_to_frame
-from thoughtgraft.records.layout import DECISION_FILE, PROBLEMS_FILE, THOUGHTS_FILE
-from thoughtgraft.records.provenance import collect_provenance
+from thoughtgraft.records.layout import CERTIFICATE_FILE, DECISION_FILE, PROBLEMS_FILE, THOUGHTS_FILE
+from thoughtgraft.records.provenance import collect_provenance, without_home
 from thoughtgraft.thoughts import Thoughts
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ def run(
     out: str | Path | None = None,
     *,
     study: str = "custom",
+    thoughts: Thoughts | None = None,
     batch_size: int | str = "auto",
     max_new_tokens: int | None = None,
     keep_logits: bool = False,
@@ -45,8 +48,10 @@ def run(
     facts: Mapping[str, Any] | None = None,
     design: Mapping[str, Any] | None = None,
     rule: str | None = None,
+    certificate: Mapping[str, Any] | None = None,
     executor: Executor | None = None,
     watch: Callable[[], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> pd.DataFrame:
     """Run every cell of a plan and return its records.
 
@@ -56,6 +61,7 @@ def run(
         plan: What to run.
         out: The run's folder; the same call continues it. None keeps everything in memory.
         study: What the run is called in run.json.
+        thoughts: The model's clean run on these problems, where it was collected before; None has the model think.
         batch_size: Rows at once, or `auto`; it does not change results.
         max_new_tokens: The longest answer; None takes the model's.
         keep_logits: Add a column `first_logits`, the first answer token's logits [V] as numpy arrays; in memory only.
@@ -63,8 +69,10 @@ def run(
         facts: More facts for run.json's provenance.
         design: More facts about the design, put beside the plan in run.json; not part of the plan's hash.
         rule: The decision rule as text, fixed before the run: it is kept as decision.json and its hash in run.json.
+        certificate: What `verify` found, kept as certificate.json before the first cell.
         executor: Where the cells run; None is this process. It does not change results.
         watch: Called now and then while the run's folder grows, to look at it.
+        stop: Asked between packs of cells, when all earlier ones are stored: whether to end with KeyboardInterrupt.
 
     Returns:
         One row per cell in the plan's order, with the columns of `records.RECORD_SCHEMA`; a generation whose donor
@@ -72,7 +80,7 @@ def run(
 
     Raises:
         PlanError: A slot, donor or host that does not exist, or no problems.
-        RunError: The folder holds another run or cannot be written.
+        RunError: The folder holds another run or cannot be written, or `thoughts` are of another model or set.
         ModelError: A question does not fit the model's context.
     """
     if len(problems) == 0:
@@ -83,10 +91,12 @@ def run(
     prompts = encode(model, problems)
     pads = [p.pad for p in prompts] if model.protocol.pads_visible else None
 
+    if thoughts is not None:
+        _check_thoughts(thoughts, model, problems)
+
     def think() -> Thoughts:
-        return _think(
-            model, problems, None if out is None else Path(out) / THOUGHTS_FILE, batch_size, max_new_tokens, progress
-        )
+        path = None if out is None else Path(out) / THOUGHTS_FILE
+        return thoughts or _think(model, problems, path, batch_size, max_new_tokens, progress, stop)
 
     # Which problems are hosts may hang on the clean answers; then they come before the plan.
     before = think() if plan.only_correct else None
@@ -94,17 +104,20 @@ def run(
     spec = make_spec(model, problems, plan, cells, study=study, facts=facts, design=design, rule=rule)
     store = None if out is None else RunStore.create(out, spec)
     with store or nullcontext():
-        thoughts = think() if before is None else before
         if store:
-            _keep(store, thoughts, problems, rule)
+            store.heartbeat(0, len(problems), "clean thoughts")
+        clean = think() if before is None else before
+        if store:
+            _keep(store, clean, problems, rule)
+            if certificate is not None:
+                store.write_json(CERTIFICATE_FILE, certificate)
             if watch:
                 watch()
         stored = store.stored_cells() if store else set()
-        todo = [cell for cell in cells if cell.record not in stored]
         work = Work(
             problems=problems,
             prompts=prompts,
-            thoughts=thoughts,
+            thoughts=clean,
             run_id=spec.run_id,
             seed=plan.seed,
             batch_size=batch_size,
@@ -113,22 +126,24 @@ def run(
         )
         kept: list[dict[str, Any]] = []
         logits: dict[str, Any] = {}
-        bar = tqdm(
-            total=len(cells), initial=len(cells) - len(todo), desc="interventions", unit="cell", disable=not progress
-        )
-        with bar, closing((executor or LocalExecutor()).run(model, work, todo)) as parts:
-            for part in parts:
-                done = len(part.cells)
+        before_now = sum(cell.record in stored for cell in cells)
+        bar = tqdm(total=len(cells), initial=before_now, desc="interventions", unit="cell", disable=not progress)
+        done = before_now
+        with bar, closing((executor or LocalExecutor()).run(model, work, cells, stored)) as parts:
+            for part in chain([Finished([], [])], parts):
+                if store and part.cells:
+                    store.write_unit(_unit_name(part.cells), part.rows)
+                done += len(part.cells)
                 if store:
-                    for unit, members in _units(part.cells, part.rows):
-                        store.write_unit(unit, members)
-                    store.heartbeat(bar.n + done, len(cells), "interventions")
+                    store.heartbeat(done, len(cells), "interventions")
                 kept += [] if store else part.rows
                 if part.logits is not None:
                     logits.update(zip((c.key for c in part.cells), part.logits.float().numpy(), strict=True))
-                bar.update(done)
+                bar.update(len(part.cells))
                 if watch and store:
                     watch()
+                if stop is not None and stop():
+                    raise KeyboardInterrupt
         if store:
             store.heartbeat(len(cells), len(cells), "finished")
         frame = store.frame() if store else table_to_frame(rows_to_table(kept))
@@ -153,7 +168,9 @@ def make_spec(
     rule: str | None = None,
 ) -> RunSpec:
     """What run.json says of a run."""
-    provenance = collect_provenance() | dict(facts or {})
+    provenance = collect_provenance() | {"threads": torch.get_num_threads()} | dict(facts or {})
+    if model.device.type == "cuda":
+        provenance["accelerator"] = torch.cuda.get_device_name(model.device)
     counts = Counter(
         arm_key(cell.arm.name, cell.arm.slots, cell.arm.downstream if cell.arm.slots else None, cell.stratum)
         for cell in cells
@@ -161,11 +178,11 @@ def make_spec(
     flaw = {"protocol_flaw": model.protocol.flaw} if model.protocol.flaw else {}
     return RunSpec(
         study=study,
-        model=model.name,
+        model=without_home(model.name),
         model_hash=model.model_hash,
         protocol=model.protocol.name,
         num_latents=model.num_latents,
-        problems=problems.name,
+        problems=without_home(problems.name),
         problem_hash=problems.content_hash,
         plan_hash=plan.plan_hash,
         plan=plan.describe() | {"cells_per_arm": dict(counts)} | flaw | dict(design or {}),
@@ -181,6 +198,15 @@ def make_spec(
     )
 
 
+def _check_thoughts(thoughts: Thoughts, model: LatentReasoner, problems: ProblemSet) -> None:
+    for name, found, wanted in (
+        ("model", dict(thoughts.identity), model.identity),
+        ("problem set", thoughts.problem_hash, problems.content_hash),
+    ):
+        if found != wanted:
+            raise RunError(f"the thoughts are of another {name}", got=found, expected=wanted, fix="collect them anew")
+
+
 def _think(
     model: LatentReasoner,
     problems: ProblemSet,
@@ -188,11 +214,14 @@ def _think(
     batch_size: int | str,
     max_new_tokens: int | None,
     progress: bool,
+    stop: Callable[[], bool] | None,
 ) -> Thoughts:
     """The clean thoughts: those that the run keeps, or new ones."""
     if path is not None and path.exists():
         return Thoughts.load(path, identity=model.identity, problem_hash=problems.content_hash)
-    return collect_thoughts(model, problems, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress)
+    return collect_thoughts(
+        model, problems, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress, stop=stop
+    )
 
 
 def _keep(store: RunStore, thoughts: Thoughts, problems: ProblemSet, rule: str | None) -> None:
@@ -213,11 +242,7 @@ def _keep(store: RunStore, thoughts: Thoughts, problems: ProblemSet, rule: str |
         )
 
 
-def _units(cells: Sequence[Cell], rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """One unit for each host: its records, named by a hash of what they are known by."""
-    by_host: dict[int, list[dict[str, Any]]] = {}
-    for cell, row in zip(cells, rows, strict=True):
-        by_host.setdefault(cell.host, []).append(row)
-    for members in by_host.values():
-        names = sorted(f"{m['cell']} {m.get('donor_stratum') or ''}" for m in members)
-        yield hashlib.sha256("\n".join(names).encode()).hexdigest()[:20], members
+def _unit_name(cells: Sequence[Cell]) -> str:
+    """A pack's name: a hash of what its records are known by."""
+    names = sorted(f"{cell.key} {cell.stratum or ''}" for cell in cells)
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:20]

@@ -110,7 +110,8 @@ def from_thoughts(content: Sequence[Any], path: Path) -> Imported:
     names = list(rows[0]["thoughts"])
     if not names or not set(names) <= set(_LAYERS):
         raise _layout(path, f"layers {names}"[:120], f"layers named {', '.join(_LAYERS)}")
-    problems, features = [], []
+    problems: list[Problem] = []
+    features: list[np.ndarray] = []
     for place, row in enumerate(rows):
         where = f"{path}, entry {place}"
         split, _, index = row["id"].rpartition("_")

@@ -153,7 +153,7 @@ def _walk(file: IO[bytes], path: Path, *, pickles: int) -> None:
     reader, steps = _Bounded(file, path), 0
     try:
         for _ in range(pickles):
-            for _step in pickletools.genops(reader):
+            for _step in pickletools.genops(reader):  # type: ignore[arg-type]  # read and readline are all it uses
                 steps += 1
                 if steps > MAX_STEPS:
                     raise _too_long(path, "a pickle", steps, MAX_STEPS, unit="steps")

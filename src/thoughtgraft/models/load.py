@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ from thoughtgraft.models.checkpoints import read_checkpoint
 from thoughtgraft.models.coconut import CoconutReasoner
 from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.controls import CotReasoner, DirectReasoner, PauseReasoner
+from thoughtgraft.models.embedded import EMBEDDED, model_folder
 from thoughtgraft.models.reasoner import LatentReasoner
-
-EMBEDDED = ("tiny-codi",)
-"""Models that ship inside the package."""
 
 ADAPTERS: dict[str, Callable[..., LatentReasoner]] = {
     adapter.family: adapter for adapter in (CodiReasoner, CoconutReasoner, PauseReasoner, DirectReasoner, CotReasoner)
@@ -44,7 +41,8 @@ def load_model(
     """Load a latent-reasoning model.
 
     Args:
-        name_or_path: `tiny-codi`, a hub id such as `zen-E/CODI-gpt2`, a local directory or a weight file.
+        name_or_path: An embedded model such as `tiny-codi`, a hub id such as `zen-E/CODI-gpt2`, a local directory or a
+            weight file.
         base: Directory or hub id with the base model's config and tokenizer, where the checkpoint has none.
         tokenizer: A tokenizer, or a directory or hub id with one.
         protocol: The name of a rule of inference (see `models.protocols`).
@@ -90,13 +88,6 @@ def _from_anywhere(place: Any) -> Any:
     """A local path as a process with another working directory finds it; hub ids and embedded names as they are."""
     local = isinstance(place, str | Path) and str(place) not in EMBEDDED and Path(place).exists()
     return Path(place).resolve() if local else place
-
-
-def model_folder(name: str) -> Path:
-    """Where a model's files lie: inside the package for an embedded model, else the directory of that name."""
-    if name in EMBEDDED:
-        return Path(str(resources.files("thoughtgraft.models") / "weights" / name))
-    return Path(name)
 
 
 def find_device(name: str) -> torch.device:

@@ -10,7 +10,7 @@ CARD_MARK = "<!-- thoughtgraft dataset card -->"
 
 COLUMN_MEANINGS = {
     "run_id": "hash of what makes the run this run",
-    "unit": "the work unit: one host with all its cells",
+    "unit": "the work unit: cells that ran together and were stored as one",
     "cell": "stable key of this generation: hash of what defines it",
     "arm": "the condition's name",
     "method": "baseline, noop, self, swap, mean, zero, noise, skip or shuffle",

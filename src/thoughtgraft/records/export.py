@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ExportFormat = Literal["csv", "parquet", "jsonl"]
+_ROWS_AT_ONCE = 4_096
 
 
 def load_records(path: str | Path, where: str | None = None) -> pd.DataFrame:
@@ -100,6 +102,10 @@ def _bracketed(column: pa.ChunkedArray) -> list[pa.Array]:
     return [pc.binary_join_element_wise("[", chunk, "]", "") for chunk in list_text(column).chunks]
 
 
-def _jsonl(table: pa.Table) -> bytes:
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for batch in table.to_batches() for row in batch.to_pylist()]
-    return "".join(lines).encode()
+def _jsonl(table: pa.Table) -> memoryview:
+    lines = io.BytesIO()
+    # As Python objects rows take many times their space on disk: a few at a time.
+    for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        for row in batch.to_pylist():
+            lines.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    return lines.getbuffer()

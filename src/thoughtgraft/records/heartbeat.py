@@ -6,7 +6,9 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
+import weakref
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from thoughtgraft.records.layout import HEARTBEAT_FILE
 INTERVAL_S = 1.0
 # A process on another machine cannot be asked whether it lives: silence this long counts as death.
 SILENCE_S = 120.0
+# So the last sign is repeated while a long step (thinking, a large batch) has nothing new to say.
+PULSE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,10 @@ class Heartbeat:
 
 
 class HeartbeatWriter:
-    """Writes `heartbeat.json`, at most once a second, and never stops a run by failing to."""
+    """Writes `heartbeat.json`, at most once a second, and never stops a run by failing to.
+
+    From the first beat on a thread repeats the last one, until `end` or until nobody holds the writer.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / HEARTBEAT_FILE
@@ -62,6 +69,8 @@ class HeartbeatWriter:
         self._phase: str | None = None
         self._last: Heartbeat | None = None
         self._anchor = (0.0, 0)
+        self._writing = threading.Lock()
+        self._ended = threading.Event()
 
     def beat(self, done: int, total: int, phase: str) -> None:
         """Say how far the run is; the first, the last and a new phase's are written whatever the clock says.
@@ -84,19 +93,38 @@ class HeartbeatWriter:
         beat = Heartbeat(
             pid, socket.gethostname(), process_started(pid), self._started, time.time(), done, total, phase, rate
         )
-        self._write(beat)
+        first = self._last is None
+        with self._writing:
+            self._write(beat)
         self._written = now
+        if first:
+            threading.Thread(target=_pulse, args=(weakref.ref(self), self._ended), daemon=True).start()
 
     def end(self) -> None:
         """Say that this process has stopped writing the run."""
-        if self._last is not None:
-            self._write(replace(self._last, updated=time.time(), ended=True))
+        self._ended.set()
+        self.repeat(ended=True)
+
+    def repeat(self, *, ended: bool = False) -> None:
+        """Say the last again, as of now."""
+        with self._writing:
+            if self._last is not None and ended == self._ended.is_set():
+                self._write(replace(self._last, updated=time.time(), ended=ended))
 
     def _write(self, beat: Heartbeat) -> None:
         self._last = beat
         # A full disk stops the run where it matters, at the next shard, with a better message.
         with contextlib.suppress(RunError):
             write_atomic(self._path, json.dumps(asdict(beat)).encode(), sync=False)
+
+
+def _pulse(writer: weakref.ref[HeartbeatWriter], ended: threading.Event) -> None:
+    while not ended.wait(PULSE_S):
+        alive = writer()
+        if alive is None:
+            return
+        alive.repeat()
+        del alive  # Not held while waiting: a dropped writer must not look alive.
 
 
 def read_heartbeat(folder: Path) -> Heartbeat | None:

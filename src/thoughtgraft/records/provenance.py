@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -57,6 +59,12 @@ def collect_provenance() -> dict[str, Any]:
     }
 
 
+def without_home(text: str) -> str:
+    """The text with the home folder as `~`, as shells read it: run folders are shared, user names need not be."""
+    home = os.path.expanduser("~").rstrip("/")  # noqa: PTH111 - Path.home() raises where there is none
+    return re.sub(rf"(?<![\w/]){re.escape(home)}(?![\w.-])", "~", text) if home.startswith("/") else text
+
+
 def utc_now() -> str:
     """The time now, ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -84,6 +92,10 @@ def _cpu_s() -> float:
 
 
 def _peak_memory_mb() -> float | None:
+    # Linux counts the memory of whoever started a process into its ru_maxrss: a large notebook's, for example.
+    with contextlib.suppress(OSError):
+        if found := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()):
+            return round(int(found[1]) * 1.024e-3, 1)
     try:
         import resource
     except ImportError:  # Windows

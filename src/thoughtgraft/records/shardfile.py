@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,7 +35,7 @@ def write_parquet(path: Path, table: pa.Table, metadata: Mapping[bytes, bytes] |
     write_atomic(path, memoryview(buffer.getvalue()))
 
 
-def read_shard(path: Path, columns: Iterable[str] | None, dictionary: Sequence[str] = ()) -> pa.Table:
+def read_shard(path: Path, columns: Iterable[str] | None) -> pa.Table:
     """One shard in the present schema.
 
     Raises:
@@ -45,7 +45,7 @@ def read_shard(path: Path, columns: Iterable[str] | None, dictionary: Sequence[s
     """
     wanted = list(RECORD_SCHEMA.names if columns is None else columns)
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=list(dictionary)) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             version = table_version(file.metadata.metadata)
             if version is None:
                 raise DamagedShard(path, "it names no schema version")

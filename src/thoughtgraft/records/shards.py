@@ -128,14 +128,12 @@ class ShardFolder:
         self,
         columns: Sequence[str] | None,
         *,
-        dictionary: Sequence[str] = (),
         on_damage: Callable[[DamagedShard], None] | None = None,
     ) -> list[pa.Table]:
         """Every record once, one table per file, while others may be writing.
 
         Args:
             columns: Those to read; None for all.
-            dictionary: Text columns to read dictionary-encoded (fast to group).
             on_damage: Told of each damaged shard, which is then left out.
 
         Raises:
@@ -146,7 +144,7 @@ class ShardFolder:
             try:
                 in_merged = frozenset().union(*(self._units_of(name) for name in merged))
                 names = [*sorted(merged), *sorted(loose - in_merged)]
-                return self._read_all(names, columns, dictionary, on_damage)
+                return self._read_all(names, columns, on_damage)
             except FileNotFoundError:
                 continue  # Merged away since it was listed: look again.
         raise RunError(f"{self.folder} changes faster than it can be read", fix="try again in a moment")
@@ -155,12 +153,11 @@ class ShardFolder:
         self,
         names: Sequence[str],
         columns: Sequence[str] | None,
-        dictionary: Sequence[str],
         on_damage: Callable[[DamagedShard], None] | None,
     ) -> list[pa.Table]:
         def read(name: str) -> pa.Table | DamagedShard:
             try:
-                return read_shard(self.folder / f"{name}.parquet", columns, dictionary)
+                return read_shard(self.folder / f"{name}.parquet", columns)
             except DamagedShard as damage:
                 return damage
 

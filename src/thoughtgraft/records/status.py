@@ -6,13 +6,13 @@ import json
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from thoughtgraft.errors import RunError
-from thoughtgraft.records.frames import list_text, text_scalar
+from thoughtgraft.records.frames import list_text
 from thoughtgraft.records.heartbeat import Heartbeat, read_heartbeat
 from thoughtgraft.records.jsonfile import DAMAGE_FIX, read_json
 from thoughtgraft.records.layout import CERTIFICATE_FILE, QUARANTINE_FOLDER, RECORDS_FOLDER, SPEC_FILE
@@ -23,8 +23,7 @@ from thoughtgraft.records.specfile import read_spec_file
 State = Literal["alive", "dead", "finished"]
 Certificate = Literal["passed", "failed", "unreadable", "none"]
 
-_TEXT_COLUMNS = ("method", "downstream", "donor_stratum")
-_COLUMNS = (*_TEXT_COLUMNS, "slots", "correct", "base_correct", "error")
+_COLUMNS = ("method", "slots", "downstream", "donor_stratum", "correct", "base_correct", "error")
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,9 @@ class Status:
     damaged_shards: int
     arms: tuple[ArmStatus, ...]
 
-    def to_json(self) -> str:
-        """The same as JSON text."""
-        return json.dumps(asdict(self), indent=1)
+    def to_json(self, indent: int | None = 1) -> str:
+        """The same as JSON text; on one line without an indent."""
+        return json.dumps(asdict(self), indent=indent)
 
 
 @dataclass
@@ -115,9 +114,8 @@ def read_status(path: str | Path) -> Status:
         raise RunError(f"{path / SPEC_FILE} is damaged", got=f"no {', '.join(lacks)}", fix=DAMAGE_FIX)
     damaged: list[DamagedShard] = []
     shards = ShardFolder(path / RECORDS_FOLDER, path / QUARANTINE_FOLDER)
-    tallies: defaultdict[str, _Tally] = defaultdict(_Tally)
-    for table in shards.tables(_COLUMNS, dictionary=_TEXT_COLUMNS, on_damage=damaged.append):
-        _count(table, tallies)
+    tables = shards.tables(_COLUMNS, on_damage=damaged.append)
+    tallies = _count(pa.concat_tables(tables)) if tables else {}
     planned = spec["plan"].get("cells_per_arm")
     totals = planned if isinstance(planned, dict) else {}
     done = sum(tally.done for tally in tallies.values())
@@ -127,6 +125,8 @@ def read_status(path: str | Path) -> Status:
         done = count_stored(path)
     beat = read_heartbeat(path)
     finished = done >= spec["n_cells"]
+    # The plan's order first, then whatever else is stored.
+    keys = dict.fromkeys([*totals, *tallies])
     return Status(
         path=str(path),
         study=spec["study"],
@@ -142,14 +142,14 @@ def read_status(path: str | Path) -> Status:
         certificate=_certificate(path),
         errors=sum(tally.errors for tally in tallies.values()),
         damaged_shards=len(damaged),
-        # The plan's order first, then whatever else is stored.
-        arms=tuple(_arm(key, tallies[key], totals.get(key)) for key in dict.fromkeys([*totals, *tallies])),
+        arms=tuple(_arm(key, tallies.get(key, _Tally()), totals.get(key)) for key in keys),
     )
 
 
-def _count(table: pa.Table, tallies: defaultdict[str, _Tally]) -> None:
-    # Rows that count alike get the same text, and the few distinct texts are counted: no pandas, no Python loop.
-    none, bar = text_scalar(""), text_scalar("|")
+def _count(table: pa.Table) -> dict[str, _Tally]:
+    """Rows that count alike get the same number, and the few distinct numbers are counted: no Python loop over rows."""
+    if not table.num_rows:
+        return {}
     facts = [
         table["method"],
         list_text(table["slots"]),
@@ -159,19 +159,32 @@ def _count(table: pa.Table, tallies: defaultdict[str, _Tally]) -> None:
         table["base_correct"],
         table["error"].is_valid(),
     ]
-    texts = [pc.coalesce(fact.cast(pa.string()), none) for fact in facts]
-    for entry in pc.value_counts(pc.binary_join_element_wise(*texts, bar)):
-        key, correct, base, failed = entry["values"].as_py().rsplit("|", 3)
-        count = entry["counts"].as_py()
-        tally = tallies[key]
+    coded = [_codes(fact) for fact in facts]
+    sizes = [len(values) for _, values in coded]
+    numbers, counts = np.unique(np.ravel_multi_index([codes for codes, _ in coded], sizes), return_counts=True)
+    tallies: defaultdict[str, _Tally] = defaultdict(_Tally)
+    for places, count in zip(np.transpose(np.unravel_index(numbers, sizes)), counts.tolist(), strict=True):
+        *key, correct, base, failed = (values[at] for at, (_, values) in zip(places, coded, strict=True))
+        tally = tallies["|".join(text or "" for text in key)]
         tally.done += count
-        tally.errors += count * (failed == "true")
-        tally.graded += count * (correct != "")
-        tally.correct += count * (correct == "true")
-        if correct and base:
+        tally.errors += count * failed
+        if correct is not None:
+            tally.graded += count
+            tally.correct += count * correct
+        if correct is not None and base is not None:
             tally.paired += count
-            tally.paired_correct += count * (correct == "true")
-            tally.paired_base += count * (base == "true")
+            tally.paired_correct += count * correct
+            tally.paired_base += count * base
+    return tallies
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[Any]]:
+    """0-based codes [row] and the values they stand for; read from the buffer, since `to_numpy` imports pandas."""
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    codes = np.frombuffer(encoded.indices.buffers()[1], np.int32, len(encoded), 4 * encoded.indices.offset)
+    return codes, encoded.dictionary.to_pylist()
 
 
 def _arm(key: str, tally: _Tally, total: int | None) -> ArmStatus:

@@ -98,7 +98,7 @@ class Banner:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole: title, facts under it, banner if any, certificate badge, sections in order."""
+    """The whole: title, facts under it, banner if any, certificate badge, sections in order, what it is made from."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
@@ -106,6 +106,7 @@ class Report:
     banner: Banner | None
     sections: tuple[Section, ...]
     generator: str
+    source: str = "the records of the run alone"
 
 
 _TONES = {

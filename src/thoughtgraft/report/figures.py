@@ -34,4 +34,4 @@ def displays(run: RunData, analysis: Analysis) -> list[Display | Skipped]:
 
 def make_figures(run: RunData, analysis: Analysis, foot: str) -> dict[str, Picture | Prose]:
     """Draw and write every figure of the run, by name."""
-    return {display.name: save(display, run, foot) for display in displays(run, analysis)}
+    return {display.name: save(display, run.path, foot) for display in displays(run, analysis)}

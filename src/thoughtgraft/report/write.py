@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,10 @@ from thoughtgraft.report.document import Picture
 from thoughtgraft.report.figures import make_figures
 from thoughtgraft.report.inventory import write_inventory
 from thoughtgraft.report.journal import write_journal
+from thoughtgraft.report.paths import ReportPaths
 from thoughtgraft.report.render import to_html, to_markdown
 from thoughtgraft.report.run import load
 from thoughtgraft.report.tables_out import write_tables
-
-
-@dataclass(frozen=True)
-class ReportPaths:
-    """Where the report lies; `figures` holds the PNGs, each with an SVG of the same name beside it."""
-
-    md: Path
-    html: Path
-    figures: tuple[Path, ...]
 
 
 def write_report(

@@ -38,6 +38,10 @@ class CoconutObjective(Objective):
         loss = cross_entropy(logits, target)
         return {"loss": loss, "ce" if stage else "ref_ce": loss}
 
+    def phase(self, step: int) -> int:
+        """The stage: each feeds more thoughts and writes fewer steps."""
+        return self.stage(step)
+
     def stage(self, step: int) -> int:
         """The stage of a 0-based optimizer step: 0 while all steps are written, max_latent_stage + 1 at the end."""
         config = self.config

@@ -27,6 +27,10 @@ class Objective(nn.Module, ABC):
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Losses by name at a 0-based optimizer step; `loss` is minimised."""
 
+    def phase(self, step: int) -> int:
+        """A number that steps of equal cost share, of a 0-based optimizer step."""
+        return int(step >= self.config.teacher_steps)
+
     @abstractmethod
     def exact(self, batch: Batch) -> dict[str, Tensor]:
         """Whether greedy decoding would write each target, by kind of answer: booleans [B]."""

@@ -20,6 +20,7 @@ from thoughtgraft.training.coconut import CoconutObjective
 from thoughtgraft.training.codi import CodiObjective
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.controls import CotObjective, PauseObjective
+from thoughtgraft.training.cost import forward_flops, parameter_count
 from thoughtgraft.training.curves import draw_curves
 from thoughtgraft.training.data import ANSWER_PREFIX, COCONUT_ANSWER_PREFIX, Encoder
 from thoughtgraft.training.objective import Objective
@@ -27,6 +28,16 @@ from thoughtgraft.training.tiny import tiny_lm, tiny_tokenizer
 from thoughtgraft.training.trainer import Trainer
 
 TINY = "tiny"
+FLOPS_ON = 64
+"""Validation problems on which the cost of a step is counted."""
+_ABOUT = {
+    "codi": "writes its reasoning out, or answers from {k} continuous thoughts that were distilled from it",
+    "coconut": "answers from {k} continuous thoughts, which took the place of written steps stage by stage",
+    "pause": "control: {k} learned vectors, the same for every problem, are fed where thoughts would be, and nothing "
+    "is fed back",
+    "direct": "control: answers at once, without any thought; it was also taught to write its reasoning out",
+    "cot": "control: writes its reasoning out in words before the answer",
+}
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,7 @@ def train(
         The finished model's folder, which `load_model` reads.
     """
     start = load_base(base, config.seed)
-    encoder = Encoder(start.tokenizer, COCONUT_ANSWER_PREFIX if config.method == "coconut" else ANSWER_PREFIX)
+    encoder = make_encoder(start, config)
     objective = make_objective(start, encoder, config)
     trainer = Trainer(objective, encoder, problems, validation, config, out, device)
     try:
@@ -100,7 +111,14 @@ def train(
         trainer.save()
         raise
     draw_curves(out)
-    return export(objective, start, out / "model", {"base": base, "recipe": config.model_dump(), "steps": trainer.step})
+    cost = forward_flops(objective, encoder(list(validation)[:FLOPS_ON]), trainer.step)
+    facts = {"base": base, "recipe": config.model_dump(), "steps": trainer.step, "forward_flops": cost}
+    return export(objective, start, out / "model", facts)
+
+
+def make_encoder(base: Base, config: TrainingConfig) -> Encoder:
+    """The encoder that a method is trained with."""
+    return Encoder(base.tokenizer, COCONUT_ANSWER_PREFIX if config.method == "coconut" else ANSWER_PREFIX)
 
 
 def make_objective(base: Base, encoder: Encoder, config: TrainingConfig) -> Objective:
@@ -122,11 +140,26 @@ def make_objective(base: Base, encoder: Encoder, config: TrainingConfig) -> Obje
 
 
 def export(objective: Objective, base: Base, folder: Path, card: dict[str, object]) -> Path:
-    """Write the model with its tokenizer, in its family's key layout, and its card as JSON."""
+    """Write the model with its tokenizer, in its family's key layout, and its card as JSON.
+
+    The card holds `card` and what follows from the model and its recipe: about, method, seed, parameters and, if
+    `steps` are known, problems seen.
+    """
     # A model that was trained in bfloat16 arithmetic loses next to nothing in bfloat16 weights, and is half the size.
     config = objective.config
     dtype = torch.bfloat16 if config.bf16 else torch.float32
     feeder = objective.projection if isinstance(objective, CodiObjective) else None
     write_checkpoint(folder, objective.lm, feeder, base.tokenizer, base.config, dtype=dtype, family=config.method)
-    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+    (folder / "card.json").write_text(json.dumps(_facts(objective, base, card) | card, indent=1) + "\n")
     return folder
+
+
+def _facts(objective: Objective, base: Base, card: dict[str, object]) -> dict[str, object]:
+    config, size = objective.config, parameter_count(objective)
+    shape = f"{base.config.model_type}, {base.config.num_hidden_layers} layers, width {base.config.hidden_size}"
+    about = f"{size / 1e6:.1f}M parameters ({shape}); {_ABOUT[config.method].format(k=config.num_latent)}."
+    facts: dict[str, object] = {"about": about, "method": config.method, "seed": config.seed, "parameters": size}
+    steps = card.get("steps")
+    if isinstance(steps, int):
+        facts["problems_seen"] = steps * config.per_device_train_batch_size * config.gradient_accumulation_steps
+    return facts

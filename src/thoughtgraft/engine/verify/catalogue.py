@@ -136,8 +136,8 @@ _ALL = (
     ),
     Statement(
         "weights are the file's",
-        "every parameter is the file's (LoRA merged anew in another way), the file's hash is unchanged, and the adapter "
-        "projects as the file's prj does",
+        "every parameter is the file's (LoRA merged anew in another way), the file's hash is unchanged, and the "
+        "adapter projects as the file's prj does",
         "part of the model is not the one that was published",
         core=False,
     ),

@@ -84,6 +84,15 @@ class _Visit:
             self.findings.append(Finding.refusal(error))
             return None
 
+    def passes(self, check: Callable[[], None]) -> bool:
+        """Whether a check has nothing to say."""
+        try:
+            check()
+        except ThoughtgraftError as error:
+            self.findings.append(Finding.refusal(error))
+            return False
+        return True
+
     def examine(self) -> None:
         """Look at everything that can be looked at, whatever is wrong with the rest."""
         self.directory = self.place if self.place.is_dir() else self.place.parent
@@ -134,14 +143,14 @@ class _Visit:
         self.found_tokenizer = self.attempt(lambda: load_tokenizer(self.tokenizer, directory, base, keys.family))
         self.findings += rules.stop_rules(self.found_tokenizer, base.config.eos_token_id, vocab)
         self.findings += rules.row_rules(self.facts, vocab)
-        if self.attempt(lambda: check_sizes(keys, base) or True) is None:
+        if not self.passes(lambda: check_sizes(keys, base)):
             self.findings += rules.base_rules(self.facts, base.name)
             return
         lm = self.attempt(lambda: build_lm(base.config))
         if lm is not None:
             feeder = empty_feeder(keys, base.config.hidden_size)
-            if self.attempt(lambda: check_keys(keys, lm, feeder, self.name) or True):
-                self.attempt(lambda: check_copies(keys, lm))
+            if self.passes(lambda: check_keys(keys, lm, feeder, self.name)):
+                self.passes(lambda: check_copies(keys, lm))
 
     def verdict(self) -> ThoughtgraftError | None:
         """What `load_model` says, asked for everything but the weights; None where it would load."""

@@ -9,7 +9,6 @@ from typing import Any
 from thoughtgraft.records.atomic import make_folder, write_atomic
 from thoughtgraft.report.displays.base import Display, Skipped
 from thoughtgraft.report.document import Picture, Prose
-from thoughtgraft.report.run import RunData
 
 DPI = 200
 FOLDER = "figures"
@@ -53,11 +52,11 @@ def encode(figure: Any, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def save(display: Display | Skipped, run: RunData, foot: str) -> Picture | Prose:
-    """Write a display into the run's figures; a skipped one becomes the sentence that says why."""
+def save(display: Display | Skipped, path: Path, foot: str) -> Picture | Prose:
+    """Write a display into the figures of a run's folder; a skipped one becomes the sentence that says why."""
     if isinstance(display, Skipped):
         return Prose(f"Not shown: {display.title}. {display.reason}", "note")
-    return write_files(display, run.path, foot)
+    return write_files(display, path, foot)
 
 
 def write_files(display: Display, path: Path, foot: str) -> Picture:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from thoughtgraft.report.certificate import Certificate
 from thoughtgraft.report.context import Context
 from thoughtgraft.report.document import Block, Bullets, Prose, Section, Table
 from thoughtgraft.report.formats import UNDEFINED, is_number, shorten
@@ -23,7 +24,11 @@ STATES = {
 
 def section(context: Context) -> Section:
     """Certificate, then gates."""
-    certificate = context.run.certificate
+    return Section("certificate", "Certificate and gates", (*checks(context.run.certificate), gates(context)))
+
+
+def checks(certificate: Certificate) -> tuple[Block, ...]:
+    """What the certificate says in one sentence, and its checks."""
     tone = "" if certificate.state == "passed" else "warn"
     blocks: list[Block] = [Prose(STATES[certificate.state], tone)]
     if certificate.checks:
@@ -44,7 +49,7 @@ def section(context: Context) -> Section:
         blocks.append(Table(header, rows, reading, frozenset({2, 3}), 4, title=f"Certificate{kind}"))
     if certificate.notes:
         blocks.append(Bullets(certificate.notes))
-    return Section("certificate", "Certificate and gates", (*blocks, gates(context)))
+    return tuple(blocks)
 
 
 def gates(context: Context) -> Table:

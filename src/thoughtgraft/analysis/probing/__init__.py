@@ -1,0 +1,1 @@
+"""What can be read from thoughts: probes with their controls, maps, similarity and components, on arrays alone."""

@@ -1,0 +1,123 @@
+"""`thoughtgraft zoo`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from thoughtgraft.cli import options
+
+_SET = "arithmetic:test"
+
+
+def zoo(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Embedded models or folders with a card; default: the embedded five.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Measure everything, and write zoo.md, figures and tables here.")
+    ] = None,
+    problems: options.Problems = _SET,
+    limit: Annotated[int | None, typer.Option(min=10, help="Only the first so many problems.")] = None,
+    hosts: Annotated[int, typer.Option(min=2, help="Problems of the resampling study.")] = 100,
+    donors: Annotated[int, typer.Option(min=1, help="Donors of each of them.")] = 10,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = "auto",
+    as_json: options.AsJson = False,
+) -> None:
+    """Put models that think beside controls of the same base, data, steps and seed that do not.
+
+    Without --out: what their cards say, at once. With --out DIR every model answers the same problems: accuracies with
+    paired tests, fewer and spoiled thoughts, the resampling study, lens and probes, and a page that says which findings
+    the controls show too.
+    """
+    from thoughtgraft.models.embedded import EMBEDDED
+
+    names = models or list(EMBEDDED)
+    if out is not None:
+        from thoughtgraft.cli.zoo_measure import Job, measure_zoo
+        from thoughtgraft.problems import load_problems
+        from thoughtgraft.studies.sample import draw_sample
+
+        sample = draw_sample(problems, first=0, n=hosts, seed=seed)
+        job = Job(load_problems(problems, n=limit), sample.problems, donors, seed, device, batch_size)
+        page = measure_zoo(names, out, job)
+        typer.echo(f"The page: {page.resolve()}")
+        return
+    rows = [card_row(name, problems) for name in names]
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    _print(rows, problems)
+
+
+def card_row(name: str, problems: str = _SET) -> dict[str, Any]:
+    """What a model's card says, with the accuracies on one problem set; what it does not say is None.
+
+    Raises:
+        CheckpointError: There is no such model, or it has no card.
+    """
+    from thoughtgraft.models.embedded import EMBEDDED, model_folder
+    from thoughtgraft.training.card import read_card
+
+    card = read_card(model_folder(name))
+    measured = card.get("accuracy", {}).get(problems, [])
+    rows = {row["condition"]: row for row in measured}
+    main = "answer" if "answer" in rows else "thoughts"
+    method = card.get("method") or EMBEDDED.get(name)
+    # A model that always writes its reasoning has no second way to do it.
+    explicit = rows.get("explicit reasoning", rows.get(main) if method == "cot" else None)
+    return {
+        "model": name,
+        "method": method,
+        "parameters": card.get("parameters"),
+        "steps": card.get("steps"),
+        "seed": card.get("seed", card.get("recipe", {}).get("seed")),
+        "accuracy": rows.get(main),
+        "explicit": explicit,
+        "by_steps": [
+            row | {"condition": condition.removeprefix(f"{main}, ")}
+            for condition, row in rows.items()
+            if condition.startswith(f"{main}, ") and condition.split()[-1] in ("step", "steps")
+        ],
+    }
+
+
+def _print(rows: Sequence[Mapping[str, Any]], problems: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    groups = list(dict.fromkeys(group["condition"] for row in rows for group in row["by_steps"]))
+    table = Table(title=f"accuracy on {problems}, 95% interval (Wilson); from the models' cards", title_style="dim")
+    for column in ("model", "method"):
+        table.add_column(column)
+    for column in ("parameters", "steps", "seed", "accuracy", "interval", "explicit", *groups):
+        table.add_column(column, justify="right")
+    for row in rows:
+        found = {group["condition"]: group for group in row["by_steps"]}
+        accuracy = row["accuracy"]
+        interval = f"[{accuracy['ci_low']:.1%}, {accuracy['ci_high']:.1%}]" if accuracy else ""
+        counts = [f"{row[name]:,}" if isinstance(row[name], int) else "-" for name in ("parameters", "steps", "seed")]
+        shares = [_share(row["explicit"]), *(_share(found.get(group)) for group in groups)]
+        table.add_row(row["model"], row["method"] or "-", *counts, _share(accuracy), interval, *shares)
+    console = Console()
+    console.print(table)
+    for row in rows:
+        if not row["accuracy"]:
+            console.print(
+                f"{row['model']} was not measured on {problems}: thoughtgraft evaluate --model {row['model']} "
+                f"--problems {problems} --card",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def _share(row: Mapping[str, Any] | None) -> str:
+    return f"{row['accuracy']:.1%}" if row else "-"

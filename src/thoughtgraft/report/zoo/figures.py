@@ -1,0 +1,191 @@
+"""Figures of a zoo, computed from its tables: a panel for each model."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from thoughtgraft.analysis.lens_hits import ANY, FINAL, INTERMEDIATE
+from thoughtgraft.analysis.zoo import ZooResult
+from thoughtgraft.analysis.zoo.accuracy import ALL, EXPLICIT
+from thoughtgraft.analysis.zoo.findings import WORDS
+from thoughtgraft.report.displays.base import Display, Point, Skipped
+from thoughtgraft.report.displays.multiples import Line, PairForest, Panel, SmallMultiples
+from thoughtgraft.report.displays.style import BLUE, GREEN, GREY, ORANGE, VERMILLION, look
+from thoughtgraft.report.document import records_of
+from thoughtgraft.report.formats import count
+from thoughtgraft.report.tables import slot_order
+from thoughtgraft.report.zoo.conclusions import MARGIN_PP
+
+NO_SLOTS = "no slots:\nnothing is fed"
+_PERCENT = (-3.0, 103.0)
+
+
+def displays(result: ZooResult) -> list[Display | Skipped]:
+    """Every figure of the page, computed and not yet drawn."""
+    return [by_steps(result), pairs(result), dose(result), impact(result), lens(result), probes(result)]
+
+
+def by_steps(result: ZooResult) -> Display:
+    """Accuracy by number of steps, from the plain answer and with explicit reasoning."""
+    table = result.tables["accuracy"]
+    groups = list(dict.fromkeys(table.problems))
+    shown = groups[1:] or groups
+    panels = []
+    for model in result.models:
+        mine = table[table.model == model.name]
+        lines = tuple(
+            Line(label, colour, marker, _shares(mine[mine.condition == condition], shown, shift), joined=True)
+            for condition, label, colour, marker, shift in (
+                (model.main, "answer", BLUE, "o", -0.08),
+                (EXPLICIT, "reasoning written out", ORANGE, "s", 0.08),
+            )
+            if (mine.condition == condition).any()
+        )
+        panels.append(Panel(model.name, lines))
+    return SmallMultiples(
+        "by_steps",
+        "Accuracy by number of steps (percent)",
+        f"n = {count(len(result.models[0].correct))} problems, the same for all models; bars: 95% Wilson intervals.",
+        tuple(panels),
+        tuple(name.removesuffix("s").removesuffix(" step") for name in shown),
+        "steps",
+        "accuracy (%)",
+        _PERCENT,
+    )
+
+
+def pairs(result: ZooResult) -> Display | Skipped:
+    """Every pair of models on all problems."""
+    table = result.tables["pairs"]
+    rows = records_of(table[table.problems == ALL])
+    title = PairForest.title
+    if not rows:
+        return Skipped("pairs", title, "There is one model only.")
+    caption = (
+        f"The same {count(rows[0]['n'])} problems for all; bars: 95% Bonett-Price intervals of paired differences, "
+        f"unadjusted; grey: within {MARGIN_PP:g} pp."
+    )
+    points = tuple(Point(0, row["difference_pp"], row["ci_low"], row["ci_high"]) for row in rows)
+    return PairForest(tuple(f"{r['id']}  {r['a']} − {r['b']}" for r in rows), points, MARGIN_PP, caption)
+
+
+def dose(result: ZooResult) -> Display | Skipped:
+    """Accuracy against the number of thoughts that are fed, and with all of them spoiled."""
+    most = max(model.num_latents for model in result.models)
+    title = "Accuracy with fewer thoughts (percent)"
+    if not most:
+        return Skipped("dose", title, "No model of this zoo is fed anything.")
+    table, panels = result.tables["accuracy"], []
+    for model in result.models:
+        mine = table[(table.model == model.name) & (table.problems == ALL)].set_index("condition")
+        names = [name for name in mine.index if name.split()[0].isdigit()] + [model.main]
+        rows = [mine.loc[name] for name in names]
+        points = tuple(Point(k, 100 * row.accuracy, 100 * row.ci_low, 100 * row.ci_high) for k, row in enumerate(rows))
+        line = Line("first k thoughts", BLUE, "o", points, joined=True)
+        panels.append(Panel(model.name, (line,) if model.num_latents else (), "" if model.num_latents else NO_SLOTS))
+    caption = (
+        f"Only the first k of K slots are fed; n = {count(len(result.models[0].correct))} problems; bars: 95% Wilson "
+        "intervals. Undefined for models without slots."
+    )
+    ticks = tuple(str(k) for k in range(most + 1))
+    return SmallMultiples("dose", title, caption, tuple(panels), ticks, "slots fed (k)", "accuracy (%)", _PERCENT)
+
+
+def impact(result: ZooResult) -> Display | Skipped:
+    """Resampling: accuracy lost at each slot and at all."""
+    table, title = result.tables["positions"], "Accuracy lost when thoughts are replaced (percentage points)"
+    if not len(table):
+        return Skipped("impact", title, "No model of this zoo has a slot.")
+    labels = slot_order(table.slots)
+    panels = []
+    for model in result.models:
+        mine = table[table.model == model.name]
+        lines = []
+        for method, shift in (("swap", -0.2), ("mean", 0.0), ("zero", 0.2)):
+            rows = records_of(mine[mine.method == method])
+            points = tuple(
+                Point(labels.index(r["slots"]) + shift, r["impact_pp"], r["ci_low"], r["ci_high"], r["zero_bound_pp"])
+                for r in rows
+            )
+            lines.append(Line(method, *look(method), points))
+        panels.append(Panel(model.name, tuple(lines) if len(mine) else (), "" if len(mine) else NO_SLOTS))
+    caption = (
+        "Accuracy of the clean run minus that of the edited one, paired by problem; bars: 95% t intervals clustered "
+        "over hosts and donors. Hollow: every difference is 0; the dotted line reaches to the exact 95% upper bound. "
+        "In a pause model swap and mean are the identity by construction."
+    )
+    return SmallMultiples("impact", title, caption, tuple(panels), labels, "replaced thought", "accuracy lost (pp)")
+
+
+def lens(result: ZooResult) -> Display | Skipped:
+    """Hit rates of the lens at each slot, beside those of other problems' values."""
+    table, title = result.tables["lens"], "Values decoded from the states that thoughts are made of (percent)"
+    if not len(table):
+        return Skipped("lens", title, "No model of this zoo has a slot.")
+    labels = tuple(name for name in slot_order(table.slots) if name != ANY)
+    panels = []
+    for model in result.models:
+        mine = table[(table.model == model.name) & (table.slots != ANY)]
+        lines = []
+        for target, colour, marker, shift in ((INTERMEDIATE, BLUE, "o", -0.1), (FINAL, VERMILLION, "^", 0.1)):
+            rows = records_of(mine[mine.target == target])
+            own = tuple(_bar(labels.index(r["slots"]) + shift, r, "null_rate") for r in rows)
+            chance = tuple(Point(labels.index(r["slots"]) + shift, 100 * r["null_rate"], *_NONE) for r in rows)
+            lines.append(Line(target, colour, marker, own, joined=True))
+            lines.append(
+                Line(f"{target} of other problems (hollow)", GREY if target == FINAL else "#9DBBD0", marker, chance)
+            )
+        panels.append(Panel(model.name, tuple(lines) if len(mine) else (), "" if len(mine) else NO_SLOTS))
+    caption = (
+        "Share of problems whose most probable token at a slot is a value of the problem's own steps (filled), and the "
+        "share at which the same tokens are a value of other problems with as many steps (hollow); bars: 95% t "
+        "interval of the difference over problems, drawn from the other problems' share up. In a pause model these "
+        "states saw the problem through attention, but are never fed."
+    )
+    return SmallMultiples("lens", title, caption, tuple(panels), labels, "slot", "problems (%)")
+
+
+def probes(result: ZooResult) -> Display | Skipped:
+    """What the linear probe reads in each state, beside the question's words."""
+    table, title = result.tables["probes"], "Read from the states: balanced accuracy (percent)"
+    if not len(table):
+        return Skipped("probes", title, "; ".join(result.notes))
+    styles = ((BLUE, "o", -0.1), (GREEN, "D", 0.1))
+    targets = list(dict.fromkeys(table.target))
+    panels = []
+    for model in result.models:
+        lines = []
+        for target, (colour, marker, shift) in zip(targets, styles, strict=False):
+            rows = records_of(table[(table.model == model.name) & (table.target == target)])
+            points = tuple(
+                Point(r["state"] + shift, 100 * r["score"], 100 * r["ci_low"], 100 * r["ci_high"]) for r in rows
+            )
+            name = WORDS.get(target, target)
+            lines.append(Line(name, colour, marker, points, joined=True))
+            lines.append(Line(f"{name}, from the words", colour, "", level=100 * rows[0]["text"]))
+        panels.append(Panel(model.name, tuple(lines)))
+    most = int(table.state.max())
+    caption = (
+        f"Closed-form linear probe on hidden[k], the final-normed last-layer state; k = 0 is begin-of-thought. "
+        f"{table.cv.iloc[0]}, n = {count(table.n.iloc[0])} problems; bars: 95% corrected resampled t intervals. "
+        "Dashed: the same labels from the words of the question alone, on the same folds."
+    )
+    ticks = tuple(str(k) for k in range(most + 1))
+    return SmallMultiples("probes", title, caption, tuple(panels), ticks, "state hidden[k]", "balanced accuracy (%)")
+
+
+_NONE = (float("nan"), float("nan"))
+
+
+def _shares(rows: pd.DataFrame, groups: list[str], shift: float) -> tuple[Point, ...]:
+    return tuple(
+        Point(groups.index(r["problems"]) + shift, 100 * r["accuracy"], 100 * r["ci_low"], 100 * r["ci_high"])
+        for r in records_of(rows)
+        if r["problems"] in groups
+    )
+
+
+def _bar(x: float, row: dict[str, float], base: str) -> Point:
+    """A rate with the interval of its excess over `base`, on the rate's own scale."""
+    start = 100 * row[base]
+    return Point(x, 100 * row["rate"], start + 100 * row["ci_low"], start + 100 * row["ci_high"])

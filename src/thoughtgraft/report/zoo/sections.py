@@ -1,0 +1,335 @@
+"""Sections of a zoo's page: tables with row ids, each with a sentence on how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from thoughtgraft.analysis.lens_hits import ANY
+from thoughtgraft.analysis.zoo import ZooResult
+from thoughtgraft.analysis.zoo.accuracy import ALL, EXPLICIT
+from thoughtgraft.analysis.zoo.findings import WORDS
+from thoughtgraft.report.document import Block, Bullets, Picture, Prose, Section, Table, records_of
+from thoughtgraft.report.formats import (
+    bounded,
+    count,
+    estimate,
+    interval,
+    is_number,
+    number,
+    p_value,
+    percent,
+    sentence_list,
+    size,
+)
+from thoughtgraft.report.zoo.conclusions import Conclusion, against_controls, hardest, signed, surviving
+from thoughtgraft.report.zoo.figures import NO_SLOTS
+
+Figures = Mapping[str, Picture | Prose]
+
+
+def conclusion(result: ZooResult) -> Section:
+    """The two questions, answered row by row."""
+    blocks: list[Block] = [
+        Prose(
+            "Every sentence states one row of the tables below and cites it. Intervals are 95% and unadjusted, "
+            "p-values are of paired tests and adjusted by Holm within their table's family. Each method was trained "
+            "once: intervals cover problems, not training seeds, so a difference is one between these models."
+        ),
+        Prose("Do fed-back thoughts beat pause vectors, direct answers and written reasoning?", "lead"),
+        _bullets(against_controls(result, ALL), "No model here thinks, or there is only one."),
+    ]
+    if (group := hardest(result)) and (most := against_controls(result, group)):
+        blocks += [Prose(f"And on the problems with the most steps ({group})?"), _bullets(most, "")]
+    blocks += [
+        Prose("Which findings about thoughts survive the control whose slots carry nothing of the problem?", "lead"),
+        _bullets(surviving(result), "There is no pause model here, or no model that thinks: nothing can be said."),
+    ]
+    return Section("conclusion", "Conclusion", tuple(blocks))
+
+
+def budget(result: ZooResult) -> Section:
+    """What each model was given, and what of it is equal."""
+    names = ("parameters", "steps", "problems_seen", "seed", "forward_flops")
+    cards = [dict(model.card) for model in result.models]
+    for card in cards:
+        card.setdefault("seed", card.get("recipe", {}).get("seed"))
+    rows = tuple(
+        (
+            m.name,
+            m.method,
+            str(m.num_latents),
+            *(_fact(card.get(name), name) for name in names),
+            str(card.get("base", "")),
+        )
+        for m, card in zip(result.models, cards, strict=True)
+    )
+    reading = (
+        "From the models' cards. Forward FLOPs: matrix products of all forward passes of the training; backward passes "
+        "cost about twice as much for every method."
+    )
+    header = (
+        "model",
+        "method",
+        "slots",
+        "parameters",
+        "optimizer steps",
+        "problems seen",
+        "seed",
+        "forward FLOPs",
+        "base",
+    )
+    words = {"parameters": "parameters", "steps": "optimizer steps", "problems_seen": "problems seen", "seed": "seed"}
+    words |= {"forward_flops": "training compute"}
+    values = {name: [card.get(name) for card in cards] for name in names}
+    unknown = [words[name] for name in names if None in values[name]]
+    equal = [words[name] for name in names if None not in values[name] and len(set(values[name])) == 1]
+    differ = [words[name] for name in names if words[name] not in (*unknown, *equal)]
+    said = [f"Equal for all models: {sentence_list(equal)}."] if equal else []
+    said += [f"Not equal: {sentence_list(differ)}."] if differ else []
+    said += [f"Not recorded for every model: {sentence_list(unknown)}."] if unknown else []
+    if {"seed", "problems seen"} <= set(equal):
+        said.append("With one seed and as many problems, every model saw the same problems in the same order.")
+    table = Table(header, rows, reading, numeric=frozenset(range(2, 8)))
+    return Section("budget", "Training budget", (Prose(" ".join(said)), table))
+
+
+def answers(result: ZooResult, figures: Figures) -> Section:
+    """Accuracies by condition and by steps, and pairs."""
+    table = result.tables["accuracy"]
+    whole = records_of(table[table.problems == ALL])
+    rows = tuple((r["id"], r["model"], r["condition"], count(r["n"]), *_wilson(r)) for r in whole)
+    by_steps = tuple(
+        (r["id"], r["model"], r["condition"], r["problems"], count(r["n"]), *_wilson(r))
+        for r in records_of(table[table.problems != ALL])
+    )
+    why = [
+        f"{m.name} has no row for fewer or replaced thoughts: nothing is fed, since {m.why_no_slots}."
+        for m in result.models
+        if not m.num_latents
+    ]
+    why += [
+        f"{m.name} has no row for explicit reasoning: its answer is read after written reasoning already."
+        for m in result.models
+        if EXPLICIT not in m.correct
+    ]
+    reading = "95% Wilson intervals, the same problems for all models."
+    blocks: list[Block] = [
+        figures["by_steps"],
+        Table(("row", "model", "condition", "n", "accuracy", "interval"), rows, reading, frozenset({3, 4})),
+        *([Bullets(tuple(why))] if why else []),
+        Table(
+            ("row", "model", "condition", "problems", "n", "accuracy", "interval"),
+            by_steps,
+            reading,
+            frozenset({4, 5}),
+            title="By number of steps",
+        ),
+        figures["dose"],
+    ]
+    return Section("answers", "Answers", tuple(blocks))
+
+
+def pairs(result: ZooResult, figures: Figures) -> Section:
+    """Every pair on the same problems."""
+    header = ("row", "first", "second", "problems", "n", "difference, pp", "only first", "only second", "p", "p, Holm")
+    rows = tuple(
+        (
+            r["id"],
+            r["a"],
+            r["b"],
+            r["problems"],
+            count(r["n"]),
+            f"{signed(r['difference_pp'])} {interval(r['ci_low'], r['ci_high'])}",
+            count(r["only_a"]),
+            count(r["only_b"]),
+            p_value(r["p"]),
+            p_value(r["p_holm"]),
+        )
+        for r in records_of(result.tables["pairs"])
+    )
+    reading = (
+        "Plain answers, first minus second, with Bonett-Price intervals (95%, unadjusted); problems that only one of "
+        "them answers right; exact McNemar p; Holm over the pairs on one group of problems."
+    )
+    return Section("pairs", "Pairs", (figures["pairs"], Table(header, rows, reading, frozenset({4, 6, 7}))))
+
+
+def resampling(result: ZooResult, figures: Figures) -> Section:
+    """Impact of each slot and all, and adoption."""
+    header = (
+        "row",
+        "model",
+        "edit",
+        "thoughts",
+        "hosts × donors (n)",
+        "accuracy lost, pp",
+        "adopted beyond chance, pp",
+        "p",
+        "p, Holm",
+    )
+    rows = tuple(
+        (
+            r["id"],
+            r["model"],
+            r["method"],
+            r["slots"],
+            size(r["n_hosts"], r["n_donors"], r["n_gen"]),
+            bounded(r["impact_pp"], r["ci_low"], r["ci_high"], r["zero_bound_pp"]),
+            _adopted(r),
+            p_value(r["p"]),
+            p_value(r["p_holm"]),
+        )
+        for r in records_of(result.tables["positions"])
+    )
+    reading = (
+        "Clean minus edited accuracy on the same hosts, later thoughts recomputed; 95% t intervals clustered over "
+        "hosts and donors; where every difference is 0, the exact 95% upper bound. Adoption needs a donor. Holm over "
+        "the single slots of one model and edit. A model cannot lose more than it answers right."
+    )
+    said = [
+        f"{m.name}: its vectors are the same for every problem, so swap and mean change nothing by construction; "
+        "its slots carry nothing of the problem."
+        for m in result.models
+        if m.method == "pause"
+    ]
+    said += [f"{m.name}: {NO_SLOTS.split(':')[0]}, since {m.why_no_slots}." for m in result.models if not m.num_latents]
+    blocks: list[Block] = [figures["impact"], *([Bullets(tuple(said))] if said else [])]
+    return Section("resampling", "Resampling", (*blocks, Table(header, rows, reading)))
+
+
+def reading(result: ZooResult, figures: Figures) -> Section:
+    """Lens and probes."""
+    lens_rows = tuple(
+        (
+            r["id"],
+            r["model"],
+            r["target"],
+            "any slot" if r["slots"] == ANY else r["slots"],
+            count(r["n"]),
+            percent(r["rate"]),
+            percent(r["null_rate"]),
+            estimate(100 * r["excess"], 100 * r["ci_low"], 100 * r["ci_high"]),
+            p_value(r["p"]),
+        )
+        for r in records_of(result.tables["lens"])
+    )
+    probe_rows = tuple(
+        (
+            r["id"],
+            r["model"],
+            WORDS.get(r["target"], r["target"]),
+            f"hidden[{r['state']}]",
+            count(r["n"]),
+            estimate(100 * r["score"], 100 * r["ci_low"], 100 * r["ci_high"]),
+            percent(r["text"]),
+            estimate(100 * r["gain"], 100 * r["gain_low"], 100 * r["gain_high"]),
+            p_value(r["p_maxT"]),
+        )
+        for r in records_of(result.tables["probes"])
+    )
+    lens_header = ("row", "model", "value", "slot", "n", "decoded", "of others", "excess, pp", "p")
+    probe_header = (
+        "row",
+        "model",
+        "label",
+        "state",
+        "n",
+        "balanced accuracy, %",
+        "from the words",
+        "gain, pp",
+        "p, max-T",
+    )
+    blocks: list[Block] = [
+        Prose(
+            "In a pause model these states saw the problem through attention, although nothing is fed back: what can "
+            "be read there needs no thought."
+        ),
+        figures["lens"],
+        Table(
+            lens_header,
+            lens_rows,
+            "The most probable token through the unembedding, against the values of other problems with as many steps; "
+            "95% t intervals over problems; p of no excess, unadjusted.",
+            frozenset({4, 5, 6}),
+            title="Lens",
+        ),
+        figures["probes"],
+        Table(
+            probe_header,
+            probe_rows,
+            "Linear probe, 95% corrected resampled t intervals; gain over a text classifier on the same folds; p of "
+            "labels that cannot be read, by permutation, adjusted over the model's states.",
+            frozenset({4, 6}),
+            title="Probes",
+        ),
+    ]
+    return Section("reading", "Lens and probes", (*blocks, *(Prose(note, "note") for note in result.notes)))
+
+
+def findings(result: ZooResult) -> Section:
+    """What the conclusion's second part rests on."""
+    header = ("row", "finding", "model", "own, pp", "in the control, pp", "difference, pp", "p", "p, Holm", "verdict")
+    rows = tuple(
+        (
+            r["id"],
+            r["finding"],
+            r["model"],
+            estimate(r["own"], r["own_low"], r["own_high"]),
+            estimate(r["in_control"], r["control_low"], r["control_high"]),
+            estimate(r["difference"], r["ci_low"], r["ci_high"]),
+            p_value(r["p"]),
+            p_value(r["p_holm"]),
+            r["verdict"],
+        )
+        for r in records_of(result.tables["findings"])
+    )
+    table = Table(
+        header,
+        rows,
+        "Own effect, the same in the pause control, and the difference paired by problem (by fold for probes); p of no "
+        "difference, Holm over all rows. SURVIVES: the model's own interval lies above 0, and so does the difference "
+        "after Holm. SHARED: the control's interval lies above 0 too, and the two cannot be told apart. NOT FOUND: the "
+        "model's own interval reaches 0. Otherwise INCONCLUSIVE.",
+        tones=8,
+    )
+    return Section("findings", "Findings beside the control", (table,))
+
+
+def certificates(result: ZooResult) -> Section:
+    """What was checked of each model."""
+    rows = tuple(
+        (
+            r["id"],
+            r["model"],
+            r["outcome"],
+            f"{r['passed']} of {r['checks']}",
+            r["failed"] or "none",
+            r["notes"] or "none",
+        )
+        for r in records_of(result.tables["checks"])
+    )
+    header = ("row", "model", "outcome", "checks passed", "failed", "notes")
+    reading = "Checks of model, protocol and engine; a model that is fed nothing has no slot that could be checked."
+    return Section("certificates", "Certificates", (Table(header, rows, reading, tones=2),))
+
+
+def _bullets(found: list[Conclusion], otherwise: str) -> Block:
+    return Bullets(tuple(c.text for c in found)) if found else Prose(otherwise, "note")
+
+
+def _wilson(row: Mapping[str, Any]) -> tuple[str, str]:
+    return percent(row["accuracy"]), interval(100 * row["ci_low"], 100 * row["ci_high"])
+
+
+def _adopted(row: Mapping[str, Any]) -> str:
+    if not is_number(row["adoption_excess"]):
+        return "-"
+    ends = (row["adoption_excess_ci_low"], row["adoption_excess_ci_high"])
+    return estimate(100 * row["adoption_excess"], *(100 * end for end in ends))
+
+
+def _fact(value: Any, name: str) -> str:
+    if not is_number(value):
+        return "not recorded"
+    return f"{number(float(value) / 1e12, 1)} T" if name == "forward_flops" else count(value)

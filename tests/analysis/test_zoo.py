@@ -1,0 +1,163 @@
+"""A zoo from invented measurements: a model that thinks beside a control that does not, and one beside itself."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.analysis.test_lens_hits import PROBLEMS
+
+from thoughtgraft.analysis.zoo import Measured, analyse_zoo
+from thoughtgraft.analysis.zoo.findings import ABSENT, SHARED, SURVIVES
+from thoughtgraft.errors import AnalysisError
+from thoughtgraft.report.zoo import write_zoo
+from thoughtgraft.report.zoo.conclusions import against_controls, surviving
+
+HOSTS = [p.id for p in PROBLEMS]
+LABELS = pd.DataFrame(
+    {
+        "id": HOSTS,
+        "question": [p.question for p in PROBLEMS],
+        "operation": ["addition", "mixed"] * 10,
+        "n_steps": [2] * 20,
+        "split": "test",
+    }
+)
+
+
+def records(effect: bool) -> pd.DataFrame:
+    """One slot; every edit makes the even problems fail and answer what the donor does, or changes nothing."""
+    rows = []
+    for method in ("baseline", "noop", "self", "swap", "mean", "zero", "skip"):
+        for i, host in enumerate(HOSTS):
+            for step in (1, 3, 7) if method == "swap" else (0,):
+                hit = effect and i % 3 > 0 and method not in ("baseline", "noop", "self")
+                donor = (i + step) % 20
+                rows.append(
+                    {
+                        "method": method,
+                        "slots": None if method in ("baseline", "noop") else [0],
+                        "downstream": "recompute",
+                        "problem_id": host,
+                        "gold": str(i),
+                        "base_pred": str(i),
+                        "base_correct": True,
+                        "donor_id": HOSTS[donor] if step else None,
+                        "donor_stratum": "random" if step else None,
+                        "donor_pred": str(donor) if step else None,
+                        "pred": (str(donor) if step else "99") if hit else str(i),
+                        "correct": not hit,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def model(name: str, method: str, right: list[bool], *, effect: bool = False, reads: bool = False) -> Measured:
+    rng = np.random.default_rng(3)
+    states = rng.standard_normal((20, 2 if method != "direct" else 1, 4)).astype("float32")
+    if reads:
+        states[:, :, 0] += 8 * np.array([0, 1] * 10)[:, None]
+    tokens = [str(50 + i) if reads and i != 4 else "31" for i in range(20)]
+    correct = pd.DataFrame({"problem_id": HOSTS, "n_steps": [2] * 20, "operation": LABELS.operation})
+    main = "answer" if method == "direct" else "thoughts"
+    correct = correct.assign(**{main: right, "explicit reasoning": True})
+    card = {"steps": 10, "seed": 1, "parameters": 5 if method == "direct" else 6}
+    if method == "direct":
+        return Measured(name, method, 0, card, main, correct, None, None, None, states, "it was made so")
+    correct = correct.assign(**{"0 thoughts": False})
+    decoded = pd.DataFrame({"problem_id": HOSTS, "slot": 0, "rank": 0, "token": tokens})
+    checks = [{"name": "self-swap identity", "passed": True}, {"name": "other", "passed": method != "pause"}]
+    certificate = {"passed": method != "pause", "checks": checks}
+    return Measured(name, method, 1, card, main, correct, certificate, records(effect), decoded, states)
+
+
+ALL, NONE = [True] * 20, [False] * 20
+ZOO = [
+    model("codi", "codi", ALL, effect=True, reads=True),
+    model("pause", "pause", NONE),
+    model("direct", "direct", [False] * 19 + [True]),
+]
+
+
+@pytest.fixture(scope="module")
+def zoo():
+    return analyse_zoo(ZOO, PROBLEMS, LABELS, seed=0)
+
+
+def test_pairs_are_exact_and_their_family_is_the_pairs(zoo) -> None:
+    table = zoo.tables["pairs"].set_index(["a", "b"])
+    first = table.loc[("codi", "pause")]
+    assert (first.difference_pp, first.only_a, first.only_b, first.n) == (100, 20, 0, 20)
+    assert first.p == pytest.approx(2 * 0.5**20) and first.p_holm == pytest.approx(3 * first.p)
+    assert table.loc[("pause", "direct")].p_holm == 1
+    assert list(table.problems.unique()) == ["all"], "all problems have as many steps"
+
+
+def test_a_planted_effect_survives_and_its_absence_is_not_found(zoo) -> None:
+    table = zoo.tables["findings"].set_index("finding")
+    swap = table.loc["accuracy lost when all thoughts are another problem's"]
+    assert swap.verdict == SURVIVES and swap.own == pytest.approx(65) and swap.in_control == 0
+    assert table.loc["donor's answer adopted beyond chance, all thoughts swapped"].verdict == SURVIVES
+    assert table.loc["the final answer decoded beyond chance, at any slot"].verdict == SURVIVES
+    assert table.loc["an intermediate value decoded beyond chance, at any slot"].verdict == ABSENT
+    assert any("n_steps was not probed" in note for note in zoo.notes)
+    read = next(name for name in table.index if name.startswith("the operation read"))
+    assert table.loc[read].own > 20
+
+
+def test_what_the_control_shows_too_is_called_shared() -> None:
+    twin = replace(model("pause", "pause", ALL, effect=True, reads=True), records=records(True))
+    table = analyse_zoo([ZOO[0], twin], PROBLEMS, LABELS, seed=0).tables["findings"].set_index("finding")
+    assert table.loc["accuracy lost when all thoughts are zero"].verdict == SHARED
+    assert table.loc["the final answer decoded beyond chance, at any slot"].difference == 0
+
+
+def test_without_a_pause_model_nothing_is_said_of_findings() -> None:
+    result = analyse_zoo([ZOO[0], ZOO[2]], PROBLEMS, LABELS, seed=0)
+    assert result.tables["findings"].empty and not surviving(result)
+    assert analyse_zoo([ZOO[2]], PROBLEMS, LABELS, seed=0).tables["positions"].empty
+
+
+def test_every_direction_has_its_sentence(zoo) -> None:
+    said = {c.row: c for c in against_controls(zoo, "all")}
+    assert (
+        said["P1"].verdict == "MORE" and "codi answers more problems right than pause: +100.0 pp [" in said["P1"].text
+    )
+    turned = analyse_zoo([ZOO[1], ZOO[0]], PROBLEMS, LABELS, seed=0)
+    [sentence] = against_controls(turned, "all")
+    assert sentence.text.startswith("codi answers more problems right than pause: +100.0 pp")
+    exchanged = [replace(ZOO[i], correct=ZOO[1 - i].correct) for i in (0, 1)]
+    worse = analyse_zoo(exchanged, PROBLEMS, LABELS, 0)
+    assert "codi answers fewer problems right than pause: −100.0 pp" in against_controls(worse, "all")[0].text
+    few = [replace(m, correct=ZOO[0].correct) for m in ZOO[:2]]
+    assert (
+        "cannot be told apart (inconclusive)" in against_controls(analyse_zoo(few, PROBLEMS, LABELS, 0), "all")[0].text
+    )
+
+
+def test_models_that_cannot_be_compared_are_refused() -> None:
+    with pytest.raises(AnalysisError, match="different models; got codi, codi"):
+        analyse_zoo([ZOO[0], ZOO[0]], PROBLEMS, LABELS, 0)
+    other = replace(ZOO[1], correct=ZOO[1].correct.iloc[::-1])
+    with pytest.raises(AnalysisError, match="not asked the same problems; got pause"):
+        analyse_zoo([ZOO[0], other], PROBLEMS, LABELS, 0)
+
+
+def test_the_page_cites_rows_that_exist(zoo, tmp_path: Path) -> None:
+    page = write_zoo(zoo, {"problems": "20 invented"}, tmp_path).read_text()
+    data = json.loads((tmp_path / "zoo.json").read_text())
+    known = {row["id"] for table in data["tables"].values() for row in table}
+    said = [c for group in data["conclusions"].values() for c in group]
+    assert len(said) >= 8 and all(c["row"] in known and f"({c['row']})" in c["text"] for c in said)
+    assert set(re.findall(r"\(([APRLMFC]\d+)\)", page)) <= known
+    assert "Equal for all models: optimizer steps and seed." in page and "Not equal: parameters." in page
+    assert "certificates: 1 of 2 passed" in page
+    assert "direct has no row for fewer or replaced thoughts: nothing is fed, since it was made so." in page
+    assert {f.name for f in (tmp_path / "figures").glob("*.png")} >= {"dose.png", "impact.png", "lens.png", "pairs.png"}
+    answers = pd.read_csv(tmp_path / "tables" / "answers.csv")
+    assert answers["codi: thoughts"].sum() == 20 and answers["direct: answer"].sum() == 1

@@ -1,0 +1,82 @@
+"""`verify` as typed, and when a run still needs a certificate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.engine.tiny import tiny
+from tests.report.invent import FEW, make_run
+from typer.testing import CliRunner, Result
+
+from thoughtgraft.cli.app import app
+from thoughtgraft.cli.certify import certificate_for
+from thoughtgraft.engine import verify as verify_module
+from thoughtgraft.engine.verify import Certificate
+from thoughtgraft.errors import PlanError
+from thoughtgraft.problems import Problem, ProblemSet
+
+CORE = ["verify", "--level", "core", "--device", "cpu"]
+
+
+def type_in(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_verify_passes_and_writes_into_a_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", FEW, extras=False)
+    result = type_in(*CORE, "--json", "--out", run)
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    assert printed["passed"] is True
+    assert printed["kind"] == "core"
+    assert printed["model_hash"]
+    assert json.loads((run / "certificate.json").read_text()) == printed
+
+
+def test_visible_padding_exits_1_and_names_the_cause() -> None:
+    result = type_in(*CORE, "--protocol", "official-padded")
+    assert result.exit_code == 1
+    words = " ".join(result.stdout.split())
+    assert "certificate: FAILED (14 of 15 checks: core)" in words
+    assert "padding probe" in words
+    assert "official-padded shows the padding to everything after the question" in words
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--level", "most"], "unknown level of certification; got 'most'; expected core, full."),
+        (["--cases", "nowhere.json"], "nowhere.json holds no official cases"),
+        (["--out", "no/such/run"], "no/such/run is not a run"),
+    ],
+)
+def test_wrong_inputs_exit_2(words: list[str], message: str) -> None:
+    result = type_in("verify", "--device", "cpu", *words)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.stderr.split())
+
+
+def test_a_run_is_certified_once_and_again_only_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def verify(*_: Any, level: str, **__: Any) -> Certificate:
+        asked.append(level)
+        return Certificate("m", "official", "float32", level, ())
+
+    monkeypatch.setattr(verify_module, "verify", verify)
+    model, problems = tiny("codi-gpt2", "float32"), ProblemSet((Problem("0", "?", None),))
+    assert certificate_for(model, problems, tmp_path, "off") is None
+    first = certificate_for(model, problems, tmp_path, "auto")
+    assert first is not None
+    (tmp_path / "certificate.json").write_text(json.dumps(first))
+    assert certificate_for(model, problems, tmp_path, "auto") is None
+    full = certificate_for(model, problems, tmp_path, "full")
+    assert full is not None
+    (tmp_path / "certificate.json").write_text(json.dumps(full))
+    assert certificate_for(model, problems, tmp_path, "full") is None
+    assert asked == ["core", "full"]
+    with pytest.raises(PlanError, match=r"--certify; got 'maybe'; expected auto, full, off"):
+        certificate_for(model, problems, tmp_path, "maybe")

@@ -1,0 +1,51 @@
+"""Evaluations: per problem and as a table, from thoughts that are reused, and what a model has no condition for."""
+
+from __future__ import annotations
+
+import pytest
+from tests.engine.tiny import FAMILIES, GOLDEN
+
+from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.evaluate import always_explicit, measure
+from thoughtgraft.engine.run import run
+from thoughtgraft.errors import RunError
+from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.models.load import load_model
+from thoughtgraft.problems.arithmetic import arithmetic
+
+
+@pytest.fixture(scope="module")
+def model():
+    root = GOLDEN / FAMILIES[0]
+    loaded = load_model(root / "checkpoint", base=next(root.glob("base-*")), device="cpu", num_latents=2)
+    loaded.max_new_tokens = 6
+    return loaded
+
+
+def test_the_table_counts_what_is_kept_per_problem(model) -> None:
+    problems = arithmetic("validation")[:4]
+    found = measure(model, problems, progress=False)
+    assert list(found.correct)[:3] == ["thoughts", "0 thoughts", "1 thought"]
+    assert {"all thoughts zero", "all thoughts another problem's", "explicit reasoning"} <= set(found.correct)
+    assert all(len(values) == 4 for values in found.correct.values())
+    assert found.correct["thoughts"] == found.thoughts.correct
+    table = found.table().set_index("condition")
+    assert all(table.correct[name] == sum(values) for name, values in found.correct.items())
+    assert not always_explicit(model)
+    model.num_latents = 0
+    try:
+        none = measure(model, problems, progress=False)
+    finally:
+        model.num_latents = 2
+    assert none.main == "answer" and set(none.correct) == {"answer", "explicit reasoning"}
+    assert none.correct["answer"] == found.correct["0 thoughts"]
+
+
+def test_thoughts_that_were_collected_before_give_the_same_records(model) -> None:
+    problems = arithmetic("validation")[:3]
+    plan = Plan((Arm("baseline"), Arm("swap", (0,))), n_donors=1, seed=0)
+    thoughts = collect_thoughts(model, problems, progress=False)
+    given = run(model, problems, plan, thoughts=thoughts, progress=False)
+    assert given.equals(run(model, problems, plan, progress=False))
+    with pytest.raises(RunError, match="the thoughts are of another problem set"):
+        run(model, problems[:2], plan, thoughts=thoughts, progress=False)
