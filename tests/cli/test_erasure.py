@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from thoughtgraft.cli.app import app
 from thoughtgraft.records import RunStore
 
-OPERATIONS = "run operations --per-class 8 --device cpu --layers 0,3 --no-certify --no-analyze --no-untrained --out"
+OPERATIONS = "run operations --per-class 8 --device cpu --layers 0,3 --certify off --no-analyze --no-untrained --out"
 FEW = ("--device", "cpu", "--layers", "0,3", "--slots", "1,5", "--draws", "19", "--hosts", "6")
 
 

@@ -140,7 +140,8 @@ def erasure_table(
 
 
 def _row(wide: pd.DataFrame, dead: bool) -> dict[str, Any]:
-    correct, changed = wide["correct"].to_numpy(float), wide["changed"].to_numpy(float)
+    correct: np.ndarray = wide["correct"].to_numpy(float)
+    changed: np.ndarray = wide["changed"].to_numpy(float)
     own = list(wide["correct"].columns).index(_ERASED)
     base = wide["base_correct"].to_numpy(float)[:, own]
     others = [i for i in range(correct.shape[1]) if i != own]
