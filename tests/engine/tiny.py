@@ -156,7 +156,7 @@ class Oracle:
 
     def run(self, arm: Arm, host: int, donor: int | None = None, key: str = "") -> ReferenceRun:
         """One cell, with a context made from the oracle's own thoughts, for this cell alone."""
-        name = (arm.method, arm.slots, arm.downstream, host, donor, key)
+        name = (arm.name, arm.slots, arm.downstream, host, donor, key)
         if name not in self._cells:
             op = op_of(arm)
 
@@ -177,6 +177,7 @@ class Oracle:
                 self.prompts[host],
                 schedule(arm, self.model.num_latents, self.model.protocol.edit_delay),
                 edit=edit,
+                layer=arm.site.layer if arm.site else None,
                 clean=self.clean(host),
             )
         return self._cells[name]
@@ -200,6 +201,7 @@ class Case:
             host=self.host,
             donor=self.donor,
             key=self.key,
+            layer=self.arm.site.layer if self.arm.site else None,
         )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from thoughtgraft.cli import operations, options
+from thoughtgraft.cli import erasure, operations, options
 
 app = typer.Typer(help="Run a study into a folder; the same command continues it.", no_args_is_help=True)
 
@@ -104,3 +104,4 @@ def resampling(
 
 
 app.command()(operations.operations)
+app.command()(erasure.erasure)

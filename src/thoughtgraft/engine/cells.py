@@ -160,4 +160,5 @@ def _row(model: LatentReasoner, cell: Cell, at: int, thoughts: Thoughts, draft: 
         donor=cell.donor,
         key=cell.key,
         donor_tail=tail,
+        layer=None if cell.arm.site is None else cell.arm.site.layer,
     )

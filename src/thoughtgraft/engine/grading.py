@@ -41,7 +41,7 @@ class Grader:
             "run_id": self.run_id,
             "cell": cell.key,
             "arm": arm.label,
-            "method": arm.method,
+            "method": arm.name,
             "slots": list(arm.slots),
             "downstream": arm.downstream if arm.slots else None,
             "protocol": self.model.protocol.name,

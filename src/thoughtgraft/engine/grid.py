@@ -20,6 +20,8 @@ class Row:
         problem: 0-based index into the batch's prompts.
         actions: What each slot is fed.
         op: The edit of EDIT slots.
+        layer: The 0-based block after which the op edits the residual stream at EDIT slots, which are then fed their
+            live vector; None: the op edits what the slots are fed.
         host: Index of the host into the source thoughts.
         donor: Index of the donor into the source thoughts, if any.
         key: The cell's key, which seeds random edits.
@@ -33,6 +35,7 @@ class Row:
     donor: int | None = None
     key: str = ""
     donor_tail: tuple[int, ...] = ()
+    layer: int | None = None
 
     @property
     def first_run(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -52,6 +52,7 @@ def reference_run(
     actions: Sequence[Action] | None = None,
     *,
     edit: Edit | None = None,
+    layer: int | None = None,
     clean: ReferenceRun | None = None,
     max_new_tokens: int | None = None,
 ) -> ReferenceRun:
@@ -62,6 +63,8 @@ def reference_run(
         prompt: The encoded question.
         actions: What each slot is fed; None is the clean run.
         edit: The edit of slots whose action is EDIT.
+        layer: The 0-based block after which it edits the residual stream at their positions, live vectors being fed;
+            None: it edits what they are fed.
         clean: The clean run, which CLEAN slots after an edit and REPLAY slots need.
         max_new_tokens: The longest answer; None takes the model's.
     """
@@ -70,9 +73,10 @@ def reference_run(
     start = len(prompt)
     inputs = list(model.embed(torch.tensor(prompt.ids, device=model.device)))
     frozen: dict[int, list[Tensor]] = {}
+    stream = _Stream(layer, edit)
     begin = None if prompt.first is None else model.embed(torch.tensor(prompt.first, device=model.device))
     steps: list[Tensor] = []
-    hidden = [_last_state(model, inputs, prompt, frozen)]
+    hidden = [_last_state(model, inputs, prompt, frozen, stream)]
     edited = False
     for slot, action in enumerate(actions):
         if action.feed is Feed.ABSENT:
@@ -82,7 +86,9 @@ def reference_run(
             live = _need(clean).steps[slot]
         if action.feed is Feed.EDIT:
             assert edit is not None, "an EDIT action needs an edit"
-            vector, edited = edit(slot - model.protocol.edit_delay, live), True
+            at = slot - model.protocol.edit_delay
+            vector, edited = live if layer is not None else edit(at, live), True
+            stream.slots[len(inputs)] = at
         elif action.feed is Feed.REPLAY:
             assert action.slot is not None
             vector, edited = _need(clean).steps[action.slot], True
@@ -93,7 +99,7 @@ def reference_run(
             vector = live
         steps.append(vector)
         inputs.append(vector)
-        hidden.append(_last_state(model, inputs, prompt, frozen))
+        hidden.append(_last_state(model, inputs, prompt, frozen, stream))
 
     if model.max_positions is not None:
         limit = min(limit, model.max_positions - len(inputs) - 1)
@@ -102,7 +108,8 @@ def reference_run(
     recorded: list[Tensor] = []
     while True:
         inputs.append(model.embed(torch.tensor(token, device=model.device)))
-        logits = model.unembed(_last_state(model, inputs, prompt, frozen, recorded if first is None else None)[None])[0]
+        state = _last_state(model, inputs, prompt, frozen, stream, recorded if first is None else None)
+        logits = model.unembed(state[None])[0]
         first = logits if first is None else first
         allowed = logits.clone()
         allowed[list(model.forbidden_ids)] = -torch.inf
@@ -122,6 +129,22 @@ def reference_run(
     return ReferenceRun(vectors[0], vectors[1], vectors[2], tuple(ids), stopped, first, tuple(recorded))
 
 
+@dataclass
+class _Stream:
+    """The edit of a residual stream: after which block, and the arm's slot of each position edited so far."""
+
+    layer: int | None
+    edit: Edit | None
+    slots: dict[int, int] = field(default_factory=dict)
+
+    def hook(self, module: Any, args: Any, states: Tensor) -> Tensor:
+        assert self.edit is not None
+        states = states.clone()
+        for position, slot in self.slots.items():
+            states[0, position] = self.edit(slot, states[0, position])
+        return states
+
+
 def _need(clean: ReferenceRun | None) -> ReferenceRun:
     assert clean is not None, "CLEAN and REPLAY slots after an edit need the clean run"
     return clean
@@ -132,6 +155,7 @@ def _last_state(
     inputs: Sequence[Tensor],
     prompt: Prompt,
     frozen: Mapping[int, Sequence[Tensor]],
+    stream: _Stream,
     record: list[Tensor] | None = None,
 ) -> Tensor:
     """The final-normed state [d] at the last position of the whole sequence, computed from nothing."""
@@ -139,7 +163,7 @@ def _last_state(
     length = embeds.shape[1]
     mask = _mask(length, prompt, embeds)
     positions = torch.arange(length, device=embeds.device)[None]
-    with attention_implementation(model.lm, "sdpa"), _layer_hooks(model, frozen, record):
+    with attention_implementation(model.lm, "sdpa"), _layer_hooks(model, frozen, stream, record):
         return model.forward(embeds, positions, mask)[0, -1]
 
 
@@ -159,9 +183,9 @@ def _mask(length: int, prompt: Prompt, like: Tensor) -> Tensor:
 
 @contextmanager
 def _layer_hooks(
-    model: LatentReasoner, frozen: Mapping[int, Sequence[Tensor]], record: list[Tensor] | None
+    model: LatentReasoner, frozen: Mapping[int, Sequence[Tensor]], stream: _Stream, record: list[Tensor] | None
 ) -> Iterator[None]:
-    """Put the clean run's layer inputs, and so its keys and values, at frozen positions; record inputs."""
+    """Put the clean run's layer inputs, and so its keys and values, at frozen positions; edit a stream; record."""
 
     def hook(layer: int) -> Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]:
         def replace(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -177,6 +201,8 @@ def _layer_hooks(
         return replace
 
     handles = [block.register_forward_pre_hook(hook(i)) for i, block in enumerate(model.layers)]
+    if stream.layer is not None:
+        handles.append(model.layers[stream.layer].register_forward_hook(stream.hook))
     try:
         yield
     finally:

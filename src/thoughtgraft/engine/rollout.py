@@ -14,10 +14,11 @@ from torch import Tensor
 
 from thoughtgraft.engine.decode import ANSWER_COLUMNS, Answers, begin, finish
 from thoughtgraft.engine.drafts import Draft
+from thoughtgraft.engine.edits import apply_op, edited_streams
 from thoughtgraft.engine.grid import Grid, Row
 from thoughtgraft.engine.score import Scores, verify_drafts
 from thoughtgraft.errors import ModelError
-from thoughtgraft.interventions.ops import EditContext
+from thoughtgraft.interventions.ops import Op
 from thoughtgraft.interventions.schedule import Feed
 from thoughtgraft.models.prefix import ATTENTION, ColumnCache, Prefix
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, attention_implementation
@@ -46,7 +47,7 @@ class RolloutResult:
         hidden: [P, K+1, d]; [P, K, d] where the loop's first step is begin-of-thought, and `fed[K-1]` is then made
             and never fed.
         answers: One per row.
-        edit_norm: Norm of the first edited vector [R]; NaN where nothing is edited.
+        edit_norm: Norm of the first edited vector that a slot is fed [R]; NaN where none is.
         edit_cosine: Cosine of that vector with the host's clean one [R].
         scores: Log-probabilities and divergences [R], where drafts were given.
     """
@@ -234,13 +235,15 @@ def _think_forked(
         # Clean thoughts that `freeze_kv` keeps stand in later columns: this slot must not see them yet.
         some.bias[..., clean.question_bias.shape[1] + slot :] = torch.finfo(some.bias.dtype).min
         assert some.variants == n_variants
-        out = model.forward(
-            fed[:, None],
-            (clean.next_position[problem[on_device]] + slot)[:, None],
-            own_bias[on_device, None, None, : slot + 1],
-            cache.at(slot, slice(0, len(places)) if everything else on_device),
-            some,
-        )
+        rows = [grid.rows[place] for place in places.tolist()]
+        with edited_streams(model, rows, slot, model.protocol.edit_delay, source):
+            out = model.forward(
+                fed[:, None],
+                (clean.next_position[problem[on_device]] + slot)[:, None],
+                own_bias[on_device, None, None, : slot + 1],
+                cache.at(slot, slice(0, len(places)) if everything else on_device),
+                some,
+            )
         last[on_device] = out[:, 0]
     return norms, cosines
 
@@ -258,28 +261,24 @@ def _feed(
 ) -> Tensor:
     """What each place is fed at this step [n, d]: its live vector, a replayed one, or the edit of slot - delay."""
     fed = live.clone()
-    edits: dict[object, list[int]] = {}
+    edits: dict[Op | None, list[int]] = {}
     for i, place in enumerate(places):
         action = grid.rows[place].actions[slot]
         if action.feed is Feed.REPLAY:
             fed[i] = clean.steps[place % grid.n_problems, action.slot]
-        elif action.feed is Feed.EDIT:
+        elif action.feed is Feed.EDIT and grid.rows[place].layer is None:
             edits.setdefault(grid.rows[place].op, []).append(i)
     for op, members in edits.items():
-        assert callable(op) and source is not None, "an edit needs an op and source thoughts"
         rows = [grid.rows[places[i]] for i in members]
-        hosts = torch.tensor([r.host for r in rows], device=fed.device)
-        donors = torch.tensor([r.host if r.donor is None else r.donor for r in rows], device=fed.device)
-        host = source.fed[hosts]
-        context = EditContext(slot - delay, host, source.fed[donors], source.mean[hosts], tuple(r.key for r in rows))
-        edited = op(live[members], context)
-        if edited.shape != live[members].shape:
-            raise ModelError("an op changed the shape", got=tuple(edited.shape), expected=tuple(live[members].shape))
+        edited = apply_op(op, live[members], rows, slot - delay, source)
         fed[members] = edited.to(fed)
         first = [n for n, r in enumerate(rows) if all(a.feed is not Feed.EDIT for a in r.actions[:slot])]
         at = torch.tensor([places[members[n]] for n in first], device=fed.device, dtype=torch.long)
         norms[at] = edited[first].norm(dim=-1).float()
-        cosines[at] = torch.cosine_similarity(edited[first].float(), host[first, slot - delay].float(), dim=-1)
+        assert source is not None
+        hosts = torch.tensor([rows[n].host for n in first], device=fed.device, dtype=torch.long)
+        host = source.fed[hosts, slot - delay]
+        cosines[at] = torch.cosine_similarity(edited[first].float(), host.float(), dim=-1)
     return fed
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from thoughtgraft.engine.cells import Finished, Work
 from thoughtgraft.engine.collect import collect_thoughts, encode
+from thoughtgraft.engine.edits import check_sites
 from thoughtgraft.engine.executors import Executor, LocalExecutor
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.interventions.plan import Cell, Plan
@@ -86,6 +87,7 @@ def run(
         raise PlanError("there are no problems to run", fix="load at least one problem")
     if keep_logits and out is not None:
         raise PlanError("logits are not stored in run folders", fix="use keep_logits=True without out")
+    check_sites(model, plan.arms)
     prompts = encode(model, problems)
     pads = [p.pad for p in prompts] if model.protocol.pads_visible else None
 
@@ -170,7 +172,7 @@ def make_spec(
     if model.device.type == "cuda":
         provenance["accelerator"] = torch.cuda.get_device_name(model.device)
     counts = Counter(
-        arm_key(cell.arm.method, cell.arm.slots, cell.arm.downstream if cell.arm.slots else None, cell.stratum)
+        arm_key(cell.arm.name, cell.arm.slots, cell.arm.downstream if cell.arm.slots else None, cell.stratum)
         for cell in cells
     )
     flaw = {"protocol_flaw": model.protocol.flaw} if model.protocol.flaw else {}

@@ -1,10 +1,11 @@
-"""The edits: pure functions from the vectors a slot would be fed, and their context, to what it is fed."""
+"""The edits: pure functions from a slot's live vectors, such as what it would be fed, to what takes their place."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -69,6 +70,43 @@ def shuffle(live: Tensor, context: EditContext) -> Tensor:
     shifts = [1 + int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % max(slots - 1, 1) for key in context.keys]
     index = torch.tensor([(context.slot + shift) % slots for shift in shifts], device=live.device)
     return context.donor[torch.arange(len(shifts), device=live.device), index]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The affine map x -> x - U V^T (x - mean), which takes a subspace out: U and V are [d, r], the mean is [d]."""
+
+    u: Tensor
+    v: Tensor
+    mean: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Project:
+    """An own edit: the projection that belongs to the slot, computed in float32 at least.
+
+    Attributes:
+        by_slot: One for each slot that the arm edits.
+    """
+
+    by_slot: Mapping[int, Projection]
+
+    def __call__(self, live: Tensor, context: EditContext) -> Tensor:
+        """The live vectors [n, d] without the subspace."""
+        chosen = self.by_slot[context.slot]
+        x = live.to(torch.promote_types(live.dtype, torch.float32))
+        u, v, mean = (part.to(x) for part in (chosen.u, chosen.v, chosen.mean))
+        return (x - (x - mean) @ v @ u.mT).to(live)
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of the numbers: with it, a stored cell says which projection it had."""
+        digest = hashlib.sha256()
+        for slot, chosen in sorted(self.by_slot.items()):
+            for part in (chosen.u, chosen.v, chosen.mean):
+                digest.update(f"{slot} {tuple(part.shape)}".encode())
+                digest.update(part.detach().to("cpu", torch.float64).contiguous().numpy().tobytes())
+        return f"project {digest.hexdigest()[:20]}"
 
 
 OPS: dict[str, Op] = {"swap": swap, "self": self_swap, "zero": zero, "mean": mean, "noise": noise, "shuffle": shuffle}

@@ -11,6 +11,7 @@ from typing import Any
 
 from thoughtgraft.errors import PlanError
 from thoughtgraft.interventions.donors import STRATA, draw_donors
+from thoughtgraft.interventions.site import Resid
 from thoughtgraft.problems import ProblemSet
 
 METHODS = ("baseline", "noop", "self", "swap", "mean", "zero", "noise", "skip", "shuffle")
@@ -29,11 +30,13 @@ class Arm:
         method: A method of this module, or any name of your own with `op`.
         slots: 0-based slots that are edited; empty for baseline and noop.
         downstream: What the unedited slots after the first edited one receive.
-        op: Your own edit, `op(live [n, d], context) -> [n, d]` (see interventions.ops); it replaces
-            the vector that each slot would be fed. A stored run knows it by its module and name, not by its code.
+        op: Your own edit, `op(live [n, d], context) -> [n, d]` (see interventions.ops); it replaces the vector that
+            each slot would be fed, or the state at its site. A stored run knows it by its module and name, not by its
+            code; an edit made of numbers says which by an attribute `identity`, text that two others never share.
         repeats: True: one cell for each donor of the host (noise: for each draw). None: as the method needs.
         stratum: How the donors are drawn: random, or the same operation, steps or answer as the host. A label:
             a generation is the same whichever way its donor was found.
+        site: Where the edit acts: None is the vector that a slot is fed.
     """
 
     method: str
@@ -42,6 +45,7 @@ class Arm:
     op: Callable[..., Any] | None = field(default=None, compare=False)
     repeats: bool | None = None
     stratum: str = "random"
+    site: Resid | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slots", tuple(self.slots))
@@ -57,6 +61,8 @@ class Arm:
                 got=list(self.slots),
                 expected="none" if self.method in _UNEDITED else "at least one",
             )
+        if self.site is not None:
+            self.site.check(self.method, self.slots, self.downstream, self.op is not None)
         if list(self.slots) != sorted(set(self.slots)) or (self.slots and self.slots[0] < 0):
             raise PlanError("slots must be ascending, distinct and 0 or more", got=list(self.slots))
         if self.method == "skip" and (len(self.slots) != 1 or self.downstream != "recompute"):
@@ -86,13 +92,20 @@ class Arm:
 
     @property
     def op_name(self) -> str | None:
-        """Where an own edit is defined; what tells two of them apart, since functions have no content hash."""
-        return None if self.op is None else f"{self.op.__module__}.{self.op.__qualname__}"
+        """What tells two own edits apart: their `identity`, or where they are defined, as functions have no hash."""
+        if self.op is None:
+            return None
+        return getattr(self.op, "identity", None) or f"{self.op.__module__}.{self.op.__qualname__}"
+
+    @property
+    def name(self) -> str:
+        """The method, and where it acts if not on what slots are fed: `swap`, `zero after L2`."""
+        return self.method if self.site is None else f"{self.method} {self.site}"
 
     @property
     def label(self) -> str:
         """A short name for people and logs, for example `swap CT3` or `swap CT3 (same operation)`."""
-        parts = [self.method, slots_label(self.slots)]
+        parts = [self.name, slots_label(self.slots)]
         parts += [self.downstream] if self.downstream != "recompute" else []
         return " ".join([*parts, *([f"(same {self.stratum})"] if self.stratum != "random" else [])])
 
@@ -231,6 +244,7 @@ class Plan:
                 {"method": a.method, "slots": list(a.slots), "downstream": a.downstream}
                 | ({"stratum": a.stratum} if a.needs_donor else {})
                 | ({"op": a.op_name, "repeats": a.repeated} if a.op is not None else {})
+                | ({"resid": a.site.layer} if a.site is not None else {})
                 for a in self.arms
             ],
             "n_donors": self.n_donors,
@@ -270,6 +284,8 @@ class _CellMaker:
         )
         if arm.op is not None:
             content.update(op=arm.op_name)
+        if arm.site is not None:
+            content.update(resid=arm.site.layer)
         if arm.method == "noise" or arm.op is not None:
             content.update(seed=self.seed, draw=draw)
         if arm.method == "mean" or arm.op is not None:

@@ -1,0 +1,101 @@
+"""`thoughtgraft run erasure`: from reading to causing, over the features of an operations run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from thoughtgraft.cli import options
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+
+def erasure(
+    run: Annotated[Path, typer.Argument(help="The folder of a `run operations`: its features, problems and model.")],
+    out: options.Out,
+    target: Annotated[
+        str, typer.Option(help="Label column of that run to erase, a class for each problem.")
+    ] = "operation",
+    layers: Annotated[
+        str | None, typer.Option(help="all, early,middle,late or numbers, of the run's layers; default: all it holds.")
+    ] = None,
+    slots: Annotated[str | None, typer.Option(help="each, or numbers such as 0,2; also edited together.")] = None,
+    draws: Annotated[int, typer.Option(min=19, help="Random erasures; fewer than 19 can never reach 5%.")] = 20,
+    hosts: Annotated[int | None, typer.Option(min=2, help="Only so many of the held-out problems are edited.")] = None,
+    seed: options.Seed = 0,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The run's model, where it does not lie at the recorded place.")
+    ] = None,
+    base: options.Base = None,
+    tokenizer: options.Tokenizer = None,
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = "auto",
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
+) -> None:
+    """Erase what a label can be read by (LEACE) from the residual stream: do answers change more than by chance?
+
+    Fitted on half of the problems, done on the other half, beside random directions of the same rank and size.
+
+    Example: thoughtgraft run erasure runs/operations --out runs/erasure
+    """
+    from rich.console import Console
+
+    from thoughtgraft.cli.erasure_job import prepare
+    from thoughtgraft.engine.run import run as run_plan
+    from thoughtgraft.models.load import load_model
+    from thoughtgraft.records import RunStore
+    from thoughtgraft.records.atomic import write_atomic
+    from thoughtgraft.report.erasure import erasure_page, sentences
+    from thoughtgraft.runs import load_run
+
+    console = Console()
+    before = load_run(run)
+    spec = before.spec
+    reasoner = load_model(
+        model or spec.model,
+        base=base,
+        tokenizer=tokenizer,
+        protocol=spec.protocol,
+        device=device,
+        dtype=spec.dtype,
+        num_latents=spec.num_latents,
+    )
+    job = prepare(before, reasoner, target, layers=layers, slots=slots, draws=draws, hosts=hosts, seed=seed)
+    for line in job.lines():
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    records = run_plan(
+        reasoner,
+        job.problems,
+        job.design.plan,
+        out,
+        study="erasure",
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        design=job.facts(),
+    )
+    table = job.table(records)
+    RunStore.open(out).write_table("analysis/erasure.parquet", table)
+    write_atomic(out / "erasure.md", erasure_page(table, job.lines(), target).encode())
+    console.print(shown(table, target))
+    for line in sentences(table, target):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    console.print(f"The table: [bold]{(out / 'erasure.md').resolve()}[/bold]", soft_wrap=True)
+
+
+def shown(table: pd.DataFrame, target: str) -> Table:
+    """The main columns for a terminal; the page has them all."""
+    from rich.table import Table
+
+    from thoughtgraft.report.erasure import short_rows
+
+    out = Table(title=f"Accuracy lost when {target} is erased, pp\n95% intervals", title_style="dim")
+    header, *rows = short_rows(table)
+    for i, name in enumerate(header):
+        out.add_column(name, justify="left" if i == 0 else "right")
+    for row in rows:
+        out.add_row(*row)
+    return out

@@ -1,0 +1,195 @@
+"""An erasure study put together: what is fitted on which problems, which edits are made on which, and the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from thoughtgraft.analysis.erased import Reading, erasure_table, mean_reading, read_label
+from thoughtgraft.analysis.erasure import Eraser, Fit, fit_erasure
+from thoughtgraft.errors import PlanError
+from thoughtgraft.interventions.ops import Project, Projection
+from thoughtgraft.problems import ProblemSet
+from thoughtgraft.studies.erasure import ErasurePlan, erasure_plan, halves, slot_sets
+from thoughtgraft.studies.operations import choose_layers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from thoughtgraft.models.reasoner import LatentReasoner
+    from thoughtgraft.records import Features
+    from thoughtgraft.runs import Run
+
+
+@dataclass(frozen=True)
+class ErasureJob:
+    """What `prepare` made.
+
+    Attributes:
+        target: The label.
+        problems: The held-out problems, which are edited.
+        features: Of the run's problems.
+        fit_rows: Rows of `features` that the erasures are fitted on.
+        held_rows: Rows of the others; those that are edited come first. The label is read on all of them.
+        fits: By layer and slot.
+        randoms: The random erasers of each.
+        layers: Those that are edited.
+        depth: Layers of the model.
+        design: The plan.
+        seed: Of the split, the draws and the probes' folds.
+    """
+
+    target: str
+    problems: ProblemSet
+    features: Features
+    fit_rows: list[int]
+    held_rows: list[int]
+    fits: dict[tuple[int, int], Fit]
+    randoms: dict[tuple[int, int], list[Eraser]]
+    layers: tuple[int, ...]
+    depth: int
+    design: ErasurePlan
+    seed: int
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Of every problem of the run."""
+        return [str(label) for label in self.features.labels[self.target]]
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json says of it beside the arms."""
+        first = next(iter(self.fits.values()))
+        return {
+            "target": self.target,
+            "features": self.features.source,
+            "n_fit": len(self.fit_rows),
+            "layers": list(self.layers),
+            "rank": first.eraser.rank,
+            "draws": len(next(iter(self.randoms.values()))),
+        }
+
+    def lines(self) -> list[str]:
+        """The job in words."""
+        sets = len(self.design.slot_sets) * len(self.layers)
+        facts = self.facts()
+        arms = len(self.design.plan.arms)
+        return [
+            f"{self.target} erased from the stream (LEACE, rank {facts['rank']}): fitted on {facts['n_fit']} problems, "
+            f"done on {len(self.problems)} others",
+            f"{len(self.layers)} layers x {len(self.design.slot_sets)} sets of slots = {sets} cells, each with "
+            f"{facts['draws']} random erasures: {arms:,} arms, {arms * len(self.problems):,} generations",
+        ]
+
+    def table(self, records: pd.DataFrame) -> pd.DataFrame:
+        """The study's one table."""
+        slots = sorted({k for chosen in self.design.slot_sets for k in chosen})
+        single = {(layer, k): self._reading(layer, k) for layer in self.layers for k in slots}
+        readings = {
+            (layer, chosen): mean_reading([single[layer, k] for k in chosen])
+            for layer in self.layers
+            for chosen in self.design.slot_sets
+        }
+        return erasure_table(
+            records, self.design.conditions, readings, depth=self.depth, num_latents=len(self.features.positions) - 1
+        )
+
+    def _reading(self, layer: int, slot: int) -> Reading:
+        x = self.features.matrix(layer, f"CT{slot}")[self.held_rows].astype(np.float64)
+        labels = [self.labels[row] for row in self.held_rows]
+        eraser, randoms = self.fits[layer, slot].eraser, self.randoms[layer, slot]
+        return Reading(
+            before=read_label(x, labels, self.seed),
+            after=read_label(eraser(x), labels, self.seed),
+            random=read_label(randoms[0](x), labels, self.seed),
+            chance=1 / len(set(labels)),
+            change=eraser.change(x),
+            random_change=float(np.mean([one.change(x) for one in randoms])),
+        )
+
+
+def prepare(
+    run: Run,
+    model: LatentReasoner,
+    target: str,
+    *,
+    layers: str | None,
+    slots: str | None,
+    draws: int,
+    hosts: int | None,
+    seed: int,
+) -> ErasureJob:
+    """Fit the erasures of a label and their random counterparts, and plan the edits.
+
+    Raises:
+        PlanError: The model is not the run's, its protocol feeds begin-of-thought as a thought, or the run has no
+            such label, layer or slot.
+        AnalysisError: The label cannot be erased.
+        RunError: The run holds no features.
+    """
+    features = run.features()
+    spec = run.spec
+    if model.model_hash != spec.model_hash:
+        raise PlanError(
+            "this model did not make those features",
+            got=f"{model.name}, {model.model_hash}",
+            expected=f"{spec.model}, {spec.model_hash}",
+            fix="give the run's own model with --model, or run operations with this one",
+        )
+    if model.protocol.starts_with_bot:
+        raise PlanError(
+            f"under protocol {spec.protocol} a slot's position does not consume the vector of its name",
+            fix="use features made with --protocol official",
+        )
+    if target not in features.labels:
+        raise PlanError(f"{run.path} has no label {target!r}", expected=", ".join(map(str, features.labels.columns)))
+    depth = len(model.layers)
+    chosen = features.layers if layers is None else choose_layers(layers, depth)
+    if missing := [layer for layer in chosen if layer not in features.layers]:
+        raise PlanError(f"{run.path} has no features of layer {missing[0]}", expected=list(features.layers))
+    sets = slot_sets(slots, model.num_latents)
+    labels = [str(label) for label in features.labels[target]]
+    by_id = {problem.id: problem for problem in run.problem_set()}
+    every = [by_id[name] for name in features.ids]
+    fit_rows, held_rows = halves([problem.question for problem in every], labels, seed)
+    held_rows = _spread(held_rows, labels)
+    fits, randoms = {}, {}
+    for layer in chosen:
+        for slot in sorted({k for some in sets for k in some}):
+            fit = fit_erasure(features.matrix(layer, f"CT{slot}")[fit_rows], [labels[i] for i in fit_rows])
+            fits[layer, slot] = fit
+            randoms[layer, slot] = fit.random(draws, (seed, layer, slot))
+
+    def make_op(layer: int, some: tuple[int, ...], draw: int | None) -> Project:
+        return Project({k: _on_torch(fits[layer, k].eraser if draw is None else randoms[layer, k][draw]) for k in some})
+
+    return ErasureJob(
+        target,
+        ProblemSet(tuple(every[i] for i in held_rows[:hosts]), f"{spec.problems}, held out"),
+        features,
+        fit_rows,
+        held_rows,
+        fits,
+        randoms,
+        chosen,
+        depth,
+        erasure_plan(chosen, sets, make_op, draws=draws, seed=seed),
+        seed,
+    )
+
+
+def _spread(rows: list[int], labels: list[str]) -> list[int]:
+    """The rows with their classes in turn, so that the first so many are balanced."""
+    seen: dict[str, int] = {}
+    places = []
+    for row in rows:
+        places.append((seen.setdefault(labels[row], 0), row))
+        seen[labels[row]] += 1
+    return [row for _, row in sorted(places)]
+
+
+def _on_torch(eraser: Eraser) -> Projection:
+    return Projection(torch.from_numpy(eraser.u), torch.from_numpy(eraser.v), torch.from_numpy(eraser.mean))

@@ -1,0 +1,131 @@
+"""Edits of residual streams: engine and reference agree, only what is edited changes, and nothing stays behind."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from tests.engine.tiny import EARLY_ENDS, FAMILIES, Case, Oracle, difference, own_op, questions, run_cases, tiny
+from torch import Tensor
+
+from thoughtgraft.engine.features import features_of
+from thoughtgraft.engine.rollout import Source
+from thoughtgraft.engine.run import run
+from thoughtgraft.errors import PlanError
+from thoughtgraft.interventions.ops import EditContext, Project, Projection
+from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.site import Resid
+from thoughtgraft.problems import Problem, ProblemSet
+
+K = 6
+EVERY = pytest.mark.parametrize("family", FAMILIES)
+SLOTS = ((0,), (2,), (5,), (1, 4), tuple(range(K)))
+
+
+@functools.cache
+def oracle(family: str) -> Oracle:
+    model = tiny(family, max_new_tokens=6, ends=EARLY_ENDS[family])
+    return Oracle(model, [model.prompt(q) for q in questions(family)[:4]])
+
+
+@functools.cache
+def linear(width: int, seed: int = 0) -> Project:
+    """A random affine projection at each slot, far from orthogonal."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    u, v = draw(K, width, 2), draw(K, width, 2)
+    return Project({k: Projection(u[k] / width**0.5, v[k] / width**0.5, draw(width)) for k in range(K)})
+
+
+def identity(live: Tensor, context: EditContext) -> Tensor:
+    return live
+
+
+def cases(family: str) -> list[Case]:
+    """Random linear edits at every layer, zeros, and edits of what is fed, mixed on the same hosts."""
+    model = oracle(family).model
+    depth, op = len(model.layers), linear(model.d_model)
+    arms = [Arm("random", slots, op=op, site=Resid(layer)) for layer in range(depth) for slots in SLOTS]
+    arms += [Arm("zero", (3,), site=Resid(layer)) for layer in range(depth)]
+    arms += [Arm("zero", (3,)), Arm("swap", (1, 4)), Arm("baseline"), Arm("noop"), Arm("own", (2,), op=own_op)]
+    return [
+        Case(arm, i % 3, (i + 1) % 3 if arm.method in ("swap", "own") else None, f"cell-{i}")
+        for i, arm in enumerate(arms)
+    ]
+
+
+@EVERY
+def test_engine_and_reference_agree_at_every_layer_and_slot(family: str) -> None:
+    runs, chosen = oracle(family), cases(family)
+    source = Source.from_fed(runs.fed())
+    whole = run_cases(runs.model, runs.prompts, chosen, source)
+    assert whole.answers.first_logits is not None
+    last = len(runs.model.layers) - 1
+    for i, case in enumerate(chosen):
+        wanted = runs.run(case.arm, case.host, case.donor, case.key)
+        assert difference(whole.answers.first_logits[i], wanted.first_logits) < 1e-9, case
+        assert whole.answers.token_ids[i] == wanted.token_ids, case
+        gap = difference(wanted.first_logits, runs.clean(case.host).first_logits)
+        # After the last block of the last thought nothing reads the stream any more.
+        dead = case.arm.site == Resid(last) and case.arm.slots == (K - 1,)
+        assert (gap == 0) == (dead or case.arm.method in ("baseline", "noop")), case
+    alone = run_cases(runs.model, runs.prompts, chosen[:3], source)
+    assert alone.answers.first_logits is not None
+    assert difference(alone.answers.first_logits, whole.answers.first_logits[:3]) < 1e-9
+
+
+@EVERY
+def test_the_identity_changes_nothing_and_hooks_do_not_stay(family: str) -> None:
+    runs = oracle(family)
+    depth = len(runs.model.layers)
+    arms = [Arm("same", slots, op=identity, site=Resid(layer)) for layer in range(depth) for slots in SLOTS]
+    result = run_cases(runs.model, runs.prompts, [Case(arm, 0) for arm in arms], Source.from_fed(runs.fed()))
+    assert result.answers.first_logits is not None
+    for logits in result.answers.first_logits:
+        assert difference(logits, runs.clean(0).first_logits) < 1e-9
+
+    def broken(live: Tensor, context: EditContext) -> Tensor:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        case = Case(Arm("broken", (1,), op=broken, site=Resid(0)), 0)
+        run_cases(runs.model, runs.prompts, [case], Source.from_fed(runs.fed()))
+    assert not any(block._forward_hooks for block in runs.model.layers)
+
+
+def test_an_edit_receives_the_features_of_its_layer_and_position() -> None:
+    """What a study fits on is what the edit is given."""
+    runs = oracle("codi-gpt2")
+    depth = len(runs.model.layers)
+    resid, _ = features_of(runs.model, runs.prompts, range(depth))
+    heard: dict[tuple[int, int], Tensor] = {}
+
+    def listener(layer: int) -> object:
+        def listen(live: Tensor, context: EditContext) -> Tensor:
+            heard[layer, context.slot] = live.clone()
+            return live
+
+        return listen
+
+    arms = [Arm(f"l{layer}", (k,), op=listener(layer), site=Resid(layer)) for layer in range(depth) for k in range(K)]
+    run_cases(runs.model, runs.prompts, [Case(arm, 2) for arm in arms], Source.from_fed(runs.fed()))
+    assert len(heard) == depth * K
+    for (layer, slot), live in heard.items():
+        assert difference(live[0], resid[2, slot + 1, layer]) < 1e-9
+
+
+def test_records_name_the_site_and_a_layer_that_is_not_there_is_refused() -> None:
+    model = tiny("codi-gpt2", "float32", max_new_tokens=3)
+    problems = ProblemSet(tuple(Problem(f"p{i}", text, None) for i, text in enumerate(questions("codi-gpt2")[:2])))
+    op = linear(model.d_model)
+    arms = (Arm("baseline"), Arm("erase", (1,), op=op, site=Resid(0)), Arm("erase", (1,), op=op, site=Resid(1)))
+    records = run(model, problems, Plan(arms), progress=False)
+    assert list(records["arm"])[:3] == ["baseline -", "erase after L0 CT1", "erase after L1 CT1"]
+    assert list(records["method"])[1:3] == ["erase after L0", "erase after L1"]
+    assert records["fed_norm"].isna().all()
+    with pytest.raises(PlanError, match=r"has no layer 9; got erase after L9 CT1; expected layers 0..\d"):
+        run(model, problems, Plan((Arm("erase", (1,), op=op, site=Resid(9)),)), progress=False)
