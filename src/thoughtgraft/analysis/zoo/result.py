@@ -22,7 +22,7 @@ from thoughtgraft.problems import Problem
 IDS = {"accuracy": "A", "pairs": "P", "positions": "R", "lens": "L", "probes": "M", "findings": "F", "checks": "C"}
 """The letter of each table's row ids."""
 TARGETS = ("operation", "n_steps")
-SHOWN = ("swap", "mean", "zero", "skip")
+SHOWN = ("swap", "mean", "zero")
 
 
 @dataclass(frozen=True)
