@@ -8,6 +8,7 @@ import torch
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.run import run
+from thoughtgraft.engine.verify import verify
 from thoughtgraft.errors import ModelError
 from thoughtgraft.interventions.plan import Arm, Plan
 from thoughtgraft.interventions.schedule import schedule
@@ -89,6 +90,15 @@ def test_in_a_pause_model_a_swap_is_the_identity(trained):
             model, prompt, schedule(Arm("zero", (slot,)), 6), edit=lambda k, live: 0 * live, max_new_tokens=1
         )
         assert (zero.first_logits - clean).abs().max() > 1e-5, "its slots do reach the output"
+
+
+def test_every_model_passes_the_checks_of_its_kind(trained):
+    problems = arithmetic("validation")[:3]
+    certificates = {m: verify(load_model(trained[m], device="cpu"), problems, answer_tokens=2) for m in METHODS}
+    for method, certificate in certificates.items():
+        assert certificate.passed, (method, certificate.failed)
+    assert certificates["pause"].shared_slots == tuple(range(6)) and not certificates["codi"].shared_slots
+    assert any("no slot to edit" in note for note in certificates["cot"].notes)
 
 
 @pytest.mark.parametrize(("method", "why"), [("direct", "answer at once"), ("cot", "out in words")])

@@ -54,6 +54,8 @@ class Grid:
         own: Whether the place's own keys and values stand at a slot [V*P, K]; else the clean run's may.
         seen: Whether the clean run's keys and values are seen at a slot [V*P, K].
         thoughts: How many thoughts each place is fed [V*P].
+        ahead: Whether the thought that a place makes at a step is the next slot's, one having been left out [V*P, K],
+            on the CPU.
     """
 
     def __init__(
@@ -77,6 +79,8 @@ class Grid:
             flags = [[action.feed in test for action in row.actions] for row in self.rows]
             return torch.tensor(flags, dtype=torch.bool).view(len(self.rows), num_latents)
 
+        ahead = [[a.feed is Feed.LIVE and a.due(k) > k for k, a in enumerate(row.actions)] for row in self.rows]
+        self.ahead = torch.tensor(ahead, dtype=torch.bool).view(len(self.rows), num_latents)
         self.runs = table({Feed.LIVE, Feed.EDIT, Feed.REPLAY})
         self.own = self.runs.to(device)
         self.seen = table({Feed.CLEAN}).to(device)

@@ -81,7 +81,7 @@ def reference_run(
     for slot, action in enumerate(actions):
         if action.feed is Feed.ABSENT:
             continue
-        live = begin if slot == 0 and begin is not None else model.project(hidden[-1][None], slot)[0]
+        live = begin if slot == 0 and begin is not None else model.project(hidden[-1][None], action.due(slot))[0]
         if slot > 0 and actions[slot - 1].feed is Feed.CLEAN and edited:
             live = _need(clean).steps[slot]
         if action.feed is Feed.EDIT:

@@ -225,7 +225,10 @@ def _think_forked(
         at = clean.steps[problem[on_device], slot]
         if slot > 0:
             ran = grid.own[on_device, slot - 1, None]
-            live = torch.where(ran, model.project(last[on_device], slot), at)
+            made = model.project(last[on_device], slot)
+            if (ahead := grid.ahead[places, slot]).any():
+                made = torch.where(ahead.to(device)[:, None], model.project(last[on_device], slot + 1), made)
+            live = torch.where(ran, made, at)
         else:
             live = at
         fed = _feed(grid, places.tolist(), slot, model.protocol.edit_delay, live, clean, source, norms, cosines)

@@ -27,10 +27,14 @@ class Feed(Enum):
 
 @dataclass(frozen=True)
 class Action:
-    """The feed at one slot; `slot` is the clean slot that a REPLAY repeats."""
+    """The feed at one step; `slot` is the clean slot that a REPLAY repeats, or whose thought is due after a skip."""
 
     feed: Feed
     slot: int | None = None
+
+    def due(self, step: int) -> int:
+        """The slot whose thought a LIVE step makes: its own, or a later one where a slot was left out."""
+        return step if self.slot is None else self.slot
 
     @property
     def runs(self) -> bool:
@@ -62,7 +66,7 @@ def schedule(arm: Arm, num_latents: int, delay: int = 0) -> tuple[Action, ...]:
     first = edited[0]
     if arm.method == "skip":
         middle = [Action(Feed.REPLAY, first + 1)] if first + 1 < num_latents else []
-        live = [_LIVE] * (num_latents - first - 1 - len(middle))
+        live = [Action(Feed.LIVE, k + 1) for k in range(first + len(middle), num_latents - 1)]
         return (*[_CLEAN] * first, *middle, *live, _ABSENT)
     after = {
         "recompute": lambda k: _LIVE,

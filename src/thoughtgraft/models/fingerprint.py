@@ -81,7 +81,7 @@ def write_fingerprint(folder: Path, fingerprint: Fingerprint) -> Path:
 def _read(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / _CARD).read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a weight file has no card
         return {}
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{folder / _CARD} is not readable", got=str(error), fix="restore it") from error
