@@ -59,6 +59,7 @@ def operations(
     batch_size: options.BatchSize = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
     certify: options.Certify = "auto",
+    tracker: options.Tracker = "none",
     analyze: Annotated[
         bool, typer.Option(help="Analyse and report at once; else later, or elsewhere, with --mode analysis_only.")
     ] = True,
@@ -86,6 +87,7 @@ def operations(
     from thoughtgraft.models.reasoner import require_thoughts
     from thoughtgraft.problems import load_problems
     from thoughtgraft.problems.classes import draw_classes
+    from thoughtgraft.tracking import open_tracking
 
     sample = draw_classes(
         load_problems(problems),
@@ -109,6 +111,7 @@ def operations(
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     if dry_run:
         return
-    job.run(out, certify, console)
-    if analyze:
-        read_features(out, out, None, targets, seed, console, tuple(probes.split(",")), jobs)
+    with open_tracking(tracker, out, study="operations", group=mode):
+        job.run(out, certify, console)
+        if analyze:
+            read_features(out, out, None, targets, seed, console, tuple(probes.split(",")), jobs)
