@@ -26,7 +26,6 @@ help: ## list the targets
 
 demo: $(VENV)/.installed ## run the resampling study on the embedded model and write a report
 	$(BIN)/thoughtgraft demo $(DEMO_ARGS)
-	@case '$(DEMO_ARGS)' in '--out runs/demo') echo 'The report: $(CURDIR)/runs/demo/report.html' ;; esac
 
 test: lint types tests wheel ## everything that must be green: lint, types, tests, the wheel
 
