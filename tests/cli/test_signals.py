@@ -20,6 +20,14 @@ SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 app = typer.Typer(cls=ErrorGroup, add_completion=False)
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Signals as a terminal's program has them: a background job, and what it starts, ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def send(number: int) -> None:
     os.kill(os.getpid(), number)
 
