@@ -46,7 +46,7 @@ def checks(certificate: Certificate) -> tuple[Block, ...]:
         reading = "Each check with what it proves, what was measured, its limit, and what a failure would mean."
         kind = f" ({certificate.kind})" if certificate.kind else ""
         header = ("check", "proves", "measured", "limit", "outcome", "if it fails")
-        blocks.append(Table(header, rows, reading, frozenset({2, 3}), 4, title=f"Certificate{kind}"))
+        blocks.append(Table(header, rows, reading, frozenset({3}), 4, title=f"Certificate{kind}"))
     if certificate.notes:
         blocks.append(Bullets(certificate.notes))
     return tuple(blocks)
@@ -70,7 +70,7 @@ def gates(context: Context) -> Table:
         "which is not a pass. If one fails, every claim is INVALID."
     )
     return Table(
-        ("gate", "condition", "measured", "limit", "outcome", "how"), rows, reading, frozenset({2, 3}), 4, title="Gates"
+        ("gate", "condition", "measured", "limit", "outcome", "how"), rows, reading, frozenset({3}), 4, title="Gates"
     )
 
 
