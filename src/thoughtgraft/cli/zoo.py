@@ -96,16 +96,16 @@ def _print(rows: Sequence[Mapping[str, Any]], problems: str) -> None:
     groups = list(dict.fromkeys(group["condition"] for row in rows for group in row["by_steps"]))
     table = Table(title=f"accuracy on {problems}, 95% interval (Wilson); from the models' cards", title_style="dim")
     for column in ("model", "method"):
-        table.add_column(column)
-    for column in ("parameters", "steps", "seed", "accuracy", "interval", "explicit", *groups):
-        table.add_column(column, justify="right")
+        table.add_column(column, overflow="fold")
+    counted = ["/".join(group.split()[0] for group in groups) + " steps"] if groups else []
+    for column in ("accuracy", "explicit", *counted):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         found = {group["condition"]: group for group in row["by_steps"]}
         accuracy = row["accuracy"]
-        interval = f"[{accuracy['ci_low']:.1%}, {accuracy['ci_high']:.1%}]" if accuracy else ""
-        counts = [f"{row[name]:,}" if isinstance(row[name], int) else "-" for name in ("parameters", "steps", "seed")]
-        shares = [_share(row["explicit"]), *(_share(found.get(group)) for group in groups)]
-        table.add_row(row["model"], row["method"] or "-", *counts, _share(accuracy), interval, *shares)
+        interval = f" [{100 * accuracy['ci_low']:.1f}, {100 * accuracy['ci_high']:.1f}]" if accuracy else ""
+        shares = ["/".join(_share(found.get(group), 0).rstrip("%") for group in groups)] if groups else []
+        table.add_row(row["model"], row["method"] or "-", _share(accuracy) + interval, _share(row["explicit"]), *shares)
     console = Console()
     console.print(table)
     for row in rows:
@@ -119,5 +119,5 @@ def _print(rows: Sequence[Mapping[str, Any]], problems: str) -> None:
             )
 
 
-def _share(row: Mapping[str, Any] | None) -> str:
-    return f"{row['accuracy']:.1%}" if row else "-"
+def _share(row: Mapping[str, Any] | None, digits: int = 1) -> str:
+    return f"{row['accuracy']:.{digits}%}" if row else "-"
