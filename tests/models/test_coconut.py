@@ -99,6 +99,8 @@ def test_the_number_of_thoughts_is_settable() -> None:
 def test_the_padded_protocol_of_codi_is_refused_and_says_why() -> None:
     with pytest.raises(ModelError, match=r"no protocol 'official-padded'.*one problem at a time, without padding"):
         load_model(FILE, base=BASE, device="cpu", protocol="official-padded")
+    with pytest.raises(ModelError, match=r"no protocol 'official-padded'"):
+        load_model(FILE, base=BASE, device="cpu").under("official-padded")
 
 
 def test_the_markers_are_added_to_a_copy_of_the_tokenizer() -> None:

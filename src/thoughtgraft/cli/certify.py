@@ -45,8 +45,9 @@ def verify(
     from thoughtgraft.engine.verify import verify as run_checks
     from thoughtgraft.engine.verify.conformance import read_cases
     from thoughtgraft.engine.verify.weights import QUESTIONS, take_fingerprint
+    from thoughtgraft.models.embedded import model_folder
     from thoughtgraft.models.fingerprint import read_fingerprint, write_fingerprint
-    from thoughtgraft.models.load import load_model, model_folder
+    from thoughtgraft.models.load import load_model
     from thoughtgraft.problems import load_problems
     from thoughtgraft.records import RunStore
     from thoughtgraft.records.layout import CERTIFICATE_FILE
@@ -100,8 +101,8 @@ def certificate_for(model: LatentReasoner, problems: ProblemSet, out: Path, cert
     """
     from thoughtgraft.engine.verify import verify as run_checks
     from thoughtgraft.errors import PlanError
+    from thoughtgraft.models.embedded import model_folder
     from thoughtgraft.models.fingerprint import read_fingerprint
-    from thoughtgraft.models.load import model_folder
     from thoughtgraft.records.jsonfile import read_json
     from thoughtgraft.records.layout import CERTIFICATE_FILE
 

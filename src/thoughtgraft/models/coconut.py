@@ -9,19 +9,19 @@ loop looks for the end only from the second token on.
 from __future__ import annotations
 
 import copy
-import hashlib
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from thoughtgraft.errors import CheckpointError, ModelError
-from thoughtgraft.models.audit import Audit, audit
+from thoughtgraft.models.checkpointed import CheckpointReasoner
 from thoughtgraft.models.checkpoints import Checkpoint
 from thoughtgraft.models.families import COCONUT
-from thoughtgraft.models.reasoner import LatentReasoner
 
 
-class CoconutReasoner(LatentReasoner):
+class CoconutReasoner(CheckpointReasoner):
     """A Coconut model made from a strictly read checkpoint.
 
     The official GSM8K recipe has three stages of two thoughts each, hence K = 6, and writes at most 64 tokens.
@@ -29,31 +29,22 @@ class CoconutReasoner(LatentReasoner):
 
     family = "coconut"
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        protocol: str = "official",
-        num_latents: int | None = None,
-        max_new_tokens: int = 64,
-    ) -> None:
-        super().__init__(
-            checkpoint.lm,
-            _with_markers(checkpoint.tokenizer, checkpoint.base_vocab),
-            name=checkpoint.name,
-            weight_hash=hashlib.sha256(checkpoint.weight_hash.encode()).hexdigest()[:16],
-            protocol=protocol,
-            num_latents=6 if num_latents is None else num_latents,
-            max_new_tokens=max_new_tokens,
-        )
+    longest_answer = 64
+
+    def __init__(self, checkpoint: Checkpoint, **options: Any) -> None:
+        tokenizer = _with_markers(checkpoint.tokenizer, checkpoint.base_vocab)
+        super().__init__(replace(checkpoint, tokenizer=tokenizer), **options)
+
+    def refuse_foreign_protocol(self) -> None:
+        """Coconut knows `official` alone."""
+        super().refuse_foreign_protocol()
         if self.protocol.name != "official":
             raise ModelError(
-                f"Coconut has no protocol {protocol!r}",
+                f"Coconut has no protocol {self.protocol.name!r}",
                 got="a protocol of CODI's code",
                 expected="official: the official evaluation of Coconut runs one problem at a time, without padding",
                 fix="--protocol official",
             )
-        self.checkpoint = checkpoint
 
     def question_ids(self, question: str) -> list[int]:
         """The ids of the question as it is and a newline, and begin-of-thought."""
@@ -66,20 +57,6 @@ class CoconutReasoner(LatentReasoner):
     def project(self, hidden: Tensor, slot: int) -> Tensor:
         """`hidden` itself, final-normed as it comes."""
         return hidden
-
-    def audit(self) -> Audit:
-        """The loaded weights against the checkpoint's files, which are read again."""
-        return audit(self.checkpoint, self.project)
-
-    @property
-    def pad_id(self) -> int:
-        """The end of sequence, which the official code pads with; pads are never seen."""
-        return self.checkpoint.pad_id
-
-    @property
-    def end_of_thought(self) -> int:
-        """`<|end-latent|>`."""
-        return self.checkpoint.eot_id
 
     @property
     def forbidden_ids(self) -> tuple[int, ...]:

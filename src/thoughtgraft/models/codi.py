@@ -6,42 +6,15 @@ has one, then BOT. The answer is read greedily after EOT; EOT itself can never b
 
 from __future__ import annotations
 
-import hashlib
+from torch import Tensor
 
-from torch import Tensor, nn
-
-from thoughtgraft.models.audit import Audit, audit
-from thoughtgraft.models.checkpoints import Checkpoint
-from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.models.checkpointed import CheckpointReasoner
 
 
-class CodiReasoner(LatentReasoner):
+class CodiReasoner(CheckpointReasoner):
     """A CODI model made from a strictly read checkpoint."""
 
     family = "codi"
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        protocol: str = "official",
-        num_latents: int | None = None,
-        trained_latents: int = 6,
-        max_new_tokens: int = 256,
-    ) -> None:
-        alpha = checkpoint.lora_alpha
-        weights = checkpoint.weight_hash if alpha is None else f"{checkpoint.weight_hash}:lora_alpha={alpha:g}"
-        super().__init__(
-            checkpoint.lm,
-            checkpoint.tokenizer,
-            name=checkpoint.name,
-            weight_hash=hashlib.sha256(weights.encode()).hexdigest()[:16],
-            protocol=protocol,
-            num_latents=trained_latents if num_latents is None else num_latents,
-            trained_latents=trained_latents,
-            max_new_tokens=max_new_tokens,
-        )
-        self.checkpoint = checkpoint
 
     def question_ids(self, question: str) -> list[int]:
         """The question's ids and BOT; runs of two spaces become one, as in the official evaluation."""
@@ -51,25 +24,6 @@ class CodiReasoner(LatentReasoner):
     def project(self, hidden: Tensor, slot: int) -> Tensor:
         """`prj(hidden)`; hidden states come final-normed and are not normed again."""
         return self.checkpoint.feeder(hidden)
-
-    @property
-    def parts(self) -> tuple[nn.Module, ...]:
-        """The language model and what makes the fed vectors."""
-        return self.lm, self.checkpoint.feeder
-
-    def audit(self) -> Audit:
-        """The loaded weights against the checkpoint's files, which are read again."""
-        return audit(self.checkpoint, self.project)
-
-    @property
-    def pad_id(self) -> int:
-        """The embedding row of padding."""
-        return self.checkpoint.pad_id
-
-    @property
-    def end_of_thought(self) -> int:
-        """EOT."""
-        return self.checkpoint.eot_id
 
     @property
     def forbidden_ids(self) -> tuple[int, ...]:

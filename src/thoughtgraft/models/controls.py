@@ -6,6 +6,8 @@ none and answers at once; `cot` feeds none and writes its reasoning out before t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,29 +21,21 @@ class PauseReasoner(CodiReasoner):
 
     family = "pause"
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        protocol: str = "official",
-        num_latents: int | None = None,
-        max_new_tokens: int = 256,
-    ) -> None:
-        assert isinstance(checkpoint.feeder, torch.nn.Embedding), "a pause checkpoint holds an embedding"
-        trained = checkpoint.feeder.num_embeddings
+    def __init__(self, checkpoint: Checkpoint, *, num_latents: int | None = None, **options: Any) -> None:
+        trained = self.latents_of(checkpoint)
         if num_latents is not None and num_latents > trained:
             raise ModelError(
                 f"{checkpoint.name} has learned too few pause vectors",
                 got=f"num_latents={num_latents}",
                 expected=f"at most {trained}",
             )
-        super().__init__(
-            checkpoint,
-            protocol=protocol,
-            num_latents=num_latents,
-            trained_latents=trained,
-            max_new_tokens=max_new_tokens,
-        )
+        super().__init__(checkpoint, num_latents=num_latents, **options)
+
+    @staticmethod
+    def latents_of(checkpoint: Checkpoint) -> int:
+        """As many as the checkpoint holds vectors."""
+        assert isinstance(checkpoint.feeder, torch.nn.Embedding), "a pause checkpoint holds an embedding"
+        return checkpoint.feeder.num_embeddings
 
     def project(self, hidden: Tensor, slot: int) -> Tensor:
         """The learned vector of the slot, whatever the problem."""
@@ -54,14 +48,7 @@ class DirectReasoner(CodiReasoner):
     family = "direct"
     without_thoughts = "it was trained to answer at once"
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        protocol: str = "official",
-        num_latents: int | None = None,
-        max_new_tokens: int = 256,
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, num_latents: int | None = None, **options: Any) -> None:
         if num_latents:
             raise ModelError(
                 f"{checkpoint.name} is fed no thoughts: {self.without_thoughts}",
@@ -69,7 +56,12 @@ class DirectReasoner(CodiReasoner):
                 expected="0",
                 fix="leave --num-latents out, or take a model that thinks, such as tiny-codi",
             )
-        super().__init__(checkpoint, protocol=protocol, num_latents=0, trained_latents=0, max_new_tokens=max_new_tokens)
+        super().__init__(checkpoint, **options)
+
+    @staticmethod
+    def latents_of(checkpoint: Checkpoint) -> int:
+        """None."""
+        return 0
 
 
 class CotReasoner(DirectReasoner):

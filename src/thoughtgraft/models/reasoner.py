@@ -82,7 +82,7 @@ class LatentReasoner(ABC):
         _refuse_sliding_window(lm, name)
         self.lm, self.tokenizer, self.name, self.weight_hash = lm, tokenizer, name, weight_hash
         self.protocol: Protocol = find_protocol(protocol)
-        self._refuse_foreign_protocol()
+        self.refuse_foreign_protocol()
         self.num_latents, self.trained_latents = num_latents, trained_latents
         self.max_new_tokens = max_new_tokens
 
@@ -189,12 +189,13 @@ class LatentReasoner(ABC):
         """
         other = copy(self)
         other.protocol = find_protocol(protocol)
-        other._refuse_foreign_protocol()
+        other.refuse_foreign_protocol()
         if self.recipe is not None:
             other.recipe = partial(self.recipe, protocol=protocol)
         return other
 
-    def _refuse_foreign_protocol(self) -> None:
+    def refuse_foreign_protocol(self) -> None:
+        """Raise a ModelError if the protocol is not defined for this model."""
         families = self.protocol.families
         if families and self.family not in families:
             raise ModelError(

@@ -1,0 +1,70 @@
+"""What all adapters of checkpoints share: weights, special rows and identity come from the files that were read."""
+
+from __future__ import annotations
+
+import hashlib
+
+from torch import nn
+
+from thoughtgraft.models.audit import Audit, audit
+from thoughtgraft.models.checkpoints import Checkpoint
+from thoughtgraft.models.reasoner import LatentReasoner
+
+
+class CheckpointReasoner(LatentReasoner):
+    """A model made from a strictly read checkpoint.
+
+    Args:
+        checkpoint: What was read.
+        protocol: The name of the rule of inference.
+        num_latents: Thoughts that are fed; None takes as many as the model was trained with.
+        max_new_tokens: The longest answer; None takes the official code's.
+    """
+
+    longest_answer: int = 256
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        protocol: str = "official",
+        num_latents: int | None = None,
+        max_new_tokens: int | None = None,
+    ) -> None:
+        alpha, trained = checkpoint.lora_alpha, self.latents_of(checkpoint)
+        weights = checkpoint.weight_hash if alpha is None else f"{checkpoint.weight_hash}:lora_alpha={alpha:g}"
+        super().__init__(
+            checkpoint.lm,
+            checkpoint.tokenizer,
+            name=checkpoint.name,
+            weight_hash=hashlib.sha256(weights.encode()).hexdigest()[:16],
+            protocol=protocol,
+            num_latents=trained if num_latents is None else num_latents,
+            trained_latents=trained,
+            max_new_tokens=self.longest_answer if max_new_tokens is None else max_new_tokens,
+        )
+        self.checkpoint = checkpoint
+
+    @staticmethod
+    def latents_of(checkpoint: Checkpoint) -> int:
+        """How many thoughts the model was trained with: the official recipes' six, which no file says."""
+        return 6
+
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """The language model and what makes the fed vectors."""
+        return self.lm, self.checkpoint.feeder
+
+    def audit(self) -> Audit:
+        """The loaded weights against the checkpoint's files, which are read again."""
+        return audit(self.checkpoint, self.project)
+
+    @property
+    def pad_id(self) -> int:
+        """The id of padding."""
+        return self.checkpoint.pad_id
+
+    @property
+    def end_of_thought(self) -> int:
+        """The id fed after the last thought."""
+        return self.checkpoint.eot_id
