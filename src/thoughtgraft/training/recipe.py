@@ -112,7 +112,8 @@ def train(
         raise
     draw_curves(out)
     cost = forward_flops(objective, encoder(list(validation)[:FLOPS_ON]), trainer.step)
-    facts = {"base": base, "recipe": config.model_dump(), "steps": trainer.step, "forward_flops": cost}
+    data = "arithmetic:train, drawn without end" if problems is None else problems.name
+    facts = {"base": base, "data": data, "recipe": config.model_dump(), "steps": trainer.step, "forward_flops": cost}
     return export(objective, start, out / "model", facts)
 
 
