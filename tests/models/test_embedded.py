@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.conftest import ROOT
 from typer.testing import CliRunner
 
 from thoughtgraft.cli.app import app
@@ -71,6 +72,22 @@ def test_its_card_says_what_it_is_and_belongs_to_its_weights(name: str) -> None:
     # The page is the card's own: nothing was typed into it.
     assert (folder / "README.md").read_text() == markdown(name, card)
     assert f"thoughtgraft evaluate --model {name} --problems arithmetic:heldout" in markdown(name, card)
+
+
+@EACH
+def test_readme_and_zoo_page_quote_its_card(name: str) -> None:
+    """Figures in the README's table and on the zoo's page are the card's."""
+    rows = {row["condition"]: row for row in read_card(model_folder(name))["accuracy"]["arithmetic:test"]}
+    main = rows.get("thoughts") or rows["answer"]
+    low, high = f"{main['ci_low']:.1%}", f"{main['ci_high']:.1%}"
+    others = ("0 thoughts", "all thoughts another problem's", "explicit reasoning")
+    shares = [f"{rows[other]['accuracy']:.1%}" if other in rows else "–" for other in others]
+    [line] = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| [{name}](")]
+    assert line.endswith(" | ".join([f"| {main['accuracy']:.1%}", f"{low} to {high}", *shares]) + " |")
+    page = (ROOT / "docs" / "zoo.md").read_text()
+    ends = [f"{100 * main[end]:.1f}" for end in ("ci_low", "ci_high")]
+    cells = f"{main['condition']} | {main['n']:,} | {main['accuracy']:.1%} | \\[{ends[0]}, {ends[1]}\\] |"
+    assert re.search(rf"^\| A\d+ \| {name} \| {re.escape(cells)}$", page, re.MULTILINE), cells
 
 
 def test_all_were_trained_alike() -> None:
