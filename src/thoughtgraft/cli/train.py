@@ -13,7 +13,7 @@ from thoughtgraft.cli import options
 def train(
     out: options.Out,
     base: Annotated[
-        str, typer.Option(help="tiny (made from the arithmetic vocabulary), a hub id or a directory.")
+        str, typer.Option(help="tiny (made from the arithmetic vocabulary), smollm2, a hub id or a directory.")
     ] = "tiny",
     problems: options.Problems = "arithmetic:train",
     validation: Annotated[str, typer.Option(help="Problems for the curves.")] = "arithmetic:validation",
@@ -38,6 +38,11 @@ def train(
     warmup_ratio: float = 0.03,
     weight_decay: float = 0.1,
     max_grad_norm: float = 2.0,
+    lora_r: Annotated[int, typer.Option(min=0, help="LoRA's rank: the base stays frozen. 0 trains every weight.")] = 0,
+    lora_alpha: Annotated[float, typer.Option(help="LoRA's alpha.")] = 32.0,
+    max_token_num: Annotated[
+        int | None, typer.Option(min=1, help="Leave out longer problems (question, steps and answer).")
+    ] = None,
     prj_dim: Annotated[int | None, typer.Option(help="Width inside prj; default: the model's.")] = None,
     max_latent_stage: Annotated[int, typer.Option(min=1, help="Coconut: stages.")] = 3,
     steps_per_stage: Annotated[int, typer.Option(min=1, help="Coconut: optimizer steps of each stage.")] = 500,
@@ -77,6 +82,9 @@ def train(
         max_steps=max_steps,
         bf16=bf16,
         seed=seed,
+        lora_r=lora_r,
+        lora_alpha=lora_alpha,
+        max_token_num=max_token_num,
         prj_dim=prj_dim,
         distill_loss_factor=distill_loss_factor,
         ref_loss_factor=ref_loss_factor,
@@ -92,3 +100,18 @@ def train(
     chosen = None if problems == "arithmetic:train" else load_problems(problems)
     model = run(base, chosen, load_problems(validation), config, Path(out), find_device(device))
     typer.echo(f"The model: {model.resolve()}   (thoughtgraft evaluate --model {model})")
+
+
+def export(
+    adapter: Annotated[Path, typer.Argument(help="An adapter's folder, as `train --lora-r` writes it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write; made if it does not exist.")],
+) -> None:
+    """Write an adapter and its base as one file in CODI's official raw layout, for other people's code.
+
+    The file holds the full base weights and the unmerged LoRA pairs under the official names, as the published
+    CODI checkpoints do; the base's config and tokenizer lie beside it.
+    """
+    from thoughtgraft.models.adapter import write_official
+
+    folder = write_official(adapter, out)
+    typer.echo(f"The model: {folder.resolve()}   (thoughtgraft evaluate --model {folder})")

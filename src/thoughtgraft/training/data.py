@@ -69,6 +69,12 @@ class Encoder:
             raise ModelError("steps cannot be told apart in this tokenizer", got=f"{len(ids)} tokens for '>>'")
         return int(ids[0])
 
+    def lengths(self, problems: list[Problem]) -> list[int]:
+        """Tokens of question, steps and answer together, for each problem."""
+        questions = self.tokenizer([p.question for p in problems])["input_ids"]
+        tails = self._ids([f"{reasoning_text(p)} {p.answer}" for p in problems])
+        return [len(q) + len(t) + len(self.prefix) + 1 for q, t in zip(questions, tails, strict=True)]
+
     def __call__(self, problems: list[Problem]) -> Batch:
         """Encode problems.
 
@@ -102,6 +108,31 @@ def _pad_left(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
 def _pad_right(rows: list[list[int]]) -> Tensor:
     width = max(map(len, rows))
     return torch.tensor([r + [IGNORE] * (width - len(r)) for r in rows])
+
+
+def learnable(problems: ProblemSet, encoder: Encoder, max_token_num: int | None) -> ProblemSet:
+    """The problems that a model can be taught: with steps that end in a whole gold answer, and short enough.
+
+    Args:
+        problems: Any problems.
+        encoder: Its tokenizer counts.
+        max_token_num: The most tokens that question, steps and answer may have together; None sets no limit.
+
+    Raises:
+        ProblemError: None is left.
+    """
+    kept = [p for p in problems if p.steps and p.gold is not None and p.gold == p.steps[-1].value]
+    if max_token_num is not None and kept:
+        sizes = encoder.lengths(kept)
+        kept = [p for p, size in zip(kept, sizes, strict=True) if size <= max_token_num]
+    if not kept:
+        raise ProblemError(
+            f"{problems.name} holds no problem to learn from",
+            got=f"{len(problems)} problems",
+            expected="questions with annotated steps that end in the answer"
+            + (f", of at most {max_token_num} tokens" if max_token_num else ""),
+        )
+    return ProblemSet(tuple(kept), problems.name)
 
 
 def problem_stream(problems: ProblemSet | None, seed: int) -> Iterator[Problem]:
