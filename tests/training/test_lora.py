@@ -17,7 +17,7 @@ from thoughtgraft.models.load import load_model
 from thoughtgraft.problems.arithmetic import arithmetic
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.lora import GrownEmbedding, GrownHead
-from thoughtgraft.training.recipe import load_base, train
+from thoughtgraft.training.recipe import load_base, prepare, train
 from thoughtgraft.training.tiny import tiny_lm, tiny_tokenizer
 
 CPU = torch.device("cpu")
@@ -33,6 +33,8 @@ RECIPE = TrainingConfig(
     eval_steps=100,
     logging_steps=1,
 )
+VALIDATION = arithmetic("validation")[:8]
+DATA = prepare(arithmetic("test")[:64], VALIDATION, None, RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def adapter(base, tmp_path_factory):
     out = tmp_path_factory.mktemp("lora")
-    return train(str(base), arithmetic("test")[:64], arithmetic("validation")[:8], RECIPE, out, CPU)
+    return train(str(base), DATA, VALIDATION, RECIPE, out, CPU)
 
 
 def answers(model, problems):
@@ -78,7 +80,6 @@ def test_the_base_is_not_touched_and_everything_that_is_learned_moves(base, adap
 
 
 def test_a_resumed_training_ends_in_the_same_adapter(base, adapter, tmp_path):
-    problems, validation = arithmetic("test")[:64], arithmetic("validation")[:8]
     state = torch.load(adapter.parent / "state.pt", weights_only=True)
     assert state["step"] == RECIPE.total_steps
     assert all("base" not in name for name in state["objective"])
@@ -95,10 +96,10 @@ def test_a_resumed_training_ends_in_the_same_adapter(base, adapter, tmp_path):
     try:
         Trainer.save = lambda self: (original(self), stopping())
         with pytest.raises(Stop):
-            train(str(base), problems, validation, RECIPE, tmp_path, CPU)
+            train(str(base), DATA, VALIDATION, RECIPE, tmp_path, CPU)
     finally:
         Trainer.save = original
-    again = load_file(train(str(base), problems, validation, RECIPE, tmp_path, CPU) / WEIGHTS)
+    again = load_file(train(str(base), DATA, VALIDATION, RECIPE, tmp_path, CPU) / WEIGHTS)
     first = load_file(adapter / WEIGHTS)
     assert all(torch.equal(again[name], value) for name, value in first.items())
 

@@ -17,6 +17,15 @@ def train(
     ] = "tiny",
     problems: options.Problems = "arithmetic:train",
     validation: Annotated[str, typer.Option(help="Problems for the curves.")] = "arithmetic:validation",
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            help="Problems that nothing may be learnt from, nor from their like; default for gsm8k: the test split."
+        ),
+    ] = None,
+    augment: Annotated[
+        int, typer.Option(min=0, help="Variations of each training problem, with other numbers, where its text allows.")
+    ] = 0,
     device: options.Device = "auto",
     method: Annotated[
         str,
@@ -65,6 +74,7 @@ def train(
     from thoughtgraft.models.load import find_device
     from thoughtgraft.problems import load_problems
     from thoughtgraft.training.config import METHODS, TrainingConfig
+    from thoughtgraft.training.recipe import prepare
     from thoughtgraft.training.recipe import train as run
 
     if method not in METHODS:
@@ -85,6 +95,7 @@ def train(
         lora_r=lora_r,
         lora_alpha=lora_alpha,
         max_token_num=max_token_num,
+        augment=augment,
         prj_dim=prj_dim,
         distill_loss_factor=distill_loss_factor,
         ref_loss_factor=ref_loss_factor,
@@ -96,9 +107,14 @@ def train(
         max_latent_stage=max_latent_stage,
         steps_per_stage=steps_per_stage,
     )
+    curves, chosen = load_problems(validation), None
     # The arithmetic generator has no end of training problems; other sets are gone through in epochs.
-    chosen = None if problems == "arithmetic:train" else load_problems(problems)
-    model = run(base, chosen, load_problems(validation), config, Path(out), find_device(device))
+    if problems != "arithmetic:train":
+        held_out = held_out or ("gsm8k:test" if problems.startswith("gsm8k:") else None)
+        apart = load_problems(held_out) if held_out else None
+        chosen = prepare(load_problems(problems), curves, apart, config)
+        typer.echo(str(chosen))
+    model = run(base, chosen, curves, config, Path(out), find_device(device))
     typer.echo(f"The model: {model.resolve()}   (thoughtgraft evaluate --model {model})")
 
 

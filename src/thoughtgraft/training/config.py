@@ -17,7 +17,8 @@ class TrainingConfig(BaseModel):
 
     The second block carries the names of the official CODI scripts, `c_thought` and `max_latent_stage` those of
     the official Coconut. `max_steps` counts joint optimizer steps; `teacher_steps` come before them and train
-    explicit reasoning alone. Every method sees the same problems in the same order. `lora_r` 0 trains every weight.
+    explicit reasoning alone. Every method sees the same problems in the same order. `lora_r` 0 trains every weight;
+    `augment` is the number of variations made of each training problem.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +38,7 @@ class TrainingConfig(BaseModel):
     lora_r: int = Field(0, ge=0)
     lora_alpha: float = 32.0
     max_token_num: int | None = None
+    augment: int = Field(0, ge=0)
     prj_dim: int | None = None
     prj_dropout: float = 0.0
     distill_loss_factor: float = 20.0

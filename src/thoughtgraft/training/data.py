@@ -110,29 +110,21 @@ def _pad_right(rows: list[list[int]]) -> Tensor:
     return torch.tensor([r + [IGNORE] * (width - len(r)) for r in rows])
 
 
-def learnable(problems: ProblemSet, encoder: Encoder, max_token_num: int | None) -> ProblemSet:
-    """The problems that a model can be taught: with steps that end in a whole gold answer, and short enough.
-
-    Args:
-        problems: Any problems.
-        encoder: Its tokenizer counts.
-        max_token_num: The most tokens that question, steps and answer may have together; None sets no limit.
+def short_enough(problems: ProblemSet, encoder: Encoder, max_token_num: int | None) -> ProblemSet:
+    """The problems of which question, steps and answer have at most `max_token_num` tokens together; None: all.
 
     Raises:
         ProblemError: None is left.
     """
-    kept = [p for p in problems if p.steps and p.gold is not None and p.gold == p.steps[-1].value]
-    if max_token_num is not None and kept:
-        sizes = encoder.lengths(kept)
-        kept = [p for p, size in zip(kept, sizes, strict=True) if size <= max_token_num]
+    if max_token_num is None:
+        return problems
+    sizes = encoder.lengths(list(problems))
+    kept = tuple(problem for problem, size in zip(problems, sizes, strict=True) if size <= max_token_num)
     if not kept:
         raise ProblemError(
-            f"{problems.name} holds no problem to learn from",
-            got=f"{len(problems)} problems",
-            expected="questions with annotated steps that end in the answer"
-            + (f", of at most {max_token_num} tokens" if max_token_num else ""),
+            f"every problem of {problems.name} is too long", got=f"{min(sizes)} tokens", expected=f"{max_token_num}"
         )
-    return ProblemSet(tuple(kept), problems.name)
+    return ProblemSet(kept, problems.name)
 
 
 def problem_stream(problems: ProblemSet | None, seed: int) -> Iterator[Problem]:

@@ -17,6 +17,7 @@ from thoughtgraft.models.assembly import SPECIAL_ROWS
 from thoughtgraft.models.checkpoints import write_checkpoint
 from thoughtgraft.models.language_models import LanguageModel, load_language_model
 from thoughtgraft.models.projection import build_projection, pause_vectors
+from thoughtgraft.problems.augment import TrainingSet, training_set, usable
 from thoughtgraft.problems.problem import ProblemSet
 from thoughtgraft.training.card import CARD
 from thoughtgraft.training.coconut import CoconutObjective
@@ -25,7 +26,7 @@ from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.controls import CotObjective, PauseObjective
 from thoughtgraft.training.cost import forward_flops, parameter_count
 from thoughtgraft.training.curves import draw_curves
-from thoughtgraft.training.data import ANSWER_PREFIX, COCONUT_ANSWER_PREFIX, Encoder, learnable
+from thoughtgraft.training.data import ANSWER_PREFIX, COCONUT_ANSWER_PREFIX, Encoder, short_enough
 from thoughtgraft.training.lora import add_lora, learned
 from thoughtgraft.training.objective import Objective
 from thoughtgraft.training.tiny import tiny_lm, tiny_tokenizer
@@ -72,25 +73,47 @@ def load_base(name: str, config: TrainingConfig) -> Base:
             )
         tokenizer = tiny_tokenizer()
         lm = tiny_lm(len(tokenizer), seed=config.seed)
-        found = LanguageModel(name, lm, tokenizer, copy.deepcopy(lm.config))
+        found = LanguageModel(name, lm, tokenizer, lm.config)
     else:
         found = load_language_model(name, dtype=dtype)
     if found.tokenizer.eos_token_id is None:
         raise ModelError(
             f"the tokenizer of {name!r} has no end of sequence", fix="set eos_token in tokenizer_config.json"
         )
+    base_config = copy.deepcopy(found.config)  # the model's own grows with its embedding
     if config.lora_r:
         add_lora(found.lm, rank=config.lora_r, alpha=config.lora_alpha)
     else:
         found.lm.resize_token_embeddings(found.config.vocab_size + SPECIAL_ROWS, mean_resizing=False)
     # Single-token steps dominate; on a CPU the plain kernel is the fastest for them, forward and backward.
     found.lm.set_attn_implementation("eager" if not torch.cuda.is_available() else "sdpa")
-    return Base(found.lm, found.tokenizer, found.config)
+    return Base(found.lm, found.tokenizer, base_config)
+
+
+def prepare(
+    problems: ProblemSet, validation: ProblemSet, held_out: ProblemSet | None, config: TrainingConfig
+) -> TrainingSet:
+    """What of a problem set is trained on, with its variations.
+
+    Args:
+        problems: The source.
+        validation: Problems for the curves; they are left out.
+        held_out: Problems that the model will be measured on; they and their near-duplicates are left out.
+        config: The recipe: `augment` and `seed`.
+
+    Raises:
+        ProblemError: Nothing is left.
+    """
+    curves = {problem.content_hash for problem in validation}
+    kept = tuple(problem for problem in problems if problem.content_hash not in curves)
+    return training_set(
+        ProblemSet(kept, problems.name), held_out=held_out or (), copies=config.augment, seed=config.seed
+    )
 
 
 def train(
     base: str,
-    problems: ProblemSet | None,
+    problems: TrainingSet | None,
     validation: ProblemSet,
     config: TrainingConfig,
     out: Path,
@@ -100,8 +123,7 @@ def train(
 
     Args:
         base: `tiny`, `smollm2`, a hub id or a directory.
-        problems: The training set; None draws from the arithmetic generator without end. Problems that nothing can be
-            learned from, that are too long, or that are in `validation` are left out.
+        problems: The training set, from `prepare`; None draws from the arithmetic generator without end.
         validation: Problems for the curves.
         config: The recipe.
         out: Folder of the training: state, log, curves, and the finished model in `out/model`.
@@ -112,13 +134,12 @@ def train(
     """
     start = load_base(base, config)
     encoder = make_encoder(start, config)
+    chosen = None
     if problems is not None:
-        held_out = {problem.content_hash for problem in validation}
-        kept = tuple(problem for problem in problems if problem.content_hash not in held_out)
-        problems = learnable(ProblemSet(kept, problems.name), encoder, config.max_token_num)
-        validation = learnable(validation, encoder, config.max_token_num)
+        chosen = short_enough(problems.problems, encoder, config.max_token_num)
+        validation = short_enough(usable(validation), encoder, config.max_token_num)
     objective = make_objective(start, encoder, config)
-    trainer = Trainer(objective, encoder, problems, validation, config, out, device)
+    trainer = Trainer(objective, encoder, chosen, validation, config, out, device)
     try:
         trainer.run()
     except KeyboardInterrupt:
@@ -128,8 +149,9 @@ def train(
     cost = forward_flops(objective, encoder(list(validation)[:FLOPS_ON]), trainer.step)
     facts: dict[str, object] = {"base": base, "recipe": config.model_dump(), "steps": trainer.step}
     facts["forward_flops"] = cost
-    if problems is not None:
-        facts |= {"problems": problems.name, "problems_hash": problems.content_hash, "problems_n": len(problems)}
+    if problems is not None and chosen is not None:
+        facts |= {"problems": chosen.name, "problems_hash": chosen.content_hash, "problems_n": len(chosen)}
+        facts["problems_made"] = str(problems).splitlines()
     if config.lora_r:
         return export_adapter(objective, start, base, out / "model", facts)
     return export(objective, start, out / "model", facts)
