@@ -49,7 +49,7 @@ def objective_of(method, folder):
     prefix = COCONUT_ANSWER_PREFIX if method == "coconut" else ANSWER_PREFIX
     encoder = Encoder(base.tokenizer, prefix)
     made = make_objective(base, encoder, config_of(method))
-    made.load_state_dict(torch.load(folder.parent / "state.pt", weights_only=True)["objective"])
+    made.load_state_dict(torch.load(folder.parent / "state.pt", weights_only=True)["objective"], strict=False)  # tied
     return made, encoder
 
 

@@ -153,7 +153,7 @@ class Trainer:
                 expected=", ".join(f"{k}={old}" for k, (_, old) in changed.items()),
                 fix="repeat the first command's options, or choose another --out",
             )
-        self.objective.load_state_dict(state["objective"], strict=False)  # what is frozen is not in it
+        self.objective.load_state_dict(state["objective"], strict=False)  # what is frozen or tied is not in it
         for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(stored)
         self.step = state["step"]
