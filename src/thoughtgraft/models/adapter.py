@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.bases import Base
 from thoughtgraft.models.language_models import LanguageModel, load_language_model
 from thoughtgraft.models.sources import read_object
 from thoughtgraft.models.tensors import StoredTensor, open_tensors
@@ -43,8 +44,13 @@ class Assembled:
     """A base and an adapter as one state dict in the official layout."""
 
     stored: Mapping[str, StoredTensor]
-    base: LanguageModel
+    model: LanguageModel
     description: Description
+
+    @property
+    def base(self) -> Base:
+        """The base as any checkpoint's base is described."""
+        return Base(self.model.name, self.model.config, notes=(f"adapter of {self.description.base}",))
 
 
 def is_adapter(files: Iterable[Path]) -> bool:
@@ -71,7 +77,7 @@ def read_description(folder: Path) -> Description:
         ) from error
 
 
-def assemble(file: Path, base: str | None = None) -> Assembled:
+def assemble(file: Path, base: str | Path | None = None) -> Assembled:
     """Put an adapter and its base together.
 
     Args:
@@ -83,7 +89,7 @@ def assemble(file: Path, base: str | None = None) -> Assembled:
         ModelError: The base cannot be loaded.
     """
     description = read_description(file.parent)
-    found = load_language_model(base or description.base)
+    found = load_language_model(str(base or description.base))
     if found.weight_hash != description.base_hash:
         raise CheckpointError(
             f"the base {found.name} is not the one that {file.parent} was trained on",
@@ -155,6 +161,6 @@ def write_official(adapter: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: stored.read().contiguous() for name, stored in whole.stored.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    whole.base.config.save_pretrained(folder)
-    whole.base.tokenizer.save_pretrained(folder)
+    whole.model.config.save_pretrained(folder)
+    whole.model.tokenizer.save_pretrained(folder)
     return folder

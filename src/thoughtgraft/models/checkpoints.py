@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +26,11 @@ from thoughtgraft.models.assembly import (
     rows_error,
     tied_head,
 )
-from thoughtgraft.models.bases import Base, find_base, load_tokenizer
+from thoughtgraft.models.bases import find_base, load_tokenizer
 from thoughtgraft.models.families import FAMILIES, Family
 from thoughtgraft.models.keys import sort_keys
 from thoughtgraft.models.sources import find_checkpoint
-from thoughtgraft.models.tensors import StoredTensor, TensorHasher, open_tensors
+from thoughtgraft.models.tensors import TensorHasher, open_tensors
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,9 @@ def read_checkpoint(
     """
     source = find_checkpoint(name_or_path)
     if is_adapter(source.weights):
-        stored, found, tokenizer, lora_alpha = _with_base(source.weights[0], tokenizer, base)
-        keys = sort_keys(stored, str(name_or_path))
+        whole = assemble(source.weights[0], base)
+        keys, found = sort_keys(whole.stored, str(name_or_path)), whole.base
+        tokenizer, lora_alpha = tokenizer or whole.model.tokenizer, whole.description.lora_alpha
     else:
         keys = sort_keys(open_tensors(source.weights), str(name_or_path))
         found = find_base(base, source.directory, keys)
@@ -146,15 +146,6 @@ def read_checkpoint(
         family=keys.family.name,
         files=tuple(source.weights),
     )
-
-
-def _with_base(
-    file: Path, tokenizer: str | Path | PreTrainedTokenizerBase | None, base: str | Path | None
-) -> tuple[Mapping[str, StoredTensor], Base, str | Path | PreTrainedTokenizerBase, float]:
-    """An adapter's tensors with its base's, the base config, the tokenizer and LoRA's alpha."""
-    whole = assemble(file, None if base is None else str(base))
-    found = Base(whole.base.name, whole.base.config, notes=(f"adapter of {whole.description.base}",))
-    return whole.stored, found, tokenizer or whole.base.tokenizer, whole.description.lora_alpha
 
 
 def write_checkpoint(
