@@ -84,6 +84,12 @@ def evaluate(
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="The longest answer, which counts where answers do not stop; default: the official code's."
+        ),
+    ] = None,
     card: Annotated[bool, typer.Option("--card", help="Also write the figures into the model's card.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -108,12 +114,14 @@ def evaluate(
         device=device,
         dtype=dtype,
     )
+    reasoner.max_new_tokens = max_new_tokens or reasoner.max_new_tokens
     table = measure(reasoner, chosen, batch_size=batch_size)
     if card:
         from thoughtgraft.models.embedded import model_folder
         from thoughtgraft.training.card import add_accuracies
 
         facts = {"weight_hash": reasoner.weight_hash, "protocol": reasoner.protocol.name}
+        facts["max_new_tokens"] = reasoner.max_new_tokens
         rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
         add_accuracies(model_folder(model), chosen.name, rows, facts)
     if as_json:

@@ -176,7 +176,7 @@ def explicit_correct(
                 ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 do_sample=False,
-                max_new_tokens=min(_EXPLICIT_TOKENS, model.max_new_tokens),
+                max_new_tokens=_EXPLICIT_TOKENS,
                 eos_token_id=list(model.eos_ids),
                 pad_token_id=model.pad_id,
             )
