@@ -10,7 +10,7 @@ import torch
 from scipy.stats import binomtest
 from tqdm import tqdm
 
-from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.collect import collect_thoughts, encode
 from thoughtgraft.engine.run import run
 from thoughtgraft.interventions.plan import Arm, Plan
 from thoughtgraft.models.reasoner import LatentReasoner, attention_implementation
@@ -161,12 +161,20 @@ def explicit_correct(
 ) -> list[bool]:
     """Whether each answer is right when the model writes its reasoning out instead of thinking, as it was trained to.
 
-    Generation is Hugging Face's own, greedy.
+    Generation is Hugging Face's own, greedy; a question that leaves less room than others gets what it leaves.
+
+    Raises:
+        ModelError: A question does not fit the model's context.
     """
+    encode(model, problems)  # one that does not fit is named there
     prompts = [model.explicit_ids(p.question) for p in problems]
+    longest, limit = min(_EXPLICIT_TOKENS, model.max_new_tokens), model.max_positions
+    room = [longest if limit is None else min(longest, limit - len(prompt)) for prompt in prompts]
     texts: dict[int, str] = {}
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    ample = [i for i in order if room[i] == longest]
+    batches = [ample[i : i + batch_size] for i in range(0, len(ample), batch_size)]
+    batches += [[i] for i in order if room[i] < longest]
     with attention_implementation(model.lm, "sdpa"):
         for batch in tqdm(batches, desc="explicit reasoning", unit="batch", disable=not progress):
             width = max(len(prompts[i]) for i in batch)
@@ -176,7 +184,7 @@ def explicit_correct(
                 ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 do_sample=False,
-                max_new_tokens=min(_EXPLICIT_TOKENS, model.max_new_tokens),
+                max_new_tokens=room[batch[0]],
                 eos_token_id=list(model.eos_ids),
                 pad_token_id=model.pad_id,
             )
