@@ -106,6 +106,7 @@ def test_a_problem_is_varied_through_its_steps():
         ("He eats 1/4 of 40 nuts. How many?", "<<40/4=10>>10\n#### 10", ["40"]),
         ("He gets 10-15 nuts 13 times. At most?", "<<15*13=195>>195\n#### 195", None),
         ("The 5th of 40 boys has 13 nuts and 20 pears. Sum?", "<<13+20=33>>33\n#### 33", None),
+        ("He pays a $21 meal with a $50 bill. Change?", "<<50-21=29>>29\n#### 29", ["21"]),
         # What is left of a whole, what is listed, and what the numbers make with each other follows from the rest.
         ("He works 14 days, then the other 6 rest. Sum?", "<<14+6=20>>20\n#### 20", ["14"]),
         ("3 boys, Al, Bo and Cy, have 14 nuts each. Sum?", "<<3*14=42>>42\n#### 42", ["14"]),

@@ -34,6 +34,7 @@ def think(
     from thoughtgraft.problems import Problem, ProblemSet
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.readouts.vocabulary import unseen_words
+    from thoughtgraft.report.formats import visible
 
     reasoner = load_model(model, base=base, tokenizer=tokenizer, num_latents=num_latents, device=device, dtype=dtype)
     unseen = unseen_words(reasoner, question)
@@ -67,7 +68,8 @@ def think(
         table.add_column(f"{rank + 1}")
     for slot, group in decoded.groupby("slot"):
         table.add_row(
-            f"CT{slot}", *(f"{escape(r['token'])} [dim]{r['prob']:.0%}[/dim]" for r in group.to_dict("records"))
+            f"CT{slot}",
+            *(f"{escape(visible(r['token']))} [dim]{r['prob']:.0%}[/dim]" for r in group.to_dict("records")),
         )
     console.print(table)
     console.print(thoughts.texts[0] or "(no text)", markup=False)
@@ -98,6 +100,7 @@ def evaluate(
     Also with 0..K thoughts, with all thoughts zero, the mean or another problem's, and with explicit reasoning.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from thoughtgraft.engine.evaluate import evaluate as measure
@@ -127,7 +130,7 @@ def evaluate(
     if as_json:
         typer.echo(table.to_json(orient="records", indent=1))
         return
-    shown = Table(title=f"{reasoner.name} on {chosen.name}", title_style="dim")
+    shown = Table(title=escape(f"{reasoner.name} on {chosen.name}"), title_style="dim")
     for name in ("condition", "n", "accuracy", "95% interval (Wilson)"):
         shown.add_column(name, justify="left" if name == "condition" else "right")
     for row in table.to_dict("records"):

@@ -181,7 +181,8 @@ def training_set(problems: ProblemSet, *, held_out: Iterable[Problem], copies: i
     """Problems to learn from: the usable ones, without what is held out, and variations of them.
 
     Of GSM8K's 7,473 training problems, against its test split: 16 near-duplicates and no copies are left out, and 596
-    without usable steps; 34% of the other 6,861 can be varied.
+    without usable steps; 34% of the other 6,861 can be varied (2,318; four variations wanted of each
+    make 8,435).
 
     Args:
         problems: The source, `gsm8k:train` for example.

@@ -66,6 +66,8 @@ _LIMITS: dict[str, tuple[int, ...]] = {
     "degree": (90, 180, 360),
     "card": (52,),
 }
+_BILL_AFTER = re.compile(r"[\s-]*(?:dollars?[\s-]*)?bills?\b", re.IGNORECASE)
+_BILL_BEFORE = re.compile(r"\bbills? of \$?$", re.IGNORECASE)
 _YEARS = range(1700, 2101)
 
 
@@ -80,7 +82,7 @@ class Numeral:
         kind: `money`, `percent` and `cents` by the sign or word beside it, else `plain`.
         movable: Whether another number could stand here. Not for a fraction, a range, a time or date, a year, an
             ordinal, the name of a thing (`page 12`), what is left of a whole (`the other 3`), a fact of the world
-            (`7 days`), 0 and 1.
+            (`7 days`, `a $20 bill`), 0 and 1.
         most: The largest number that may stand here, where its unit has one.
         implied: Other values that arithmetic may make of it: the parts of a fraction, 80 or 0.8 of 20%.
     """
@@ -144,6 +146,8 @@ def _numeral(text: str, match: re.Match[str], has_time: bool) -> Numeral:
         or _TOUCHES_AFTER.match(after)
         or _REFERS_BEFORE.search(before)
         or _CLOCK_AFTER.match(after)
+        or _BILL_AFTER.match(after)
+        or _BILL_BEFORE.search(before)
         or (kind == "plain" and (_NAMES_BEFORE.search(before) or (has_time and _BEFORE_TIME.search(before))))
     )
     return Numeral(start, match[0], value, kind, not fixed, _most(value, kind, limits), _implied(value, kind))

@@ -79,6 +79,18 @@ class Problem:
     def __post_init__(self) -> None:
         if not self.question.strip():
             raise ProblemError(f"problem {self.id!r} has an empty question", fix="give every problem a question")
+        for name, text in (("question", self.question), ("solution", self.solution)):
+            try:
+                text.encode()
+            except (
+                UnicodeEncodeError
+            ) as error:  # JSON can write half of a surrogate pair; no tokenizer or file takes it
+                raise ProblemError(
+                    f"the {name} of problem {self.id!r} holds half a character",
+                    got=f"{text[error.start]!a} at character {error.start}",
+                    expected="text in Unicode",
+                    fix="write the character itself, or both halves of its escape",
+                ) from None
 
     @property
     def answer(self) -> str | None:

@@ -22,6 +22,9 @@ from thoughtgraft.problems.numerals import Numeral
 from thoughtgraft.problems.problem import APPLY, Operand, Problem, Ref, Step
 
 _TRIES = 400
+# How far a number may go from the old one, as parts of it; less far where the world knows what is usual.
+_SPREAD, _NARROW = (Fraction(3, 5), Fraction(8, 5)), (Fraction(3, 4), Fraction(5, 4))
+_USUAL = re.compile(r"\bold\b|\bages?\b|\baged\b|birthday|degrees|\bmph\b|miles (?:per|an) hour|\btall", re.IGNORECASE)
 _GRAINS = [Fraction(base) * 10**power for power in range(9, -1, -1) for base in (5, 1)]
 _SMALL_GRAINS = [Fraction(1, 2), Fraction(1, 4), Fraction(1, 10), Fraction(1, 20)]
 
@@ -56,11 +59,13 @@ class Variation:
 
         At first all free numbers change at once; after 100 tries each changes half of the time.
         """
+        spread = _NARROW if _USUAL.search(self.problem.question) else _SPREAD
         for attempt in range(_TRIES):
             moved = [i for i in self.free if attempt < _TRIES // 4 or rng.random() < 0.5]
             numbers = [n.value for n in self.numerals]
             for i in moved:
-                numbers[i] = _near(self.numerals[i], rng)
+                grain, low, high = _grid(self.numerals[i].value, self.numerals[i].decimals, spread)
+                numbers[i] = rng.randint(low, high) * grain
             if moved and self._keeps_its_text(numbers) and (varied := self._with(numbers)) is not None:
                 return varied
         return None
@@ -111,29 +116,25 @@ class Variation:
         return tuple(steps)
 
 
-def _near(numeral: Numeral, rng: random.Random) -> Fraction:
-    """Another number of the same scale and roundness."""
-    grain, low, high = _grid(numeral.value, numeral.decimals)
-    return rng.randint(low, high) * grain
-
-
 @lru_cache(maxsize=4096)
-def _grid(old: Fraction, decimals: int) -> tuple[Fraction, int, int]:
-    """The grain of a number and how many grains another may have: from half to double, at least 2 where whole."""
+def _grid(old: Fraction, decimals: int, spread: tuple[Fraction, Fraction]) -> tuple[Fraction, int, int]:
+    """The grain of a number, as round as the old one, and how many grains another may have; at least 2 where whole."""
     grains = [g for g in _GRAINS if g * 4 <= old] if old.denominator == 1 else _SMALL_GRAINS
     smallest = Fraction(1) if old.denominator == 1 else Fraction(1, 10**decimals)
     grain = next((g for g in grains if (old / g).denominator == 1), smallest)
-    low = max(ceil(old / 2 / grain), 2 if grain == 1 else 1)
-    return grain, low, max(int(2 * old / grain), int(old / grain) + 3)
+    low, high = ceil(spread[0] * old / grain), int(spread[1] * old / grain)
+    # A few grains each way for the small.
+    own = int(old / grain)
+    return grain, max(min(low, own - 2), 2 if grain == 1 else 1), max(high, own + 3)
 
 
 def _alike(numeral: Numeral, new: Fraction) -> bool:
-    """Whether a number fits in a numeral's place: whole where that is, below what bounds it, as long in digits."""
+    """Whether a number fits in a numeral's place: whole where that is, below what bounds it, of one size with it."""
     old = numeral.value
     return (
         (new.denominator == 1) == (old.denominator == 1)
         and (new < 1) == (old < 1)
-        and (new < 1000) == (old < 1000)
+        and all((new <= bound) == (old <= bound) for bound in (100, 999))
         and (numeral.most is None or new <= numeral.most)
     )
 
