@@ -22,7 +22,7 @@ CONSTRAINTS := $(VENV)/constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo real test lint format types tests faults wheel bench clean FORCE
+.PHONY: help demo real zoo test lint format types tests faults wheel bench clean FORCE
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "%-10s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ demo: $(VENV)/.installed ## run the resampling study on the embedded model and w
 
 real: $(VENV)/.installed-real ## the resampling pilot on GSM8K and a pretrained language model (SmolLM2, from the package index)
 	$(BIN)/thoughtgraft run resampling --model adapters/smollm2-codi --problems $(GSM8K) $(REAL_ARGS)
+
+zoo: $(VENV)/.installed ## measure the embedded models side by side (5 CPU-minutes) and write docs/zoo.md
+	$(BIN)/thoughtgraft zoo --out runs/zoo
+	for figure in runs/zoo/figures/*.png; do cp $$figure docs/images/zoo-$$(basename $$figure) || exit 1; done
+	sed -e 's| (\[SVG\](figures/[a-z_]*\.svg))||' -e 's|(figures/|(images/zoo-|' \
+	  -e 's|from zoo.json and tables/ beside it|with `make zoo`|' runs/zoo/zoo.md > docs/zoo.md
 
 test: lint types tests wheel ## everything that must be green: lint, types, tests, the wheel
 

@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 from tests.analysis.test_lens_hits import PROBLEMS
 
-from thoughtgraft.analysis.zoo import Measured, analyse_zoo
+from thoughtgraft.analysis.zoo import Measured, ZooResult, analyse_zoo
 from thoughtgraft.analysis.zoo.findings import ABSENT, SHARED, SURVIVES
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.report.zoo import write_zoo
-from thoughtgraft.report.zoo.conclusions import against_controls, surviving
+from thoughtgraft.report.zoo.conclusions import against_controls, in_short, surviving
 
 HOSTS = [p.id for p in PROBLEMS]
 LABELS = pd.DataFrame(
@@ -140,6 +140,23 @@ def test_every_direction_has_its_sentence(zoo) -> None:
     )
 
 
+def test_a_small_difference_that_is_sure_is_called_small() -> None:
+    """12 of 2,000 pairs differ, all one way: a difference, and less than 5 pp."""
+    row = {"a": "codi", "b": "pause", "problems": "all", "n": 2000, "difference_pp": 0.6, "ci_low": 0.2, "ci_high": 1.0}
+    pairs = pd.DataFrame([{"id": "P1", **row, "p": 0.0005, "p_holm": 0.0005}])
+    [said] = against_controls(ZooResult((ZOO[0], ZOO[1]), {"pairs": pairs}, ()), "all")
+    assert (said.verdict, said.row) == ("MORE", "P1")
+    assert said.text.startswith("codi answers more problems right, by less than 5 pp, than pause: +0.6 pp [0.2, 1.0]")
+
+
+def test_verdicts_in_short_name_their_rows(zoo) -> None:
+    assert in_short(against_controls(zoo, "all")) == "In short: MORE in P1 and P2."
+    short = in_short(surviving(zoo))
+    assert short.startswith("In short: SURVIVES, as by construction it must, in F1, F2 and F4; SURVIVES in F3 and ")
+    assert "; NOT FOUND in F5" in short
+    assert {c.row for c in surviving(zoo)} == set(re.findall(r"F\d+", short))
+
+
 def test_models_that_cannot_be_compared_are_refused() -> None:
     with pytest.raises(AnalysisError, match="different models; got codi, codi"):
         analyse_zoo([ZOO[0], ZOO[0]], PROBLEMS, LABELS, 0)
@@ -157,6 +174,7 @@ def test_the_page_cites_rows_that_exist(zoo, tmp_path: Path) -> None:
     assert set(re.findall(r"\(([APRLMFC]\d+)\)", page)) <= known
     assert "Equal for all models: optimizer steps and seed." in page and "Not equal: parameters." in page
     assert "certificates: 1 of 2 passed" in page
+    assert "Trained on: codi, pause and direct: written steps, answers, and distillation" in page
     assert "direct has no row for fewer or replaced thoughts: nothing is fed, since it was made so." in page
     assert {f.name for f in (tmp_path / "figures").glob("*.png")} >= {"dose.png", "impact.png", "lens.png", "pairs.png"}
     answers = pd.read_csv(tmp_path / "tables" / "answers.csv")

@@ -232,7 +232,7 @@ def test_slots_that_do_not_exist_are_refused_with_the_fix() -> None:
         PlanError, match=r"slot 9 .*Fix: choose an existing slot, or load the model with another num_latents"
     ):
         check_slots((0, 9), 6)
-    with pytest.raises(PlanError, match="slot 0 does not exist; got slot 0; expected no slot; the vector after"):
+    with pytest.raises(PlanError, match="there is no slot to edit; got slot 0, and a model that is fed no thoughts"):
         check_slots((0,), 0)
     check_slots((), 0)
     check_slots((0, 6), 7)

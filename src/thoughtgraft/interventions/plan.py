@@ -301,6 +301,13 @@ class _CellMaker:
 
 def check_slots(slots: Sequence[int], num_latents: int) -> None:
     """Raise a PlanError if a slot does not exist."""
+    if slots and not num_latents:
+        raise PlanError(
+            "there is no slot to edit",
+            got=f"slot {slots[0]}, and a model that is fed no thoughts",
+            expected="a model that is fed at least one",
+            fix="take a model that thinks, such as tiny-codi",
+        )
     for slot in slots:
         if not 0 <= slot < num_latents:
             hint = (
@@ -309,7 +316,7 @@ def check_slots(slots: Sequence[int], num_latents: int) -> None:
             raise PlanError(
                 f"slot {slot} does not exist",
                 got=f"slot {slot}",
-                expected=(f"0..{num_latents - 1} (CT0..CT{num_latents - 1})" if num_latents else "no slot") + hint,
+                expected=f"0..{num_latents - 1} (CT0..CT{num_latents - 1}){hint}",
                 fix="choose an existing slot, or load the model with another num_latents",
             )
 

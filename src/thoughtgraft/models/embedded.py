@@ -10,6 +10,9 @@ from thoughtgraft.errors import CheckpointError
 EMBEDDED = {
     "tiny-codi": "codi",
     "tiny-coconut": "coconut",
+    "tiny-pause": "pause",
+    "tiny-direct": "direct",
+    "tiny-cot": "cot",
 }
 """Every embedded model with the method that it was trained by."""
 

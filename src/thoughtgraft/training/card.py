@@ -58,6 +58,7 @@ def markdown(name: str, card: Mapping[str, Any]) -> str:
     lines += [f"| {key} | {value} |" for key, value in card.get("recipe", {}).items()]
     for problems, rows in card.get("accuracy", {}).items():
         lines += ["", f"## Accuracy on {problems}", ""]
+        lines += [f"From `thoughtgraft evaluate --model {name} --problems {problems}`.", ""]
         lines += ["| condition | n | accuracy | 95% interval (Wilson) |", "|---|---:|---:|---|"]
         lines += [
             f"| {r['condition']} | {r['n']:,} | {r['accuracy']:.1%} | {r['ci_low']:.1%} to {r['ci_high']:.1%} |"

@@ -147,11 +147,11 @@ def train(
         raise
     draw_curves(out)
     cost = forward_flops(objective, encoder(list(validation)[:FLOPS_ON]), trainer.step)
-    facts: dict[str, object] = {"base": base, "recipe": config.model_dump(), "steps": trainer.step}
+    data = "arithmetic:train, drawn without end" if chosen is None else chosen.name
+    facts: dict[str, object] = {"base": base, "data": data, "recipe": config.model_dump(), "steps": trainer.step}
     facts["forward_flops"] = cost
     if problems is not None and chosen is not None:
-        facts |= {"problems": chosen.name, "problems_hash": chosen.content_hash, "problems_n": len(chosen)}
-        facts["problems_made"] = str(problems).splitlines()
+        facts |= {"data_hash": chosen.content_hash, "data_n": len(chosen), "data_made": str(problems).splitlines()}
     if config.lora_r:
         return export_adapter(objective, start, base, out / "model", facts)
     return export(objective, start, out / "model", facts)

@@ -35,7 +35,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_lm(vocab_size: int, *, seed: int, hidden_size: int = 128, num_layers: int = 4) -> LlamaForCausalLM:
-    """A randomly initialised Llama of about 0.8M parameters with tied embeddings."""
+    """A randomly initialised Llama of about 0.9M parameters with tied embeddings."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocab_size,

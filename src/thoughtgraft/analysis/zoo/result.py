@@ -56,7 +56,9 @@ def analyse_zoo(models: Sequence[Measured], problems: Sequence[Problem], labels:
     check_zoo(zoo)
     slotted = [model for model in zoo if model.records is not None and model.decoded is not None]
     frames = {m.name: build_frame(m.records) for m in slotted if m.records is not None}
-    positions = [position_table(frame, seed=seed).assign(model=name) for name, frame in frames.items()]
+    # In the order of their names, all slots stand after the single ones.
+    in_order = {name: position_table(f, seed=seed).sort_values(["method", "slots"]) for name, f in frames.items()}
+    positions = [table.assign(model=name) for name, table in in_order.items()]
     scores = {m.name: lens_scores(m.decoded, problems) for m in slotted if m.decoded is not None}
     hits = [lens_hits(m.decoded, problems).assign(model=m.name) for m in slotted if m.decoded is not None]
     readings, notes = _readings(zoo, labels, seed)

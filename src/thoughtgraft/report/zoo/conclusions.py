@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from thoughtgraft.analysis.zoo import ZooResult
 from thoughtgraft.analysis.zoo.findings import ABSENT, ALPHA, BY_CONSTRUCTION, LARGER, OPEN, SHARED, SURVIVES
 from thoughtgraft.report.document import records_of
-from thoughtgraft.report.formats import count, interval, is_number, number, p_value
+from thoughtgraft.report.formats import count, interval, is_number, number, p_value, sentence_list
 
 MARGIN_PP = 5.0
 """Two models whose difference lies within this many points, interval included, do equally well."""
@@ -24,11 +25,12 @@ _ENDS = {
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A sentence, the id of the row that it states, and its verdict in a word or two."""
+    """A sentence, the id of the row that it states, its verdict in a word or two, and whether nothing else could be."""
 
     text: str
     row: str
     verdict: str
+    by_construction: bool = False
 
 
 def signed(value: Any, digits: int = 1) -> str:
@@ -65,6 +67,15 @@ def hardest(result: ZooResult) -> str | None:
     return str(groups[-1]) if len(groups) > 1 else None
 
 
+def in_short(found: Sequence[Conclusion]) -> str:
+    """The verdicts with the rows that came to them."""
+    rows: dict[str, list[str]] = {}
+    for conclusion in found:
+        how = ", as by construction it must," if conclusion.by_construction else ""
+        rows.setdefault(conclusion.verdict + how, []).append(conclusion.row)
+    return "In short: " + "; ".join(f"{verdict} in {sentence_list(cited)}" for verdict, cited in rows.items()) + "."
+
+
 def _turned(row: dict[str, Any]) -> dict[str, Any]:
     turned = row | {"a": row["b"], "b": row["a"], "difference_pp": -row["difference_pp"]}
     return turned | {"ci_low": -row["ci_high"], "ci_high": -row["ci_low"]}
@@ -72,10 +83,11 @@ def _turned(row: dict[str, Any]) -> dict[str, Any]:
 
 def _compared(row: dict[str, Any]) -> Conclusion:
     low, high = row["ci_low"], row["ci_high"]
+    within = low > -MARGIN_PP and high < MARGIN_PP
     if row["p_holm"] < ALPHA:
         verdict = "MORE" if row["difference_pp"] > 0 else "FEWER"
-        words = f"answers {verdict.lower()} problems right than"
-    elif low > -MARGIN_PP and high < MARGIN_PP:
+        words = f"answers {verdict.lower()} problems right{f', by less than {MARGIN_PP:g} pp,' if within else ''} than"
+    elif within:
         verdict, words = "AS WELL", f"does as well, within {MARGIN_PP:g} pp, as"
     else:
         verdict, words = OPEN, "cannot be told apart (inconclusive) from"
@@ -89,7 +101,8 @@ def _compared(row: dict[str, Any]) -> Conclusion:
 
 def _finding(row: dict[str, Any]) -> Conclusion:
     end = _ENDS[row["verdict"]]
-    if row["note"].startswith(BY_CONSTRUCTION) and row["verdict"] == SURVIVES:
+    forced = row["note"].startswith(BY_CONSTRUCTION) and row["verdict"] == SURVIVES
+    if forced:
         end += ", which by construction cannot show it"
     name = row["finding"][0].upper() + row["finding"][1:]
     theirs = estimate(row["in_control"], row["control_low"], row["control_high"])
@@ -100,4 +113,4 @@ def _finding(row: dict[str, Any]) -> Conclusion:
         f"{row['control']}, difference {estimate(row['difference'], row['ci_low'], row['ci_high'])}, p "
         f"{p_value(row['p'])}, after Holm {p_value(row['p_holm'])} ({row['id']}). {end}."
     )
-    return Conclusion(text, row["id"], row["verdict"])
+    return Conclusion(text, row["id"], row["verdict"], forced)

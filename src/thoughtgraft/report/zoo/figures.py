@@ -132,9 +132,7 @@ def lens(result: ZooResult) -> Display | Skipped:
             own = tuple(_bar(labels.index(r["slots"]) + shift, r, "null_rate") for r in rows)
             chance = tuple(Point(labels.index(r["slots"]) + shift, 100 * r["null_rate"], *_NONE) for r in rows)
             lines.append(Line(target, colour, marker, own, joined=True))
-            lines.append(
-                Line(f"{target} of other problems (hollow)", GREY if target == FINAL else "#9DBBD0", marker, chance)
-            )
+            lines.append(Line(f"{target}, other problems", GREY if target == FINAL else "#9DBBD0", marker, chance))
         panels.append(Panel(model.name, tuple(lines) if len(mine) else (), "" if len(mine) else NO_SLOTS))
     caption = (
         "Share of problems whose most probable token at a slot is a value of the problem's own steps (filled), and the "

@@ -22,28 +22,37 @@ from thoughtgraft.report.formats import (
     sentence_list,
     size,
 )
-from thoughtgraft.report.zoo.conclusions import Conclusion, against_controls, hardest, signed, surviving
+from thoughtgraft.report.zoo.conclusions import Conclusion, against_controls, hardest, in_short, signed, surviving
 from thoughtgraft.report.zoo.figures import NO_SLOTS
 
 Figures = Mapping[str, Picture | Prose]
+_LOSSES = {
+    ("codi", "pause", "direct"): "written steps, answers, and distillation of the one into the other, so that only "
+    "what is fed differs",
+    ("coconut",): "written steps, which thoughts replace stage by stage, and answers",
+    ("cot",): "written steps and answers",
+}
+"""What each method is trained on."""
 
 
 def conclusion(result: ZooResult) -> Section:
     """The two questions, answered row by row."""
+    once = len({m.method for m in result.models}) == len(result.models)
+    trained = "Each method was trained once: intervals" if once else "Intervals"
     blocks: list[Block] = [
         Prose(
             "Every sentence states one row of the tables below and cites it. Intervals are 95% and unadjusted, "
-            "p-values are of paired tests and adjusted by Holm within their table's family. Each method was trained "
-            "once: intervals cover problems, not training seeds, so a difference is one between these models."
+            "p-values are of paired tests and adjusted by Holm within their table's family. "
+            f"{trained} cover problems, not training seeds, so a difference is one between these models."
         ),
         Prose("Do fed-back thoughts beat pause vectors, direct answers and written reasoning?", "lead"),
-        _bullets(against_controls(result, ALL), "No model here thinks, or there is only one."),
+        *_bullets(against_controls(result, ALL), "No model here thinks, or there is only one."),
     ]
     if (group := hardest(result)) and (most := against_controls(result, group)):
-        blocks += [Prose(f"And on the problems with the most steps ({group})?"), _bullets(most, "")]
+        blocks += [Prose(f"And on the problems with the most steps ({group})?", "lead"), *_bullets(most, "")]
     blocks += [
         Prose("Which findings about thoughts survive the control whose slots carry nothing of the problem?", "lead"),
-        _bullets(surviving(result), "There is no pause model here, or no model that thinks: nothing can be said."),
+        *_bullets(surviving(result), "There is no pause model here, or no model that thinks: nothing can be said."),
     ]
     return Section("conclusion", "Conclusion", tuple(blocks))
 
@@ -90,6 +99,9 @@ def budget(result: ZooResult) -> Section:
     said += [f"Not recorded for every model: {sentence_list(unknown)}."] if unknown else []
     if {"seed", "problems seen"} <= set(equal):
         said.append("With one seed and as many problems, every model saw the same problems in the same order.")
+    taught = {methods: [m.name for m in result.models if m.method in methods] for methods in _LOSSES}
+    losses = [f"{sentence_list(named)}: {_LOSSES[methods]}" for methods, named in taught.items() if named]
+    said.append(f"Trained on: {'; '.join(losses)}.")
     table = Table(header, rows, reading, numeric=frozenset(range(2, 8)))
     return Section("budget", "Training budget", (Prose(" ".join(said)), table))
 
@@ -314,8 +326,11 @@ def certificates(result: ZooResult) -> Section:
     return Section("certificates", "Certificates", (Table(header, rows, reading, tones=2),))
 
 
-def _bullets(found: list[Conclusion], otherwise: str) -> Block:
-    return Bullets(tuple(c.text for c in found)) if found else Prose(otherwise, "note")
+def _bullets(found: list[Conclusion], otherwise: str) -> list[Block]:
+    """The verdicts in a line, then each in full."""
+    if not found:
+        return [Prose(otherwise, "note")]
+    return [Prose(in_short(found)), Bullets(tuple(c.text for c in found))]
 
 
 def _wilson(row: Mapping[str, Any]) -> tuple[str, str]:
