@@ -123,8 +123,11 @@ def evaluate(
         from thoughtgraft.models.embedded import model_folder
         from thoughtgraft.training.card import add_accuracies
 
-        facts = {"weight_hash": reasoner.weight_hash, "protocol": reasoner.protocol.name}
-        facts["max_new_tokens"] = reasoner.max_new_tokens
+        facts = {
+            "weight_hash": reasoner.weight_hash,
+            "protocol": reasoner.protocol.name,
+            "max_new_tokens": reasoner.max_new_tokens,
+        }
         rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
         add_accuracies(model_folder(model), chosen.name, rows, facts)
     if as_json:
