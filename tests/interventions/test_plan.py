@@ -65,6 +65,7 @@ def donors_by_arm(cells: list[Cell]) -> dict[tuple[str, tuple[int, ...]], dict[i
         ({"method": "swap", "slots": (2, 1)}, r"slots must be ascending, distinct and 0 or more; got \[2, 1\]"),
         ({"method": "swap", "slots": (1, 1)}, "slots must be ascending, distinct"),
         ({"method": "swap", "slots": (-1,)}, "slots must be ascending, distinct and 0 or more"),
+        ({"method": "truncate", "slots": (1, 2)}, "truncate names the one slot before which the thoughts end"),
         ({"method": "skip", "slots": (1, 2)}, "skip leaves out one slot.*Fix: use one slot"),
         (
             {"method": "skip", "slots": (1,), "downstream": "freeze_input"},

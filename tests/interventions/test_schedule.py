@@ -71,3 +71,7 @@ def test_unedited_arms_exist_for_any_number_of_latents(num_latents: int) -> None
 def test_only_live_edit_and_replay_compute_anything() -> None:
     runs = {feed for feed in Feed if Action(feed, 0).runs}
     assert runs == {Feed.LIVE, Feed.EDIT, Feed.REPLAY}
+
+
+def test_truncate_ends_the_thoughts_before_its_slot() -> None:
+    assert [spelled(Arm("truncate", (k,)), 3) for k in range(3)] == ["- - -", "C - -", "C C -"]

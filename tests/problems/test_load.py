@@ -91,6 +91,10 @@ GOOD = '{"question": "q", "answer": 1}\n'
         ),
         (GOOD + '{"question": "q", "answer": true}', "the field 'answer' holds no number; got True"),
         (GOOD + '{"question": "q", "answer": NaN}', "the field 'answer' holds no number; got nan"),
+        (
+            GOOD + '{"question": "5 \\ud83d", "answer": 1}',
+            "the question of problem 'bad_1' holds half a character; got '\\ud83d' at character 2; expected text",
+        ),
         ("\n \n", "{path}: holds no problems. Fix: give a file with at least one question and answer."),
     ],
 )

@@ -35,6 +35,7 @@ app.command()(models.evaluate)
 app.command()(zoo.zoo)
 app.command()(data.problems)
 app.command()(train.train)
+app.command()(train.export)
 
 
 def main() -> None:

@@ -98,7 +98,9 @@ def certificate_for(model: LatentReasoner, problems: ProblemSet, out: Path, cert
 
     Raises:
         PlanError: Another word.
+        ModelError: One of the problems, checked or not, does not fit the model's context.
     """
+    from thoughtgraft.engine.collect import encode
     from thoughtgraft.engine.verify import verify as run_checks
     from thoughtgraft.errors import PlanError
     from thoughtgraft.models.embedded import model_folder
@@ -111,6 +113,7 @@ def certificate_for(model: LatentReasoner, problems: ProblemSet, out: Path, cert
     there = read_json(out / CERTIFICATE_FILE) if (out / CERTIFICATE_FILE).exists() else None
     if certify == "off" or (there is not None and (certify == "auto" or there.get("kind") == "full")):
         return None
+    encode(model, problems)  # the checks are of the first few, and take their time
     level = "full" if certify == "full" else "core"
     recorded = read_fingerprint(model_folder(model.name)) if certify == "full" else None
     return run_checks(model, problems, level=level, recorded=recorded).to_json()  # type: ignore[arg-type]

@@ -46,10 +46,13 @@ def compare(
         typer.echo(json.dumps(found, indent=1))
         return
     from rich.console import Console
+    from rich.markup import escape
 
     console = Console()
     for path, failed in broken.items():
-        console.print(f"[bold red]INVALID[/bold red] {path}: {', '.join(failed)} failed; nothing here may be quoted")
+        console.print(
+            f"[bold red]INVALID[/bold red] {escape(str(path))}: {', '.join(failed)} failed; nothing here may be quoted"
+        )
     console.print("the runs differ in:" if differences else "the runs do not differ in model, protocol or plan")
     for name, left, right in differences:
         console.print(f"  {name}: {left} | {right}", markup=False, highlight=False)

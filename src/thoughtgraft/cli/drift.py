@@ -49,6 +49,7 @@ def drift(
     Example: thoughtgraft drift --model zen-E/CODI-gpt2 --problems gsm8k:test --out runs/drift
     """
     from rich.console import Console
+    from rich.markup import escape
 
     from thoughtgraft.analysis.drift import drift_table
     from thoughtgraft.cli.compare import failed_gates
@@ -96,7 +97,7 @@ def drift(
         typer.echo(to_json(facts, "the table").decode(), nl=False)
         return
     show(console, table, sides)
-    console.print(f"The table, with a figure: [bold]{page.resolve()}[/bold]", soft_wrap=True)
+    console.print(f"The table, with a figure: [bold]{escape(str(page.resolve()))}[/bold]", soft_wrap=True)
 
 
 def show(console: Console, table: pd.DataFrame, sides: list[Side]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SAMPLE_PROBLEMS = 6
 _WARM_UP = 16
-_LONG_ENOUGH_S, _TOO_LONG_S = 1.0, 10.0
+_LONG_ENOUGH_S, _TOO_LONG_S = 4.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Timing:
 def measure(
     model: LatentReasoner, problems: ProblemSet, plan: Plan, batch_size: int | str, max_new_tokens: int | None
 ) -> Timing:
-    """Run a few cells of the plan, evenly taken from its arms: in growing packs, until one takes about a second.
+    """Run a few cells of the plan, evenly taken from its arms: in growing packs, until one takes a few seconds.
 
     The first pack warms up; it counts only if it alone took long.
     """

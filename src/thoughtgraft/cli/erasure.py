@@ -43,6 +43,7 @@ def erasure(
     Example: thoughtgraft run erasure runs/operations --out runs/erasure
     """
     from rich.console import Console
+    from rich.markup import escape
 
     from thoughtgraft.cli.erasure_job import prepare
     from thoughtgraft.engine.run import run as run_plan
@@ -83,7 +84,7 @@ def erasure(
     console.print(shown(table, target))
     for line in sentences(table, target):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
-    console.print(f"The table: [bold]{(out / 'erasure.md').resolve()}[/bold]", soft_wrap=True)
+    console.print(f"The table: [bold]{escape(str((out / 'erasure.md').resolve()))}[/bold]", soft_wrap=True)
 
 
 def shown(table: pd.DataFrame, target: str) -> Table:

@@ -133,6 +133,8 @@ def read_features(
     jobs: int | None = None,
 ) -> None:
     """Ask what can be read from the features of a run or a file, and write it below `out`. Needs no torch."""
+    from rich.markup import escape
+
     from thoughtgraft.analysis.operations import analyze_operations
     from thoughtgraft.analysis.probing.learners import PROBES
     from thoughtgraft.analysis.probing.stratum import Settings
@@ -147,4 +149,4 @@ def read_features(
     result = analyze_operations(features, None, list(targets), untrained=control, settings=settings, out=out)
     paths = write_operations_report(out)
     console.print(claims_summary(result.tables()["claims"]))
-    console.print(f"\nThe report: [bold]{paths.html.resolve()}[/bold]", soft_wrap=True)
+    console.print(f"\nThe report: [bold]{escape(str(paths.html.resolve()))}[/bold]", soft_wrap=True)

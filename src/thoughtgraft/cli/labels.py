@@ -46,17 +46,19 @@ def label_problems(
     from rich.console import Console
 
     console = Console()
-    console.print(f"{problems.name}: {len(problems):,} problems, labelled by {facts['rule']}", highlight=False)
+    console.print(
+        f"{problems.name}: {len(problems):,} problems, labelled by {facts['rule']}", markup=False, highlight=False
+    )
     console.print(counts_table(facts["splits"]))
     if rules is not None:
         console.print(rules_table(rules))
     if sample is not None:
         for line in sample_lines(sample):
-            console.print(line, soft_wrap=True, highlight=False)
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
     if rules is not None:
         print_disagreements(problems, rules)
     if out is not None:
-        console.print(f"\nwritten: {out}", soft_wrap=True, highlight=False)
+        console.print(f"\nwritten: {out}", soft_wrap=True, markup=False, highlight=False)
 
 
 def summary(
@@ -92,6 +94,7 @@ def summary(
 def counts_table(splits: dict[str, Any]) -> Table:
     """Classes and operators, one row per split."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     from thoughtgraft.problems.operations import CLASSES, OPERATORS
@@ -104,7 +107,7 @@ def counts_table(splits: dict[str, Any]) -> Table:
         operators = part["operators"] or {}
         counts = [part["n"], *(part["operations"].get(name, 0) for name in classes)]
         signs = [f"{operators[name]:,}" if name in operators else "" for name in OPERATORS.values()]
-        table.add_row(split, *(f"{count:,}" for count in counts), *signs)
+        table.add_row(escape(split), *(f"{count:,}" for count in counts), *signs)
     return table
 
 

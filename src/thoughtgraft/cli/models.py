@@ -34,6 +34,7 @@ def think(
     from thoughtgraft.problems import Problem, ProblemSet
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.readouts.vocabulary import unseen_words
+    from thoughtgraft.report.formats import visible
 
     reasoner = load_model(model, base=base, tokenizer=tokenizer, num_latents=num_latents, device=device, dtype=dtype)
     unseen = unseen_words(reasoner, question)
@@ -67,7 +68,8 @@ def think(
         table.add_column(f"{rank + 1}")
     for slot, group in decoded.groupby("slot"):
         table.add_row(
-            f"CT{slot}", *(f"{escape(r['token'])} [dim]{r['prob']:.0%}[/dim]" for r in group.to_dict("records"))
+            f"CT{slot}",
+            *(f"{escape(visible(r['token']))} [dim]{r['prob']:.0%}[/dim]" for r in group.to_dict("records")),
         )
     console.print(table)
     console.print(thoughts.texts[0] or "(no text)", markup=False)
@@ -84,6 +86,12 @@ def evaluate(
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="The longest answer, which counts where answers do not stop; default: the official code's."
+        ),
+    ] = None,
     card: Annotated[bool, typer.Option("--card", help="Also write the figures into the model's card.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -92,6 +100,7 @@ def evaluate(
     Also with 0..K thoughts, with all thoughts zero, the mean or another problem's, and with explicit reasoning.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from thoughtgraft.engine.evaluate import evaluate as measure
@@ -108,18 +117,23 @@ def evaluate(
         device=device,
         dtype=dtype,
     )
+    reasoner.max_new_tokens = max_new_tokens or reasoner.max_new_tokens
     table = measure(reasoner, chosen, batch_size=batch_size)
     if card:
         from thoughtgraft.models.embedded import model_folder
         from thoughtgraft.training.card import add_accuracies
 
-        facts = {"weight_hash": reasoner.weight_hash, "protocol": reasoner.protocol.name}
+        facts = {
+            "weight_hash": reasoner.weight_hash,
+            "protocol": reasoner.protocol.name,
+            "max_new_tokens": reasoner.max_new_tokens,
+        }
         rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
         add_accuracies(model_folder(model), chosen.name, rows, facts)
     if as_json:
         typer.echo(table.to_json(orient="records", indent=1))
         return
-    shown = Table(title=f"{reasoner.name} on {chosen.name}", title_style="dim")
+    shown = Table(title=escape(f"{reasoner.name} on {chosen.name}"), title_style="dim")
     for name in ("condition", "n", "accuracy", "95% interval (Wilson)"):
         shown.add_column(name, justify="left" if name == "condition" else "right")
     for row in table.to_dict("records"):

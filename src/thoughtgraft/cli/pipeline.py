@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from thoughtgraft.cli.tables import certificate_line, position_summary
 
@@ -114,7 +115,7 @@ def resampling(
     if job.preset == "pilot":
         verdict = RunStore.open(out).read_json("analysis/decision.json")["pilot"]
         console.print(f"\nThe pilot's verdict: [bold]{verdict['verdict']}[/bold]. {verdict['reason']}.", soft_wrap=True)
-    console.print(f"\nThe report: [bold]{paths.html.resolve()}[/bold]", soft_wrap=True)
+    console.print(f"\nThe report: [bold]{escape(str(paths.html.resolve()))}[/bold]", soft_wrap=True)
 
 
 def design(job: Job) -> dict[str, Any]:
@@ -136,7 +137,8 @@ def dry_run(job: Job) -> None:
     from thoughtgraft.studies.sizing import planned
 
     console, model, problems = Console(), job.model, job.sample.problems
-    pads = [prompt.pad for prompt in encode(model, problems)] if model.protocol.pads_visible else None
+    prompts = encode(model, problems)
+    pads = [prompt.pad for prompt in prompts] if model.protocol.pads_visible else None
     # Who is right is not known yet: all problems stand in for those that will be.
     cells = job.plan.cells(problems, model.identity, pads, [True] * len(problems))
     distinct = len({cell.key for cell in cells})

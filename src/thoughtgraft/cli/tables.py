@@ -124,7 +124,7 @@ def certificate_line(certificate: Mapping[str, Any]) -> str:
 
 def certificate_table(certificate: Mapping[str, Any]) -> Table:
     """Every check with its figure and threshold."""
-    table = Table(title=f"{certificate['model']}, protocol {certificate['protocol']}, {certificate['dtype']}")
+    table = Table(title=f"{escape(certificate['model'])}, protocol {certificate['protocol']}, {certificate['dtype']}")
     for name in ("check", "proves", "figure", "threshold", ""):
         table.add_column(name, justify="right" if name == "figure" else "left")
     for check in certificate["checks"]:
@@ -139,7 +139,7 @@ def _figure(check: Mapping[str, Any]) -> str:
 
 def status_table(status: Status) -> Table:
     """How a run stands, arm by arm."""
-    table = Table(title=f"{status.study} on {status.model}, protocol {status.protocol}")
+    table = Table(title=f"{status.study} on {escape(status.model)}, protocol {status.protocol}")
     for name, justify in (
         ("edit", "left"),
         ("slots", "left"),

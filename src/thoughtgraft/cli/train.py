@@ -13,10 +13,19 @@ from thoughtgraft.cli import options
 def train(
     out: options.Out,
     base: Annotated[
-        str, typer.Option(help="tiny (made from the arithmetic vocabulary), a hub id or a directory.")
+        str, typer.Option(help="tiny (made from the arithmetic vocabulary), smollm2, a hub id or a directory.")
     ] = "tiny",
     problems: options.Problems = "arithmetic:train",
     validation: Annotated[str, typer.Option(help="Problems for the curves.")] = "arithmetic:validation",
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            help="Problems that nothing may be learnt from, nor from their like; default for gsm8k: the test split."
+        ),
+    ] = None,
+    augment: Annotated[
+        int, typer.Option(min=0, help="Variations of each training problem, with other numbers, where its text allows.")
+    ] = 0,
     device: options.Device = "auto",
     method: Annotated[
         str,
@@ -38,6 +47,11 @@ def train(
     warmup_ratio: float = 0.03,
     weight_decay: float = 0.1,
     max_grad_norm: float = 2.0,
+    lora_r: Annotated[int, typer.Option(min=0, help="LoRA's rank: the base stays frozen. 0 trains every weight.")] = 0,
+    lora_alpha: Annotated[float, typer.Option(help="LoRA's alpha.")] = 32.0,
+    max_token_num: Annotated[
+        int | None, typer.Option(min=1, help="Leave out longer problems (question, steps and answer).")
+    ] = None,
     prj_dim: Annotated[int | None, typer.Option(help="Width inside prj; default: the model's.")] = None,
     max_latent_stage: Annotated[int, typer.Option(min=1, help="Coconut: stages.")] = 3,
     steps_per_stage: Annotated[int, typer.Option(min=1, help="Coconut: optimizer steps of each stage.")] = 500,
@@ -60,6 +74,7 @@ def train(
     from thoughtgraft.models.load import find_device
     from thoughtgraft.problems import load_problems
     from thoughtgraft.training.config import METHODS, TrainingConfig
+    from thoughtgraft.training.recipe import prepare
     from thoughtgraft.training.recipe import train as run
 
     if method not in METHODS:
@@ -77,6 +92,10 @@ def train(
         max_steps=max_steps,
         bf16=bf16,
         seed=seed,
+        lora_r=lora_r,
+        lora_alpha=lora_alpha,
+        max_token_num=max_token_num,
+        augment=augment,
         prj_dim=prj_dim,
         distill_loss_factor=distill_loss_factor,
         ref_loss_factor=ref_loss_factor,
@@ -88,7 +107,27 @@ def train(
         max_latent_stage=max_latent_stage,
         steps_per_stage=steps_per_stage,
     )
+    curves, chosen = load_problems(validation), None
     # The arithmetic generator has no end of training problems; other sets are gone through in epochs.
-    chosen = None if problems == "arithmetic:train" else load_problems(problems)
-    model = run(base, chosen, load_problems(validation), config, Path(out), find_device(device))
+    if problems != "arithmetic:train":
+        held_out = held_out or ("gsm8k:test" if problems.startswith("gsm8k:") else None)
+        apart = load_problems(held_out) if held_out else None
+        chosen = prepare(load_problems(problems), curves, apart, config)
+        typer.echo(str(chosen))
+    model = run(base, chosen, curves, config, Path(out), find_device(device))
     typer.echo(f"The model: {model.resolve()}   (thoughtgraft evaluate --model {model})")
+
+
+def export(
+    adapter: Annotated[Path, typer.Argument(help="An adapter's folder, as `train --lora-r` writes it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write; made if it does not exist.")],
+) -> None:
+    """Write an adapter and its base as one file in CODI's official raw layout, for other people's code.
+
+    The file holds the full base weights and the unmerged LoRA pairs under the official names, as the published
+    CODI checkpoints do; the base's config and tokenizer lie beside it.
+    """
+    from thoughtgraft.models.adapter import write_official
+
+    folder = write_official(adapter, out)
+    typer.echo(f"The model: {folder.resolve()}   (thoughtgraft evaluate --model {folder})")

@@ -91,10 +91,13 @@ def card_row(name: str, problems: str = _SET) -> dict[str, Any]:
 
 def _print(rows: Sequence[Mapping[str, Any]], problems: str) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     groups = list(dict.fromkeys(group["condition"] for row in rows for group in row["by_steps"]))
-    table = Table(title=f"accuracy on {problems}, 95% interval (Wilson); from the models' cards", title_style="dim")
+    table = Table(
+        title=f"accuracy on {escape(problems)}, 95% interval (Wilson); from the models' cards", title_style="dim"
+    )
     for column in ("model", "method"):
         table.add_column(column, overflow="fold")
     counted = ["/".join(group.split()[0] for group in groups) + " steps"] if groups else []
@@ -105,7 +108,9 @@ def _print(rows: Sequence[Mapping[str, Any]], problems: str) -> None:
         accuracy = row["accuracy"]
         interval = f" [{100 * accuracy['ci_low']:.1f}, {100 * accuracy['ci_high']:.1f}]" if accuracy else ""
         shares = ["/".join(_share(found.get(group), 0).rstrip("%") for group in groups)] if groups else []
-        table.add_row(row["model"], row["method"] or "-", _share(accuracy) + interval, _share(row["explicit"]), *shares)
+        table.add_row(
+            escape(row["model"]), row["method"] or "-", _share(accuracy) + interval, _share(row["explicit"]), *shares
+        )
     console = Console()
     console.print(table)
     for row in rows:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from thoughtgraft.engine.batching import packs, plan_budget, surviving
 from thoughtgraft.engine.grid import Row
-from thoughtgraft.engine.rollout import RolloutResult, rollout
+from thoughtgraft.engine.rollout import RolloutResult, fits, rollout, too_long
 from thoughtgraft.interventions.schedule import Action, Feed
 from thoughtgraft.models.protocols import padding
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
@@ -22,10 +22,20 @@ CPU_ROWS, GPU_ROWS = 64, 256
 
 
 def encode(model: LatentReasoner, problems: ProblemSet) -> list[Prompt]:
-    """Each problem's prompt under the model's protocol."""
+    """Each problem's prompt under the model's protocol.
+
+    Raises:
+        ModelError: A question does not fit the model's context; the error names the longest.
+    """
     lengths = [len(model.question_ids(p.question)) for p in problems]
     pads = padding(lengths, model.protocol)
-    return [model.prompt(p.question, pad) for p, pad in zip(problems, pads, strict=True)]
+    prompts = [model.prompt(p.question, pad) for p, pad in zip(problems, pads, strict=True)]
+    if long := [i for i, prompt in enumerate(prompts) if not fits(model, prompt)]:
+        # Visible pads make a question's neighbours long too: the longest question is the one to blame.
+        worst = max(long, key=lengths.__getitem__)
+        more = "" if len(long) == 1 else f" (with {len(long) - 1} more)"
+        raise too_long(model, prompts[worst], f"problem {problems[worst].id!r}{more} is")
+    return prompts
 
 
 def collect_thoughts(

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import binomtest
 from tqdm import tqdm
 
-from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.collect import collect_thoughts, encode
 from thoughtgraft.engine.run import run
 from thoughtgraft.interventions.plan import Arm, Plan
 from thoughtgraft.models.reasoner import LatentReasoner, attention_implementation
@@ -94,9 +94,7 @@ def measure(
     thoughts = collect_thoughts(model, problems, batch_size=batch_size, progress=progress)
     main = THOUGHTS if model.num_latents else ANSWER
     correct = {main: thoughts.correct}
-    for k in range(model.num_latents):
-        correct[dose(k)] = _with_latents(model, problems, k, batch_size, progress)
-    correct |= _spoiled(model, problems, thoughts, batch_size, progress, seed)
+    correct |= _with_other_thoughts(model, problems, thoughts, batch_size, progress, seed)
     if not always_explicit(model):
         correct[EXPLICIT] = tuple(explicit_correct(model, problems, progress=progress))
     return Evaluation(problems, thoughts, main, correct)
@@ -125,17 +123,7 @@ def _row(condition: str, correct: Sequence[bool]) -> dict[str, object]:
     }
 
 
-def _with_latents(
-    model: LatentReasoner, problems: ProblemSet, k: int, batch_size: int | str, progress: bool
-) -> tuple[bool, ...]:
-    trained, model.num_latents = model.num_latents, k
-    try:
-        return collect_thoughts(model, problems, batch_size=batch_size, progress=progress).correct
-    finally:
-        model.num_latents = trained
-
-
-def _spoiled(
+def _with_other_thoughts(
     model: LatentReasoner,
     problems: ProblemSet,
     thoughts: Thoughts,
@@ -143,16 +131,20 @@ def _spoiled(
     progress: bool,
     seed: int,
 ) -> dict[str, tuple[bool, ...]]:
-    if len(problems) < 2 or model.num_latents == 0:
-        return {}
+    """Fewer thoughts, and spoiled ones: one rollout of all of them shares each question."""
     every = tuple(range(model.num_latents))
-    plan = Plan(tuple(Arm(method, every) for method in SPOILED), n_donors=1, seed=seed)
+    arms = {dose(k): Arm("truncate", (k,)) for k in every}
+    if every and len(problems) > 1:
+        arms |= {name: Arm(method, every) for method, name in SPOILED.items()}
+    if not arms:
+        return {}
+    plan = Plan(tuple(arms.values()), n_donors=1, seed=seed)
     records = run(model, problems, plan, thoughts=thoughts, batch_size=batch_size, progress=progress)
-    found = {}
-    for method, name in SPOILED.items():
-        right = records[records["method"] == method].set_index("problem_id")["correct"].astype(bool)
-        found[name] = tuple(right.loc[list(thoughts.problem_ids)])
-    return found
+    right = records.set_index(["method", "slots", "problem_id"])["correct"].astype(bool)
+    return {
+        name: tuple(right.loc[[(arm.method, arm.slots, at) for at in thoughts.problem_ids]])
+        for name, arm in arms.items()
+    }
 
 
 @torch.inference_mode()
@@ -161,12 +153,20 @@ def explicit_correct(
 ) -> list[bool]:
     """Whether each answer is right when the model writes its reasoning out instead of thinking, as it was trained to.
 
-    Generation is Hugging Face's own, greedy.
+    Generation is Hugging Face's own, greedy; a question that leaves less room than others gets what it leaves.
+
+    Raises:
+        ModelError: A question does not fit the model's context.
     """
+    encode(model, problems)  # one that does not fit is named there
     prompts = [model.explicit_ids(p.question) for p in problems]
+    longest, limit = _EXPLICIT_TOKENS, model.max_positions
+    room = [longest if limit is None else min(longest, limit - len(prompt)) for prompt in prompts]
     texts: dict[int, str] = {}
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    ample = [i for i in order if room[i] == longest]
+    batches = [ample[i : i + batch_size] for i in range(0, len(ample), batch_size)]
+    batches += [[i] for i in order if room[i] < longest]
     with attention_implementation(model.lm, "sdpa"):
         for batch in tqdm(batches, desc="explicit reasoning", unit="batch", disable=not progress):
             width = max(len(prompts[i]) for i in batch)
@@ -176,7 +176,7 @@ def explicit_correct(
                 ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 do_sample=False,
-                max_new_tokens=min(_EXPLICIT_TOKENS, model.max_new_tokens),
+                max_new_tokens=room[batch[0]],
                 eos_token_id=list(model.eos_ids),
                 pad_token_id=model.pad_id,
             )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.collect import collect_thoughts, encode
 from thoughtgraft.engine.features import extract_features, feature_writer
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.models.untrained import untrained_twin
@@ -72,7 +72,8 @@ def run_features(
         ModelError: A layer or type that there is not, or a question that does not fit the model's context.
     """
     out = Path(out)
-    # Made before the folder: a wrong layer or type is an error that leaves nothing behind.
+    # Before the folder: a wrong layer or type, or a question that is too long, is an error that leaves nothing behind.
+    encode(model, problems)
     writer = feature_writer(model, problems, layers, out / FEATURES_FOLDER, storage)
     plan = {
         "features": {"layers": list(layers), "positions": list(writer.positions), "storage": storage},

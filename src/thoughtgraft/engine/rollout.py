@@ -144,16 +144,28 @@ def _rollout(
 
 def check_lengths(model: LatentReasoner, prompts: Sequence[Prompt]) -> None:
     """Raise a ModelError for the first prompt that leaves no room for thoughts and an answer."""
-    limit = model.max_positions
     for index, prompt in enumerate(prompts):
-        need = len(prompt) + model.num_latents + 2
-        if limit is not None and need > limit:
-            raise ModelError(
-                f"problem {index} of the batch is too long for {model.name}",
-                got=f"{len(prompt)} prompt tokens, {need} with thoughts and one answer token",
-                expected=f"at most {limit}",
-                fix="shorten or drop that question",
-            )
+        if not fits(model, prompt):
+            raise too_long(model, prompt, f"problem {index} of the batch is")
+
+
+def fits(model: LatentReasoner, prompt: Prompt) -> bool:
+    """Whether the model's context holds a prompt, the thoughts, end-of-thought and one answer token."""
+    return model.max_positions is None or _needed(model, prompt) <= model.max_positions
+
+
+def too_long(model: LatentReasoner, prompt: Prompt, who: str) -> ModelError:
+    """The error for a prompt that does not fit; `who` names it, with its verb."""
+    return ModelError(
+        f"{who} too long for {model.name}",
+        got=f"{len(prompt)} prompt tokens, {_needed(model, prompt)} with thoughts and one answer token",
+        expected=f"at most {model.max_positions}",
+        fix="shorten or drop that question",
+    )
+
+
+def _needed(model: LatentReasoner, prompt: Prompt) -> int:
+    return len(prompt) + model.num_latents + 2
 
 
 def think_clean(model: LatentReasoner, prompts: Sequence[Prompt]) -> CleanState:

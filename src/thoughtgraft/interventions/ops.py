@@ -110,4 +110,4 @@ class Project:
 
 
 OPS: dict[str, Op] = {"swap": swap, "self": self_swap, "zero": zero, "mean": mean, "noise": noise, "shuffle": shuffle}
-"""The edit of each method; `baseline`, `noop` and `skip` need none."""
+"""The edit of each method; `baseline`, `noop`, `skip` and `truncate` need none."""

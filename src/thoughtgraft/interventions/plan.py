@@ -14,10 +14,14 @@ from thoughtgraft.interventions.donors import STRATA, draw_donors
 from thoughtgraft.interventions.site import Resid
 from thoughtgraft.problems import ProblemSet
 
-METHODS = ("baseline", "noop", "self", "swap", "mean", "zero", "noise", "skip", "shuffle")
+METHODS = ("baseline", "noop", "self", "swap", "mean", "zero", "noise", "skip", "truncate", "shuffle")
 DOWNSTREAM = ("recompute", "freeze_input", "freeze_kv")
 
 _UNEDITED = frozenset({"baseline", "noop"})
+_SHORTER = {
+    "skip": "leaves out one slot and recomputes what follows",
+    "truncate": "names the one slot before which the thoughts end",
+}
 _FROM_DONOR = frozenset({"swap", "shuffle"})
 _REPEATED = frozenset({"swap", "shuffle", "noise"})
 
@@ -65,9 +69,9 @@ class Arm:
             self.site.check(self.method, self.slots, self.downstream, self.op is not None)
         if list(self.slots) != sorted(set(self.slots)) or (self.slots and self.slots[0] < 0):
             raise PlanError("slots must be ascending, distinct and 0 or more", got=list(self.slots))
-        if self.method == "skip" and (len(self.slots) != 1 or self.downstream != "recompute"):
+        if self.method in _SHORTER and (len(self.slots) != 1 or self.downstream != "recompute"):
             raise PlanError(
-                "skip leaves out one slot and recomputes what follows",
+                f"{self.method} {_SHORTER[self.method]}",
                 got=f"slots={list(self.slots)}, downstream={self.downstream}",
                 fix="use one slot and downstream='recompute'",
             )

@@ -51,7 +51,7 @@ def schedule(arm: Arm, num_latents: int, delay: int = 0) -> tuple[Action, ...]:
     Before the first edited slot everything is clean. Unedited slots after it are LIVE (`recompute`),
     REPLAY of their own clean vector (`freeze_input`), or CLEAN keys and values (`freeze_kv`).
     `noop` runs every slot live. `skip` of slot k replays clean `fed[k + 1]` one position earlier, then goes
-    on live, and is one thought short.
+    on live, and is one thought short. `truncate` at slot k ends the thoughts before it: k are fed.
 
     Args:
         arm: The condition.
@@ -68,6 +68,8 @@ def schedule(arm: Arm, num_latents: int, delay: int = 0) -> tuple[Action, ...]:
         middle = [Action(Feed.REPLAY, first + 1)] if first + 1 < num_latents else []
         live = [Action(Feed.LIVE, k + 1) for k in range(first + len(middle), num_latents - 1)]
         return (*[_CLEAN] * first, *middle, *live, _ABSENT)
+    if arm.method == "truncate":
+        return tuple(_CLEAN if k < first else _ABSENT for k in range(num_latents))
     after = {
         "recompute": lambda k: _LIVE,
         "freeze_input": lambda k: Action(Feed.REPLAY, k),

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
+from thoughtgraft.models.adapter import assemble, is_adapter
 from thoughtgraft.models.assembly import tied_head
 from thoughtgraft.models.checkpoints import Checkpoint
 from thoughtgraft.models.families import FAMILIES
@@ -52,7 +53,8 @@ def audit(checkpoint: Checkpoint, project: Callable[[Tensor, int], Tensor]) -> A
     Raises:
         CheckpointError: The files are gone or damaged.
     """
-    stored = open_tensors(checkpoint.files)
+    files = checkpoint.files
+    stored = assemble(files[0]).stored if is_adapter(files) else open_tensors(files)
     by_name = {_WRAPPER.sub("", _LM.sub("", name)): tensor for name, tensor in stored.items()}
     hasher, wrong = TensorHasher(), []
     tied = tied_head(checkpoint.lm)

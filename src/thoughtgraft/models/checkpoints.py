@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.adapter import assemble, is_adapter
 from thoughtgraft.models.assembly import (
     SPECIAL_ROWS,
     build_lm,
@@ -108,8 +109,13 @@ def read_checkpoint(
         CheckpointError: Files are missing, damaged or unsafe, or keys, shapes, rows or tokenizer do not fit.
     """
     source = find_checkpoint(name_or_path)
-    keys = sort_keys(open_tensors(source.weights), str(name_or_path))
-    found = find_base(base, source.directory, keys)
+    if is_adapter(source.weights):
+        whole = assemble(source.weights[0], base)
+        keys, found = sort_keys(whole.stored, str(name_or_path)), whole.base
+        tokenizer, lora_alpha = tokenizer or whole.model.tokenizer, whole.description.lora_alpha
+    else:
+        keys = sort_keys(open_tensors(source.weights), str(name_or_path))
+        found = find_base(base, source.directory, keys)
     check_sizes(keys, found)
     loaded_tokenizer = load_tokenizer(tokenizer, source.directory, found, keys.family)  # before the slow part
 

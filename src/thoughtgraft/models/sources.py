@@ -20,6 +20,7 @@ WEIGHT_NAMES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    "adapter.safetensors",
 )
 _EPOCH = re.compile(r"checkpoint_\d+")  # what Coconut's official code saves, one file an epoch, without an ending
 _NOT_WEIGHTS = ("training_args.bin", "optimizer*", "scheduler*", "rng_state*", "onnx/*", "*.tmp")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import operator
 import re
 from dataclasses import dataclass
 from fractions import Fraction
 
 from thoughtgraft.problems.answers import parse_number
-from thoughtgraft.problems.problem import Operand, Ref, Step
+from thoughtgraft.problems.problem import APPLY, Operand, Ref, Step
 
 ANNOTATION = re.compile(r"<<(.*?)>>", re.DOTALL)
 _NUMBER = re.compile(r"[0-9][0-9,]*(?:\.[0-9]*)?|\.[0-9]+")
@@ -21,7 +20,6 @@ _SYMBOLS: dict[type[ast.operator], str] = {
     ast.Div: "/",
     ast.FloorDiv: "/",
 }
-_APPLY = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 
 
 class NotArithmetic(ValueError):
@@ -131,7 +129,7 @@ class _Graph:
         if isinstance(expression, Fraction):
             return self._link(expression)
         left, right = self._lower(expression.left), self._lower(expression.right)
-        value = _APPLY[expression.op](self._value(left), self._value(right))
+        value = APPLY[expression.op](self._value(left), self._value(right))
         self.steps.append(Step(left, expression.op, right, value))
         return Ref(len(self.steps) - 1)
 

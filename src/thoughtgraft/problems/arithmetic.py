@@ -201,7 +201,8 @@ def equations(steps: Sequence[Step]) -> list[str]:
     return [f"{number(s.left)}{s.op}{number(s.right)}={format_number(s.value)}" for s in steps]
 
 
-def _solution(steps: Sequence[Step]) -> str:
+def solution_text(steps: Sequence[Step]) -> str:
+    """Steps as a solution in GSM8K's format: one annotated line a step, then the answer."""
     lines = [f"{eq.split('=')[0]} = <<{eq}>>{eq.split('=')[1]}" for eq in equations(steps)]
     return "\n".join([*lines, f"#### {format_number(steps[-1].value)}"])
 
@@ -232,7 +233,7 @@ def generate(split: str, seed: int = 0) -> Iterator[Problem]:
             id=f"arithmetic_{split}_{count}",
             question=" ".join(draft.text),
             gold=draft.steps[-1].value,
-            solution=_solution(draft.steps),
+            solution=solution_text(draft.steps),
             steps=tuple(draft.steps),
             split=split,
             template=form[0],

@@ -8,15 +8,18 @@ from thoughtgraft.problems.rows import problem_from_row
 
 REPOSITORY, CONFIG = "openai/gsm8k", "main"
 
-PARTS = {"test": ("test",), "train": ("train",), "all": ("test", "train")}
+PARTS = {"test": ("test",), "train": ("train",), "all": ("test", "train"), "validation": ("train",)}
 """What each name of a split holds, in order."""
+VALIDATION = 300
+"""The last problems of train, which `validation` holds: for learning curves, and never trained on beside them."""
 
 
 def gsm8k(split: str = "test") -> ProblemSet:
     """GSM8K's problems, with ids like `test_51` (split and row, 0-based).
 
     Args:
-        split: `test` (1,319 problems), `train` (7,473) or `all` (test, then train).
+        split: `test` (1,319 problems), `train` (7,473), `all` (test, then train), or `validation` (the last 300 of
+            train; training leaves out what it is validated on).
 
     Raises:
         ProblemError: There is no such split, or the data is neither cached nor reachable.
@@ -25,9 +28,11 @@ def gsm8k(split: str = "test") -> ProblemSet:
         raise ProblemError(
             "there is no such split of GSM8K",
             got=repr(split),
-            expected="gsm8k:test, gsm8k:train or gsm8k:all",
+            expected="gsm8k:test, gsm8k:train, gsm8k:validation or gsm8k:all",
         )
     problems = [problem for part in PARTS[split] for problem in _part(part)]
+    if split == "validation":
+        problems = problems[-VALIDATION:]
     return ProblemSet(tuple(problems), name=f"gsm8k:{split}")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import overload
@@ -12,12 +13,13 @@ from typing import overload
 from thoughtgraft.errors import ProblemError
 from thoughtgraft.problems.answers import format_number
 
-_APPLY = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a / b,
+APPLY: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
 }
+"""What each operator of a step computes."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Step:
     value: Fraction
 
     def __post_init__(self) -> None:
-        if self.op not in _APPLY:
+        if self.op not in APPLY:
             raise ProblemError("a step has an unknown operator", got=repr(self.op), expected="one of + - * /")
 
 
@@ -77,6 +79,18 @@ class Problem:
     def __post_init__(self) -> None:
         if not self.question.strip():
             raise ProblemError(f"problem {self.id!r} has an empty question", fix="give every problem a question")
+        for name, text in (("question", self.question), ("solution", self.solution)):
+            try:
+                text.encode()
+            except (
+                UnicodeEncodeError
+            ) as error:  # JSON can write half of a surrogate pair; no tokenizer or file takes it
+                raise ProblemError(
+                    f"the {name} of problem {self.id!r} holds half a character",
+                    got=f"{text[error.start]!a} at character {error.start}",
+                    expected="text in Unicode",
+                    fix="write the character itself, or both halves of its escape",
+                ) from None
 
     @property
     def answer(self) -> str | None:
@@ -127,7 +141,7 @@ class Problem:
                 left, right = (values[x.step] if isinstance(x, Ref) else x for x in (s.left, s.right))
                 if s.op == "/" and right == 0:
                     return Counterfactual(None, f"step {index} divides by zero")
-                new = _APPLY[s.op](left, right)
+                new = APPLY[s.op](left, right)
             if index >= step and (new.denominator != 1 or new <= 0):
                 return Counterfactual(None, f"step {index} becomes {format_number(new)}, not a whole positive number")
             values.append(new)

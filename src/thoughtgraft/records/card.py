@@ -13,7 +13,7 @@ COLUMN_MEANINGS = {
     "unit": "the work unit: cells that ran together and were stored as one",
     "cell": "stable key of this generation: hash of what defines it",
     "arm": "the condition's name",
-    "method": "baseline, noop, self, swap, mean, zero, noise, skip or shuffle",
+    "method": "baseline, noop, self, swap, mean, zero, noise, skip, truncate or shuffle",
     "slots": "edited slots k, 0-based: `fed[k]`",
     "downstream": "what happens to unedited slots after the first edited one",
     "protocol": "the complete rule of inference",

@@ -28,7 +28,7 @@ class CoconutObjective(Objective):
     def __init__(self, lm: PreTrainedModel, step_end: int, config: TrainingConfig) -> None:
         super().__init__(lm, config)
         self.step_end = step_end
-        rows = lm.get_input_embeddings().weight.shape[0]
+        rows = lm.get_input_embeddings().num_embeddings
         self.start, self.end = rows - 3, rows - 2
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:

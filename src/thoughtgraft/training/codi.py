@@ -15,7 +15,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.data import Batch
-from thoughtgraft.training.objective import Objective, all_argmax, cross_entropy, encode, fork, tail
+from thoughtgraft.training.objective import Objective, all_argmax, cross_entropy, encode, fork, greedy, tail
 
 
 class CodiObjective(Objective):
@@ -30,7 +30,7 @@ class CodiObjective(Objective):
     def __init__(self, lm: PreTrainedModel, projection: nn.Module, config: TrainingConfig) -> None:
         super().__init__(lm, config)
         self.projection = projection
-        rows = lm.get_input_embeddings().weight.shape[0]
+        rows = lm.get_input_embeddings().num_embeddings
         self.bot, self.eot = rows - 2, rows - 1
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -59,6 +59,12 @@ class CodiObjective(Objective):
             "latent": all_argmax(logits, batch.answer),
         }
 
+    @torch.no_grad()
+    def answers(self, batch: Batch, eos: int) -> list[list[int]]:
+        """What the model writes greedily from its thoughts, as ids without the end."""
+        cache, mask, length, _ = encode(self.lm, batch)
+        return greedy(self.lm, *self.think(cache, mask, length), eos)
+
     def _both_tasks(self, batch: Batch, teacher_only: bool) -> tuple[Tensor, Tensor | None, list[Tensor], list[Tensor]]:
         cache, mask, length, last = encode(self.lm, batch)
         ref_logits, states = tail(self.lm, cache, mask, length, last, batch.reasoning)
@@ -82,7 +88,7 @@ class CodiObjective(Objective):
             )
             length = length + 1
             last = slot == self.config.num_latent
-            fed = embed(one * self.eot) if last else self.projection(out.last_hidden_state)
+            fed = embed(one * self.eot) if last else self.projection(out.last_hidden_state).to(fed.dtype)
         return cache, mask, length, out.last_hidden_state
 
     def _distill(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:

@@ -17,7 +17,8 @@ class TrainingConfig(BaseModel):
 
     The second block carries the names of the official CODI scripts, `c_thought` and `max_latent_stage` those of
     the official Coconut. `max_steps` counts joint optimizer steps; `teacher_steps` come before them and train
-    explicit reasoning alone. Every method sees the same problems in the same order.
+    explicit reasoning alone. Every method sees the same problems in the same order. `lora_r` 0 trains every weight;
+    `augment` is the number of variations made of each training problem.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +35,10 @@ class TrainingConfig(BaseModel):
     max_steps: int = Field(3000, ge=0)
     bf16: bool = True
     seed: int = 11
+    lora_r: int = Field(0, ge=0)
+    lora_alpha: float = 32.0
+    max_token_num: int | None = None
+    augment: int = Field(0, ge=0)
     prj_dim: int | None = None
     prj_dropout: float = 0.0
     distill_loss_factor: float = 20.0
@@ -55,6 +60,10 @@ class TrainingConfig(BaseModel):
         if self.method in ("direct", "cot") and self.num_latent:
             raise ModelError(
                 f"--method {self.method} feeds no thoughts", got=f"num_latent={self.num_latent}", fix="--num-latent 0"
+            )
+        if self.lora_r and self.method != "codi":
+            raise ModelError(
+                f"--method {self.method} trains all weights", got=f"lora_r={self.lora_r}", fix="--lora-r 0, or codi"
             )
         if self.method == "coconut" and self.num_latent % self.max_latent_stage:
             raise ModelError(

@@ -35,7 +35,8 @@ def forward_flops(objective: Objective, batch: Batch, steps: int) -> int:
     first = {phase: next(s for s in range(steps) if objective.phase(s) == phase) for phase in phases}
     total = 0.0
     for phase, count in phases.items():
-        with FlopCounterMode(display=False) as counter:
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.bf16)
+        with FlopCounterMode(display=False) as counter, autocast:
             objective(batch.to(device), first[phase])
         total += count * share * counter.get_total_flops()
     return round(total)

@@ -69,6 +69,12 @@ class Encoder:
             raise ModelError("steps cannot be told apart in this tokenizer", got=f"{len(ids)} tokens for '>>'")
         return int(ids[0])
 
+    def lengths(self, problems: list[Problem]) -> list[int]:
+        """Tokens of question, steps and answer together, for each problem."""
+        questions = self.tokenizer([p.question for p in problems])["input_ids"]
+        tails = self._ids([f"{reasoning_text(p)} {p.answer}" for p in problems])
+        return [len(q) + len(t) + len(self.prefix) + 1 for q, t in zip(questions, tails, strict=True)]
+
     def __call__(self, problems: list[Problem]) -> Batch:
         """Encode problems.
 
@@ -102,6 +108,23 @@ def _pad_left(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
 def _pad_right(rows: list[list[int]]) -> Tensor:
     width = max(map(len, rows))
     return torch.tensor([r + [IGNORE] * (width - len(r)) for r in rows])
+
+
+def short_enough(problems: ProblemSet, encoder: Encoder, max_token_num: int | None) -> ProblemSet:
+    """The problems of which question, steps and answer have at most `max_token_num` tokens together; None: all.
+
+    Raises:
+        ProblemError: None is left.
+    """
+    if max_token_num is None:
+        return problems
+    sizes = encoder.lengths(list(problems))
+    kept = tuple(problem for problem, size in zip(problems, sizes, strict=True) if size <= max_token_num)
+    if not kept:
+        raise ProblemError(
+            f"every problem of {problems.name} is too long", got=f"{min(sizes)} tokens", expected=f"{max_token_num}"
+        )
+    return ProblemSet(kept, problems.name)
 
 
 def problem_stream(problems: ProblemSet | None, seed: int) -> Iterator[Problem]:

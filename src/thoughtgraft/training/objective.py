@@ -31,6 +31,10 @@ class Objective(nn.Module, ABC):
         """A number that steps of equal cost share, of a 0-based optimizer step."""
         return int(step >= self.config.teacher_steps)
 
+    def answers(self, batch: Batch, eos: int) -> list[list[int]]:
+        """What the model writes greedily from its thoughts, as ids without the end; empty where it has none."""
+        return []
+
     @abstractmethod
     def exact(self, batch: Batch) -> dict[str, Tensor]:
         """Whether greedy decoding would write each target, by kind of answer: booleans [B]."""
@@ -60,6 +64,20 @@ def tail(
         output_hidden_states=True,
     )
     return lm.lm_head(torch.cat([last, out.last_hidden_state[:, :-1]], 1)), out.hidden_states[1:]
+
+
+def greedy(
+    lm: PreTrainedModel, cache: DynamicCache, mask: Tensor, length: Tensor, last: Tensor, eos: int, limit: int = 24
+) -> list[list[int]]:
+    """Write greedily after the state `last` [B, 1, d], at most `limit` tokens; returns ids up to `eos`."""
+    written: list[Tensor] = []
+    for _ in range(limit):
+        written.append(lm.lm_head(last).argmax(-1))
+        mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], 1)
+        out = lm.base_model(written[-1], attention_mask=mask, position_ids=length, past_key_values=cache)
+        length, last = length + 1, out.last_hidden_state
+    rows = torch.cat(written, 1).tolist()
+    return [row[: row.index(eos)] if eos in row else row for row in rows]
 
 
 def fork(cache: DynamicCache) -> DynamicCache:

@@ -9,20 +9,25 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ModelError
+from thoughtgraft.models.adapter import PREFIX, ROWS, Description, write_adapter
 from thoughtgraft.models.assembly import SPECIAL_ROWS
 from thoughtgraft.models.checkpoints import write_checkpoint
+from thoughtgraft.models.language_models import LanguageModel, load_language_model
 from thoughtgraft.models.projection import build_projection, pause_vectors
+from thoughtgraft.problems.augment import TrainingSet, training_set, usable
 from thoughtgraft.problems.problem import ProblemSet
+from thoughtgraft.training.card import CARD
 from thoughtgraft.training.coconut import CoconutObjective
 from thoughtgraft.training.codi import CodiObjective
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.controls import CotObjective, PauseObjective
 from thoughtgraft.training.cost import forward_flops, parameter_count
 from thoughtgraft.training.curves import draw_curves
-from thoughtgraft.training.data import ANSWER_PREFIX, COCONUT_ANSWER_PREFIX, Encoder
+from thoughtgraft.training.data import ANSWER_PREFIX, COCONUT_ANSWER_PREFIX, Encoder, short_enough
+from thoughtgraft.training.lora import add_lora, learned
 from thoughtgraft.training.objective import Objective
 from thoughtgraft.training.tiny import tiny_lm, tiny_tokenizer
 from thoughtgraft.training.trainer import Trainer
@@ -49,40 +54,66 @@ class Base:
     config: PretrainedConfig
 
 
-def load_base(name: str, seed: int) -> Base:
-    """A base to train: `tiny` (random, of the arithmetic vocabulary), or any Hugging Face causal LM.
+def load_base(name: str, config: TrainingConfig) -> Base:
+    """A base to train: `tiny` (random, of the arithmetic vocabulary), `smollm2`, or any Hugging Face causal LM.
+
+    With `lora_r` the base's own weights are frozen, in bfloat16 if the recipe says so.
 
     Raises:
-        ModelError: The base cannot be loaded, or has no end of sequence.
+        ModelError: The base cannot be loaded, has no end of sequence, or cannot be trained with LoRA.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(config.seed)
+    dtype = torch.bfloat16 if config.lora_r and config.bf16 else torch.float32
     if name == TINY:
-        tokenizer: PreTrainedTokenizerBase = tiny_tokenizer()
-        lm: PreTrainedModel = tiny_lm(len(tokenizer), seed=seed)
-    else:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-            lm = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-        except (OSError, ValueError) as error:
+        if config.lora_r:
             raise ModelError(
-                f"the base {name!r} cannot be loaded",
-                got=str(error).splitlines()[0],
-                expected=f"{TINY!r}, a hub id or a directory",
-            ) from error
-    if tokenizer.eos_token_id is None:
+                "LoRA adapts a trained model, and tiny is made of random weights",
+                got=f"--base {TINY} --lora-r {config.lora_r}",
+                fix="--base smollm2, a hub id or a directory; or --lora-r 0",
+            )
+        tokenizer = tiny_tokenizer()
+        lm = tiny_lm(len(tokenizer), seed=config.seed)
+        found = LanguageModel(name, lm, tokenizer, lm.config)
+    else:
+        found = load_language_model(name, dtype=dtype)
+    if found.tokenizer.eos_token_id is None:
         raise ModelError(
             f"the tokenizer of {name!r} has no end of sequence", fix="set eos_token in tokenizer_config.json"
         )
-    config = copy.deepcopy(lm.config)
-    lm.resize_token_embeddings(config.vocab_size + SPECIAL_ROWS, mean_resizing=False)
+    base_config = copy.deepcopy(found.config)  # the model's own grows with its embedding
+    if config.lora_r:
+        add_lora(found.lm, rank=config.lora_r, alpha=config.lora_alpha)
+    else:
+        found.lm.resize_token_embeddings(found.config.vocab_size + SPECIAL_ROWS, mean_resizing=False)
     # Single-token steps dominate; on a CPU the plain kernel is the fastest for them, forward and backward.
-    lm.set_attn_implementation("eager" if not torch.cuda.is_available() else "sdpa")
-    return Base(lm, tokenizer, config)
+    found.lm.set_attn_implementation("eager" if not torch.cuda.is_available() else "sdpa")
+    return Base(found.lm, found.tokenizer, base_config)
+
+
+def prepare(
+    problems: ProblemSet, validation: ProblemSet, held_out: ProblemSet | None, config: TrainingConfig
+) -> TrainingSet:
+    """What of a problem set is trained on, with its variations.
+
+    Args:
+        problems: The source.
+        validation: Problems for the curves; they are left out.
+        held_out: Problems that the model will be measured on; they and their near-duplicates are left out.
+        config: The recipe: `augment` and `seed`.
+
+    Raises:
+        ProblemError: Nothing is left.
+    """
+    curves = {problem.content_hash for problem in validation}
+    kept = tuple(problem for problem in problems if problem.content_hash not in curves)
+    return training_set(
+        ProblemSet(kept, problems.name), held_out=held_out or (), copies=config.augment, seed=config.seed
+    )
 
 
 def train(
     base: str,
-    problems: ProblemSet | None,
+    problems: TrainingSet | None,
     validation: ProblemSet,
     config: TrainingConfig,
     out: Path,
@@ -91,8 +122,8 @@ def train(
     """Train a CODI and export it; the same call continues an interrupted training.
 
     Args:
-        base: `tiny`, a hub id or a directory.
-        problems: The training set; None draws from the arithmetic generator without end.
+        base: `tiny`, `smollm2`, a hub id or a directory.
+        problems: The training set, from `prepare`; None draws from the arithmetic generator without end.
         validation: Problems for the curves.
         config: The recipe.
         out: Folder of the training: state, log, curves, and the finished model in `out/model`.
@@ -101,10 +132,14 @@ def train(
     Returns:
         The finished model's folder, which `load_model` reads.
     """
-    start = load_base(base, config.seed)
+    start = load_base(base, config)
     encoder = make_encoder(start, config)
+    chosen = None
+    if problems is not None:
+        chosen = short_enough(problems.problems, encoder, config.max_token_num)
+        validation = short_enough(usable(validation), encoder, config.max_token_num)
     objective = make_objective(start, encoder, config)
-    trainer = Trainer(objective, encoder, problems, validation, config, out, device)
+    trainer = Trainer(objective, encoder, chosen, validation, config, out, device)
     try:
         trainer.run()
     except KeyboardInterrupt:
@@ -112,8 +147,13 @@ def train(
         raise
     draw_curves(out)
     cost = forward_flops(objective, encoder(list(validation)[:FLOPS_ON]), trainer.step)
-    data = "arithmetic:train, drawn without end" if problems is None else problems.name
-    facts = {"base": base, "data": data, "recipe": config.model_dump(), "steps": trainer.step, "forward_flops": cost}
+    data = "arithmetic:train, drawn without end" if chosen is None else chosen.name
+    facts: dict[str, object] = {"base": base, "data": data, "recipe": config.model_dump(), "steps": trainer.step}
+    facts["forward_flops"] = cost
+    if problems is not None and chosen is not None:
+        facts |= {"data_hash": chosen.content_hash, "data_n": len(chosen), "data_made": str(problems).splitlines()}
+    if config.lora_r:
+        return export_adapter(objective, start, base, out / "model", facts)
     return export(objective, start, out / "model", facts)
 
 
@@ -151,7 +191,30 @@ def export(objective: Objective, base: Base, folder: Path, card: dict[str, objec
     dtype = torch.bfloat16 if config.bf16 else torch.float32
     feeder = objective.projection if isinstance(objective, CodiObjective) else None
     write_checkpoint(folder, objective.lm, feeder, base.tokenizer, base.config, dtype=dtype, family=config.method)
-    (folder / "card.json").write_text(json.dumps(_facts(objective, base, card) | card, indent=1) + "\n")
+    (folder / CARD).write_text(json.dumps(_facts(objective, base, card) | card, indent=1) + "\n")
+    return folder
+
+
+def export_adapter(objective: Objective, start: Base, base: str, folder: Path, card: dict[str, object]) -> Path:
+    """Write what LoRA training learned, in bfloat16, with the base's name and hash and the card.
+
+    Args:
+        objective: A trained CODI.
+        start: The base that was trained.
+        base: The name that it loads by.
+        folder: Where to.
+        card: Facts for the card.
+    """
+    names = {"lm.model.embed_tokens.rows": ROWS, "lm.transformer.wte.rows": ROWS}
+    tensors = {}
+    for name, value in learned(objective).items():
+        key = names.get(name) or (PREFIX + name.removeprefix("lm.") if "lora_" in name else name)
+        tensors[key.replace("projection.", "prj.")] = value.to(torch.bfloat16)
+    original = load_language_model(base)
+    description = Description(base=base, base_hash=original.weight_hash, lora_alpha=objective.config.lora_alpha)
+    write_adapter(folder, tensors, description)
+    facts = _facts(objective, start, card) | {"base_hash": description.base_hash} | card
+    (folder / CARD).write_text(json.dumps(facts, indent=1) + "\n")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The training loop: schedule, accumulation, checkpoints to the step, curves; it knows no objective's insides."""
+"""The training loop: schedule, accumulation, checkpoints to the step, log, samples; it knows no objective's insides."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from thoughtgraft.errors import ModelError
 from thoughtgraft.problems.problem import ProblemSet
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.data import Batch, Encoder, batches, problem_stream
+from thoughtgraft.training.lora import learned
 from thoughtgraft.training.objective import Objective
 
 STATE = "state.pt"
 LOG = "log.jsonl"
+SAMPLES = "samples.jsonl"
+SHOWN = 4
+"""Validation problems whose answers are written to `samples.jsonl` at each evaluation."""
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -38,9 +42,11 @@ def make_optimizers(objective: Objective, config: TrainingConfig) -> list[torch.
 
     Muon: Jordan et al. 2024; its step is scaled to AdamW's size (Moonshot 2025), so both take one learning rate.
     """
-    embeddings = [module.weight for module in objective.modules() if isinstance(module, nn.Embedding)]
-    matrices = [p for p in objective.parameters() if p.ndim == 2 and all(p is not e for e in embeddings)]
-    vectors = [p for p in objective.parameters() if p.ndim != 2]
+    trained = list(learned(objective).values())
+    tables = [module.weight for module in objective.modules() if isinstance(module, nn.Embedding)]
+    embeddings = [p for p in trained if any(p is table for table in tables)]
+    matrices = [p for p in trained if p.ndim == 2 and all(p is not e for e in embeddings)]
+    vectors = [p for p in trained if p.ndim != 2]
     if config.optim == "muon":
         muon = torch.optim.Muon(matrices, lr=1.0, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
         matrices = []
@@ -53,7 +59,7 @@ def make_optimizers(objective: Objective, config: TrainingConfig) -> list[torch.
 
 
 class Trainer:
-    """Trains one objective and writes `state.pt` and `log.jsonl` into `out`; run again, it continues.
+    """Trains one objective and writes `state.pt`, `log.jsonl` and `samples.jsonl` into `out`; run again, it continues.
 
     Args:
         objective: The model with its losses.
@@ -104,6 +110,7 @@ class Trainer:
                 self._log(figures)
             if self.step % config.eval_steps == 0 or self.step == config.total_steps:
                 self._log(self.evaluate())
+                self._write_samples()
             if self.step % config.save_steps == 0 or self.step == config.total_steps:
                 self.save()
         bar.close()
@@ -113,9 +120,10 @@ class Trainer:
         """Accuracy on the validation problems: `explicit` (steps written out) and `latent` (from the thoughts)."""
         hits: dict[str, list[Tensor]] = {}
         problems = list(self.validation)
-        for start in range(0, len(problems), 250):
+        size = 4 * self.config.per_device_train_batch_size  # no gradients are kept
+        for start in range(0, len(problems), size):
             with self._autocast():
-                exact = self.objective.exact(self.encoder(problems[start : start + 250]).to(self.device))
+                exact = self.objective.exact(self.encoder(problems[start : start + size]).to(self.device))
             for name, values in exact.items():
                 hits.setdefault(name, []).append(values.float())
         return {name: round(torch.cat(values).mean().item(), 4) for name, values in hits.items()}
@@ -125,7 +133,7 @@ class Trainer:
         temporary = self.out / f"{STATE}.tmp"
         torch.save(
             {
-                "objective": self.objective.state_dict(),
+                "objective": {name: value.detach() for name, value in learned(self.objective).items()},
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "step": self.step,
                 "config": self.config.model_dump(),
@@ -145,7 +153,7 @@ class Trainer:
                 expected=", ".join(f"{k}={old}" for k, (_, old) in changed.items()),
                 fix="repeat the first command's options, or choose another --out",
             )
-        self.objective.load_state_dict(state["objective"])
+        self.objective.load_state_dict(state["objective"], strict=False)  # what is frozen or tied is not in it
         for optimizer, stored in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(stored)
         self.step = state["step"]
@@ -160,12 +168,21 @@ class Trainer:
             with self._autocast():
                 losses = self.objective(batch, self.step)
             (losses["loss"] / config.gradient_accumulation_steps).backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.objective.parameters(), config.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(learned(self.objective).values(), config.max_grad_norm)
         for optimizer in self.optimizers:
             if torch.isfinite(norm):
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return losses
+
+    def _write_samples(self) -> None:
+        problems, tokenizer = list(self.validation)[:SHOWN], self.encoder.tokenizer
+        with self._autocast():
+            written = self.objective.answers(self.encoder(problems).to(self.device), tokenizer.eos_token_id)
+        with (self.out / SAMPLES).open("a") as file:
+            for problem, ids in zip(problems, written, strict=False):
+                line = {"step": self.step, "id": problem.id, "gold": problem.answer, "answer": tokenizer.decode(ids)}
+                file.write(json.dumps(line) + "\n")
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)

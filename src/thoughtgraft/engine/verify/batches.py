@@ -78,9 +78,13 @@ def hidden_positions(bench: Bench) -> Check:
 
 
 def visible_positions(bench: Bench) -> Check:
-    """Noise in one token at a time of one question; with the pads before it where the protocol shows them."""
+    """Noise in one token at a time of one question; with the pads before it where the protocol shows them.
+
+    The shortest question: every one of its tokens is a prompt of that length, so memory goes with its square.
+    """
     name, model = "visible positions are seen", bench.model
-    prompt: Prompt = model.prompt(bench.problems[0].question, 3 if model.protocol.pads_visible else 0)
+    shortest = min((p.question for p in bench.problems), key=lambda q: len(model.question_ids(q)))
+    prompt: Prompt = model.prompt(shortest, 3 if model.protocol.pads_visible else 0)
     prompts = [prompt] * len(prompt)
     rows = [bench.row("baseline", (), i) for i in range(len(prompts))]
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from transformers import PreTrainedTokenizerBase
 
 from thoughtgraft.errors import CheckpointError, ThoughtgraftError
+from thoughtgraft.models.adapter import assemble, is_adapter
 from thoughtgraft.models.assembly import SPECIAL_ROWS, build_lm, check_copies, check_keys, check_sizes, empty_feeder
 from thoughtgraft.models.bases import Base, find_base, load_tokenizer
 from thoughtgraft.models.doctor import rules
@@ -69,7 +70,7 @@ class _Visit:
     name: str
     place: Path
     base: str | Path | None
-    tokenizer: str | None
+    tokenizer: str | PreTrainedTokenizerBase | None
     findings: list[Finding] = field(default_factory=list)
     facts: Facts = field(default_factory=lambda: Facts("unknown"))
     directory: Path | None = None
@@ -102,7 +103,13 @@ class _Visit:
             return
         self.directory, self.weights = source.directory, source.weights
         stored: dict[str, StoredTensor] = {}
-        for path in source.weights:
+        if is_adapter(source.weights):
+            whole = self.attempt(lambda: assemble(source.weights[0], self.base))
+            if whole is None:
+                return
+            self.found_base, self.tokenizer = whole.base, self.tokenizer or whole.model.tokenizer
+            stored |= whole.stored
+        for path in () if stored else source.weights:
             stored |= self.attempt(lambda path=path: open_tensors([path])) or {}  # type: ignore[misc]
         if not stored:
             return
@@ -135,7 +142,7 @@ class _Visit:
         keys = self.attempt(lambda: sort_keys(stored, self.name))
         if keys is None:
             return
-        base = self.attempt(lambda: find_base(self.base, directory, keys))
+        base = self.found_base or self.attempt(lambda: find_base(self.base, directory, keys))
         if base is None:
             return
         self.found_base = base

@@ -19,6 +19,7 @@ TERMS = (
         "the slot receives the mean thought of the other problems, zeros, or a random direction of equal norm",
     ),
     ("skip", "the slot is left out, and later thoughts move up"),
+    ("truncate", "the thoughts end before the slot"),
     ("shuffle", "the slot receives the donor's thought of another slot"),
     ("self, noop", "checks: the host's own thought through the edit path; the edit path with nothing to edit"),
     ("recompute", "thoughts after the edit are computed anew (total effect)"),

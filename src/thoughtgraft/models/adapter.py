@@ -1,0 +1,166 @@
+"""Small checkpoints: what LoRA training learned, beside the name and the hash of the base that it belongs to.
+
+An adapter's tensors carry the names of CODI's official raw state dict. Put together with the base's, they *are* that
+state dict: both are loaded by the same strict path, and `write_official` stores the whole of it for other code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.bases import Base
+from thoughtgraft.models.language_models import LanguageModel, load_language_model
+from thoughtgraft.models.sources import read_object
+from thoughtgraft.models.tensors import StoredTensor, open_tensors
+
+WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
+PREFIX = "codi.base_model.model."
+"""What the official files put before a parameter's own name."""
+ROWS = "embedding.rows"
+"""The learned embedding rows [3, d] that follow the base vocabulary."""
+
+
+class Description(BaseModel):
+    """`adapter.json`: which base, and LoRA's alpha, which tensors do not tell."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str
+    base_hash: str
+    lora_alpha: float
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A base and an adapter as one state dict in the official layout."""
+
+    stored: Mapping[str, StoredTensor]
+    model: LanguageModel
+    description: Description
+
+    @property
+    def base(self) -> Base:
+        """The base as any checkpoint's base is described."""
+        return Base(self.model.name, self.model.config, notes=(f"adapter of {self.description.base}",))
+
+
+def is_adapter(files: Iterable[Path]) -> bool:
+    """Whether these weight files are an adapter of this project."""
+    return [path.name for path in files] == [WEIGHTS]
+
+
+def read_description(folder: Path) -> Description:
+    """An adapter's `adapter.json`.
+
+    Raises:
+        CheckpointError: It is missing or says something else than it should.
+    """
+    path = folder / DESCRIPTION
+    try:
+        values = read_object(path)
+        return Description.model_validate(values)
+    except (OSError, ValidationError) as error:
+        raise CheckpointError(
+            f"{path} does not describe an adapter",
+            got=str(error).splitlines()[0],
+            expected=", ".join(Description.model_fields),
+            fix="copy the whole folder that the training wrote",
+        ) from error
+
+
+def assemble(file: Path, base: str | Path | None = None) -> Assembled:
+    """Put an adapter and its base together.
+
+    Args:
+        file: The adapter's weights.
+        base: Where the base is, if not where the adapter says.
+
+    Raises:
+        CheckpointError: The base is another one than the adapter was trained on, or a pair adapts nothing in it.
+        ModelError: The base cannot be loaded.
+    """
+    description = read_description(file.parent)
+    found = load_language_model(str(base or description.base))
+    if found.weight_hash != description.base_hash:
+        raise CheckpointError(
+            f"the base {found.name} is not the one that {file.parent} was trained on",
+            got=f"weights with hash {found.weight_hash[:16]}",
+            expected=description.base_hash[:16],
+            fix="install the base's version that the card names",
+        )
+    learned = dict(open_tensors([file]))
+    rows = learned.pop(ROWS, None)
+    if rows is None:
+        raise CheckpointError(f"{file} holds no {ROWS}", fix="copy the folder again")
+    state = found.lm.state_dict()
+    adapted = {name.partition(".lora_")[0] for name in learned if ".lora_" in name}
+    embedding = next(n for n, m in found.lm.named_modules() if m is found.lm.get_input_embeddings())
+    tied = "lm_head.weight" if found.config.tie_word_embeddings else None
+    whole: dict[str, StoredTensor] = {}
+    for name, value in state.items():
+        if name == tied:
+            continue
+        module, _, parameter = f"{PREFIX}{name}".rpartition(".")
+        key = f"{module}.base_layer.{parameter}" if module in adapted else f"{module}.{parameter}"
+        if name == f"{embedding}.weight":
+            value = torch.cat([value, rows.read().to(value.dtype)])
+        whole[key] = StoredTensor(key, tuple(value.shape), value.dtype, _constant(value))
+    return Assembled({**whole, **learned}, found, description)
+
+
+def _constant(value: Tensor) -> Callable[[], Tensor]:
+    return lambda: value
+
+
+def write_adapter(folder: Path, tensors: Mapping[str, Tensor], description: Description) -> Path:
+    """Write an adapter: `tensors` under their official names, and `ROWS`.
+
+    Args:
+        folder: Made if it does not exist.
+        tensors: LoRA pairs, `prj.*` and `ROWS`.
+        description: The base and alpha.
+
+    Returns:
+        The folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
+    (folder / DESCRIPTION).write_text(json.dumps(description.model_dump(), indent=1) + "\n")
+    return folder
+
+
+def write_official(adapter: Path, folder: Path) -> Path:
+    """Write the base and an adapter as one raw state dict in CODI's official layout, with config and tokenizer.
+
+    The file holds the full base weights and the unmerged LoRA pairs, as the published CODI checkpoints do.
+
+    Args:
+        adapter: An adapter's folder.
+        folder: Made if it does not exist.
+
+    Returns:
+        The folder, which `load_model` and the official code read.
+
+    Raises:
+        CheckpointError: It is not an adapter, or the base does not fit.
+    """
+    if not (adapter / WEIGHTS).is_file():
+        raise CheckpointError(
+            f"{adapter} is not an adapter", got=f"no {WEIGHTS}", expected="a folder that `train --lora-r` wrote"
+        )
+    whole = assemble(adapter / WEIGHTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: stored.read().contiguous() for name, stored in whole.stored.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    whole.model.config.save_pretrained(folder)
+    whole.model.tokenizer.save_pretrained(folder)
+    return folder
