@@ -58,8 +58,8 @@ def cache_bytes(sweep: Sweep) -> int:
     held: list[ColumnCache] = []
 
     class Recorded(ColumnCache):
-        def __init__(self, rows: int, columns: int, *, wide: bool = False) -> None:
-            super().__init__(rows, columns, wide=wide)
+        def __init__(self, rows: int, columns: int, *, by_column: bool = False) -> None:
+            super().__init__(rows, columns, by_column=by_column)
             held.append(self)
 
     engine.ColumnCache = Recorded  # type: ignore[misc]

@@ -118,7 +118,7 @@ def _rollout(
     # 3. Fork: variants keep their own columns and share everything before.
     grid = Grid(rows, len(prompts), model.num_latents, model.device, with_clean=drafts is not None)
     where = grid.problem_of(model.device)
-    cache = ColumnCache(len(grid.rows), model.num_latents + min(limit, ANSWER_COLUMNS), wide=model.device.type == "cpu")
+    cache = ColumnCache(len(grid.rows), model.num_latents + min(limit, ANSWER_COLUMNS), by_column=True)
     prefix = Prefix(clean.cache, _shared_bias(clean, grid))
     own_bias = _additive(grid.own, model.dtype)
     # 4. Feed the slots that differ.
