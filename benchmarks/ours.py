@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from benchmarks.workload import Workload, rows_of, source_of
 from thoughtgraft.engine import rollout as engine
 from thoughtgraft.engine.batching import Budget, packs, plan_budget
+from thoughtgraft.engine.collect import CPU_ROWS, GPU_ROWS
 from thoughtgraft.engine.drafts import Draft
 from thoughtgraft.models.prefix import ColumnCache
 from thoughtgraft.models.reasoner import LatentReasoner
 
-_CLEAN_ROWS = 64  # as in collect
 _TAIL = 3  # tokens of a number and the end behind it
 
 
@@ -28,7 +28,7 @@ class Sweep:
         work, model = self.work, self.model
         budget: Budget = plan_budget(model, "auto", max(map(len, work.prompts)))
         if not work.swaps:
-            budget = replace(budget, rows=min(_CLEAN_ROWS, budget.rows))
+            budget = replace(budget, rows=min(CPU_ROWS if model.device.type == "cpu" else GPU_ROWS, budget.rows))
         variants = max(1, len(work.swaps) // len(work.prompts))
         groups = packs(range(len(work.prompts)), lambda h: variants, lambda h: len(work.prompts[h]), budget)
         answers: dict[int, list[tuple[int, ...]]] = {}
@@ -58,8 +58,8 @@ def cache_bytes(sweep: Sweep) -> int:
     held: list[ColumnCache] = []
 
     class Recorded(ColumnCache):
-        def __init__(self, rows: int, columns: int, *, wide: bool = False) -> None:
-            super().__init__(rows, columns, wide=wide)
+        def __init__(self, rows: int, columns: int, *, by_column: bool = False) -> None:
+            super().__init__(rows, columns, by_column=by_column)
             held.append(self)
 
     engine.ColumnCache = Recorded  # type: ignore[misc]

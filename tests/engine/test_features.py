@@ -10,6 +10,7 @@ import pytest
 import torch
 from tests.engine.tiny import FAMILIES, difference, questions, tiny
 
+from thoughtgraft.engine import clean
 from thoughtgraft.engine import features as engine
 from thoughtgraft.engine.features import (
     default_storage,
@@ -73,6 +74,15 @@ def test_layers_are_those_asked_for_and_hooks_do_not_stay() -> None:
     with pytest.raises(KeyboardInterrupt), residual_streams(model, [0]):
         raise KeyboardInterrupt
     assert not any(block._forward_hooks for block in model.layers)
+
+
+def test_questions_encoded_in_parts_have_the_same_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("codi-llama")
+    prompts = [model.prompt(q) for q in questions("codi-llama")]
+    together = features_of(model, prompts, [0, 1])
+    monkeypatch.setattr(clean, "CPU_TOKENS", 40)
+    apart = features_of(model, prompts, [0, 1])
+    assert all(difference(a, b) < 1e-9 for a, b in zip(together, apart, strict=True))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, "auto"])

@@ -26,7 +26,7 @@ from tests.engine.tiny import (
     tiny,
 )
 
-from thoughtgraft.engine import decode
+from thoughtgraft.engine import clean, decode
 from thoughtgraft.engine.drafts import Draft
 from thoughtgraft.engine.reference import ReferenceRun
 from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
@@ -129,6 +129,22 @@ def test_clean_thoughts_equal_the_reference(family: str) -> None:
     assert difference(result.fed, runs.fed()) < BOUND
     assert difference(result.hidden, torch.stack([runs.clean(i).hidden for i in range(8)])) < BOUND
     assert result.answers.token_ids == ()
+
+
+@EVERY
+@pytest.mark.parametrize("tokens", [1, 40])
+def test_questions_encoded_in_parts_give_the_same(family: str, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clean, "CPU_TOKENS", tokens)
+    check(
+        family, list(range(8)), list(range(0, len(cases()), 7)), oracle(family), Source.from_fed(oracle(family).fed())
+    )
+
+
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=20), most=st.integers(1, 200))
+def test_parts_hold_every_question_once_and_fit(lengths: list[int], most: int) -> None:
+    found = [lengths[part] for part in clean._parts(lengths, most)]
+    assert [n for part in found for n in part] == lengths
+    assert all(len(part) == 1 or len(part) * max(part) <= most for part in found)
 
 
 @EVERY

@@ -14,6 +14,7 @@ import torch
 from tests.engine.tiny import EVERY_MODEL, GOLDEN, loaded, questions, tiny
 from torch import Tensor
 
+from thoughtgraft.engine import clean
 from thoughtgraft.engine.verify import Certificate, verify
 from thoughtgraft.engine.verify import bench as bench_module
 from thoughtgraft.engine.verify.catalogue import STATEMENTS
@@ -40,6 +41,12 @@ def test_honest_models_pass_every_check(family, dtype):
     certificate = certificate_of(family, dtype)
     assert certificate.passed, [(c.name, c.figure, c.threshold) for c in certificate.checks]
     assert certificate.to_json()["checks"][0]["figure"] == certificate.checks[0].figure
+
+
+def test_the_checks_hold_where_questions_are_encoded_in_parts(monkeypatch):
+    monkeypatch.setattr(clean, "CPU_TOKENS", 1)
+    certificate = verify(tiny("codi-gpt2", "float32"), problems("codi-gpt2"), answer_tokens=2)
+    assert certificate.passed, [(c.name, c.figure, c.threshold) for c in certificate.checks if not c.passed]
 
 
 def test_tiny_codi_passes_every_check_and_its_fingerprint():

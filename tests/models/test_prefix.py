@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from thoughtgraft.models.prefix import ColumnCache, Prefix, prefix_attention
+from thoughtgraft.models.prefix import ColumnCache, Prefix, _weighted, prefix_attention
 
 LAYER = types.SimpleNamespace(layer_idx=0)
 LOW = torch.finfo(torch.float64).min
@@ -147,6 +147,37 @@ def test_update_touches_only_the_rows_it_points_at(where: slice | Tensor) -> Non
     write(cache, 0, [[1], [2], [3], [4]])
     assert write(cache, 1, [[8], [9]], where).tolist() == [[2, 8], [3, 9]]
     assert columns(cache) == [[1, 0], [2, 8], [3, 9], [4, 0]]
+
+
+def test_update_returns_columns_from_the_first_one_seen() -> None:
+    cache = ColumnCache(2, 3)
+    write(cache, 0, [[1, 2], [3, 4]])
+    key = torch.tensor([5.0]).view(1, 1, 1, 1)
+    keys, _ = cache.at(2, slice(1, 2), first=1).update(key, -key, 0)
+    assert keys.flatten().tolist() == [4, 5]
+    assert cache.at(0).update(keys[:, :, :1].expand(2, 1, 1, 1), -key.expand(2, 1, 1, 1), 0)[0].shape[2] == 1
+
+
+def test_how_columns_lie_in_memory_changes_nothing_that_is_read() -> None:
+    caches = [ColumnCache(4, 3, by_column=kind) for kind in (False, True)]
+    for cache in caches:
+        write(cache, 0, [[1, 2], [3, 4], [5, 6], [7, 8]])
+        write(cache, 2, [[9], [10]], slice(0, 2))
+        cache.grow(2)
+        cache.keep(torch.tensor([3, 0, 1]))
+        write(cache, 3, [[11], [12], [13]])
+    assert columns(caches[0]) == columns(caches[1]) == [[7, 8, 0, 11, 0], [1, 2, 9, 12, 0], [3, 4, 10, 13, 0]]
+    assert caches[1].keys[0].stride()[2] == max(caches[1].keys[0].stride())
+    assert columns(caches[1].select(torch.tensor([1]))) == [[1, 2, 9, 12, 0]]
+
+
+@pytest.mark.parametrize("columns", [1, 2, 5, 12, 13, 30])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weighted_values_are_the_matrix_product_whatever_the_size(columns: int, dtype: torch.dtype) -> None:
+    weights, value = randn(6, 2, 1, columns, seed=1), randn(6, 2, columns, 32, seed=2)
+    found = _weighted(weights, value.to(dtype))
+    assert found.dtype == torch.float64
+    assert torch.allclose(found, weights @ value, rtol=0, atol=1e-12 if dtype == torch.float64 else 0.1)
 
 
 def test_the_first_write_may_be_to_some_rows() -> None:

@@ -12,6 +12,7 @@ import torch
 from pytest import MonkeyPatch
 from torch import Tensor, nn
 
+from thoughtgraft.engine import clean as clean_module
 from thoughtgraft.engine import grid as grid_module
 from thoughtgraft.engine import rollout as rollout_module
 from thoughtgraft.engine.grid import Row
@@ -170,7 +171,7 @@ def _leaky(patch: MonkeyPatch) -> None:
     def make(honest: Callable[..., Any]) -> Callable[..., Any]:
         return lambda length, empty, pads, dtype: honest(length, torch.zeros_like(empty), pads, dtype)
 
-    _wrap(patch, rollout_module, "_question_mask", make)
+    _wrap(patch, clean_module, "_question_mask", make)
 
 
 def _final_norm(model: LatentReasoner) -> nn.Module:

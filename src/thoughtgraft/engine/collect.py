@@ -17,8 +17,8 @@ from thoughtgraft.models.reasoner import LatentReasoner, Prompt
 from thoughtgraft.problems import ProblemSet, extract_answer, format_number, same_answer
 from thoughtgraft.thoughts import Thoughts
 
-# Questions encoded at once: more are not faster, and differ more in length.
-CPU_ROWS, GPU_ROWS = 64, 256
+# Questions that think at once: more are not faster.
+CPU_ROWS, GPU_ROWS = 128, 512
 
 
 def encode(model: LatentReasoner, problems: ProblemSet) -> list[Prompt]:

@@ -17,8 +17,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from thoughtgraft.engine.batching import packs, plan_budget, surviving
+from thoughtgraft.engine.clean import think_clean
 from thoughtgraft.engine.collect import CPU_ROWS, GPU_ROWS, encode
-from thoughtgraft.engine.rollout import check_lengths, think_clean
+from thoughtgraft.engine.rollout import check_lengths
 from thoughtgraft.errors import ModelError, RunError
 from thoughtgraft.models.prefix import ATTENTION
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, attention_implementation
@@ -189,7 +190,8 @@ def features_of(model: LatentReasoner, prompts: Sequence[Prompt], layers: Sequen
     check_lengths(model, prompts)
     with attention_implementation(model.lm, ATTENTION), residual_streams(model, layers) as streams:
         hidden = think_clean(model, prompts).hidden
-    by_layer = [torch.stack(streams[layer], 1) for layer in layers]
+    # The questions run in one or more parts, then all of them together at each slot.
+    by_layer = [torch.cat(streams[layer]).unflatten(0, (-1, len(prompts))).transpose(0, 1) for layer in layers]
     assert all(states.shape == hidden.shape for states in by_layer), "every layer runs once for each position"
     return torch.stack(by_layer, 2) if by_layer else hidden[:, :, None][:, :, :0], hidden
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thoughtgraft.engine.clean import CleanState, additive, think_clean
 from thoughtgraft.engine.decode import ANSWER_COLUMNS, Answers, begin, finish
 from thoughtgraft.engine.drafts import Draft
 from thoughtgraft.engine.edits import apply_op, edited_streams
@@ -60,18 +61,6 @@ class RolloutResult:
     scores: Scores | None = None
 
 
-@dataclass
-class CleanState:
-    """The state after the clean thoughts: P rows of keys and values, and what may be seen of them."""
-
-    cache: ColumnCache
-    question_bias: Tensor  # [P, L]
-    next_position: Tensor  # [P], of slot 0
-    steps: Tensor  # [P, K, d], what each step of the loop is fed: `fed`, or begin-of-thought and all but the last
-    fed: Tensor
-    hidden: Tensor
-
-
 @torch.inference_mode()
 def rollout(
     model: LatentReasoner,
@@ -118,9 +107,9 @@ def _rollout(
     # 3. Fork: variants keep their own columns and share everything before.
     grid = Grid(rows, len(prompts), model.num_latents, model.device, with_clean=drafts is not None)
     where = grid.problem_of(model.device)
-    cache = ColumnCache(len(grid.rows), model.num_latents + min(limit, ANSWER_COLUMNS), wide=model.device.type == "cpu")
+    cache = ColumnCache(len(grid.rows), model.num_latents + min(limit, ANSWER_COLUMNS), by_column=True)
     prefix = Prefix(clean.cache, _shared_bias(clean, grid))
-    own_bias = _additive(grid.own, model.dtype)
+    own_bias = additive(grid.own, model.dtype)
     # 4. Feed the slots that differ.
     edits = _think_forked(model, clean, grid, cache, prefix, own_bias, source)
     # 5. Close the thoughts and 6. write the answer, first as far as it agrees with the draft.
@@ -166,53 +155,6 @@ def too_long(model: LatentReasoner, prompt: Prompt, who: str) -> ModelError:
 
 def _needed(model: LatentReasoner, prompt: Prompt) -> int:
     return len(prompt) + model.num_latents + 2
-
-
-def think_clean(model: LatentReasoner, prompts: Sequence[Prompt]) -> CleanState:
-    """Encode P questions and think their clean thoughts, under the attention `ATTENTION`.
-
-    The layers run K + 1 times: over the questions, whose last column is begin-of-thought, then once for each slot.
-    """
-    device, k = model.device, model.num_latents
-    length = max(map(len, prompts))
-    ids = torch.tensor([(model.pad_id,) * (length - len(p)) + p.ids for p in prompts], device=device)
-    empty = torch.tensor([length - len(p) for p in prompts], device=device)  # columns before each prompt
-    pads = torch.tensor([p.pad for p in prompts], device=device)
-    columns = torch.arange(length, device=device)
-    positions = (columns - empty[:, None]).clamp_min(0)
-
-    cache = ColumnCache(len(prompts), length + k)
-    mask = _question_mask(length, empty, pads, model.dtype)
-    hidden = [model.forward(model.embed(ids), positions, mask, cache.at(0))[:, -1]]
-    question_bias = _additive(columns >= empty[:, None], model.dtype)  # visible pads count from here on
-    next_position = length - empty
-    step_mask = torch.cat([question_bias, question_bias.new_zeros(len(prompts), k)], 1)[:, None, None]
-    first = _first_step(model, prompts)
-    steps: list[Tensor] = []
-    for slot in range(k):
-        steps.append(model.project(hidden[-1], slot) if slot or first is None else first)
-        out = model.forward(
-            steps[-1][:, None],
-            next_position[:, None] + slot,
-            step_mask[..., : length + slot + 1],
-            cache.at(length + slot),
-        )
-        hidden.append(out[:, 0])
-    fed = steps
-    if first is not None:
-        # The state at the question's last word makes no thought; that of the last step makes one that nothing is fed.
-        hidden = hidden[1:]
-        fed = [*steps[1:], *(model.project(state, k - 1) for state in hidden[-1:])]
-    none = model.embed(ids[:, :0])
-    vectors = [torch.stack(x, 1) if x else none for x in (steps, fed, hidden)]
-    return CleanState(cache, question_bias, next_position, *vectors)
-
-
-def _first_step(model: LatentReasoner, prompts: Sequence[Prompt]) -> Tensor | None:
-    """What the loop's first step is fed [P, d] where the protocol says so; None where it is the first thought."""
-    if not model.protocol.starts_with_bot:
-        return None
-    return model.embed(torch.tensor([p.first for p in prompts], device=model.device))
 
 
 def _think_forked(
@@ -297,29 +239,9 @@ def _feed(
     return fed
 
 
-def _question_mask(length: int, empty: Tensor, pads: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive mask [P, 1, L, L]: causal over each prompt's real tokens.
-
-    A visible pad's row is masked everywhere in its prompt by one finite number, so its attention is uniform,
-    as in the official code on a CPU. Rows before a prompt see only themselves and are never looked at.
-    """
-    columns = torch.arange(length, device=empty.device)
-    row, column = columns[:, None], columns[None]
-    start, real = empty[:, None, None], (empty + pads)[:, None, None]
-    sees = (column <= row) & (column >= real) | (column == row) & (row < start)
-    mask = torch.zeros(sees.shape, dtype=dtype, device=empty.device).masked_fill_(~sees, -torch.inf)
-    mask.masked_fill_((row >= start) & (row < real) & (column >= start), torch.finfo(dtype).min)
-    return mask[:, None]
-
-
-def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where visible, else a number so low that its weight is exactly 0 beside anything visible."""
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, torch.finfo(dtype).min)
-
-
 def _shared_bias(clean: CleanState, grid: Grid) -> Tensor:
     """Additive mask [P, 1, V, 1, 1, L+K]: the question, and the clean thoughts that a variant keeps."""
     variants, problems = grid.n_variants, grid.n_problems
     question = clean.question_bias.expand(variants, *clean.question_bias.shape)
-    thoughts = _additive(grid.seen, question.dtype).view(variants, problems, -1)
+    thoughts = additive(grid.seen, question.dtype).view(variants, problems, -1)
     return torch.cat([question, thoughts], -1).permute(1, 0, 2)[:, None, :, None, None]

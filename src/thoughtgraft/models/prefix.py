@@ -9,6 +9,7 @@ The idea is cascade (or bifurcated) attention; see Ye et al. 2024 (FlashInfer) a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,34 +33,39 @@ class ColumnCache:
     Args:
         rows: R.
         columns: How many tokens each row can hold.
-        wide: Return empty columns too where products would be too small to be fast; whoever reads them masks them.
+        by_column: Keep each column's rows together in memory instead of each row's columns. For many rows that hold few
+            columns a step then writes one block and reads nothing that is not yet written.
     """
 
-    def __init__(self, rows: int, columns: int, *, wide: bool = False) -> None:
-        self.rows, self.columns, self.wide = rows, columns, wide
+    def __init__(self, rows: int, columns: int, *, by_column: bool = False) -> None:
+        self.rows, self.columns, self.by_column = rows, columns, by_column
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self._where: slice | Tensor = slice(0, rows)
-        self._start = 0
+        self._start = self._first = 0
 
-    def at(self, start: int, where: slice | Tensor | None = None) -> ColumnCache:
-        """Point the next forward pass at column `start` of the rows `where` (all of them if None)."""
-        self._start, self._where = start, slice(0, self.rows) if where is None else where
+    def at(self, start: int, where: slice | Tensor | None = None, first: int = 0) -> ColumnCache:
+        """Point the next forward pass at column `start` of the rows `where` (all if None), to see from `first` on."""
+        self._start, self._where, self._first = start, slice(0, self.rows) if where is None else where, first
         return self
 
     def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Store [R', H, T, hd] and return all columns up to them; Hugging Face attention calls this."""
+        """Store [R', H, T, hd] and return the columns seen, up to them; Hugging Face attention calls this."""
         if layer_idx == len(self.keys):
-            shape = (self.rows, key.shape[1], self.columns, key.shape[3])
-            # Zeros, not empty: a masked column has weight 0, and 0 x NaN would still be NaN.
-            self.keys.append(key.new_zeros(shape))
-            self.values.append(value.new_zeros(shape))
+            self.keys.append(self._empty(key))
+            self.values.append(self._empty(value))
         end = self._start + key.shape[2]
         keys, values = self.keys[layer_idx], self.values[layer_idx]
         keys[self._where, :, self._start : end] = key
         values[self._where, :, self._start : end] = value
-        shown = max(end, min(self.columns, -(-_SLOW_PRODUCT // key.shape[3]))) if self.wide else end
-        return keys[self._where, :, :shown], values[self._where, :, :shown]
+        return keys[self._where, :, self._first : end], values[self._where, :, self._first : end]
+
+    def _empty(self, like: Tensor) -> Tensor:
+        """[R, H, C, hd] of zeros: a masked column has weight 0, and 0 x NaN would still be NaN."""
+        _, heads, _, width = like.shape
+        if self.by_column:
+            return like.new_zeros(self.columns, self.rows, heads, width).permute(1, 2, 0, 3)
+        return like.new_zeros(self.rows, heads, self.columns, width)
 
     def written(self, columns: int) -> tuple[Tensor, ...]:
         """Copies of what the last pass of so many columns wrote: keys, values [R', H, T, hd] of each layer in turn."""
@@ -69,22 +75,27 @@ class ColumnCache:
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these."""
-        self.keys = [k[rows] for k in self.keys]
-        self.values = [v[rows] for v in self.values]
-        self.rows = len(rows)
-        self.at(self._start)
+        self._become(self.select(rows))
 
     def select(self, rows: Tensor) -> ColumnCache:
         """A copy that holds these rows only."""
-        copy = ColumnCache(len(rows), self.columns, wide=self.wide)
-        copy.keys, copy.values = [k[rows] for k in self.keys], [v[rows] for v in self.values]
-        return copy
+        return self._copy(len(rows), self.columns, lambda t: t[rows])
 
     def grow(self, columns: int) -> None:
         """Add empty columns."""
-        self.columns += columns
-        self.keys = [F.pad(k, (0, 0, 0, columns)) for k in self.keys]
-        self.values = [F.pad(v, (0, 0, 0, columns)) for v in self.values]
+        self._become(self._copy(self.rows, self.columns + columns, lambda t: t))
+
+    def _copy(self, rows: int, columns: int, part: Callable[[Tensor], Tensor]) -> ColumnCache:
+        copy = ColumnCache(rows, columns, by_column=self.by_column)
+        for old, new in ((self.keys, copy.keys), (self.values, copy.values)):
+            for tensor in old:
+                new.append(copy._empty(tensor))
+                new[-1][:, :, : self.columns] = part(tensor)
+        return copy.at(self._start)
+
+    def _become(self, other: ColumnCache) -> None:
+        self.rows, self.columns, self.keys, self.values = other.rows, other.columns, other.keys, other.values
+        self.at(self._start)
 
     def get_seq_length(self, *_: Any) -> int:
         """Columns before the next write."""
@@ -125,7 +136,18 @@ def _normalised(scores: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     top = scores.amax(-1, keepdim=True)
     weights = scores.sub_(top).clamp_min_(_VANISHING).exp_()
     total = weights.sum(-1, keepdim=True)
-    return (weights.to(value.dtype) @ value).to(scores.dtype).div_(total), total.log_().add_(top)
+    return _weighted(weights, value).div_(total), total.log_().add_(top)
+
+
+def _weighted(weights: Tensor, value: Tensor) -> Tensor:
+    """Weights [..., q, s] times values [..., s, hd], in the weights' type."""
+    queries, columns = weights.shape[-2:]
+    if value.device.type == "cpu" and queries == 1 and columns * value.shape[-1] < _SLOW_PRODUCT:
+        total = weights[..., :1] * value[..., :1, :]
+        for column in range(1, columns):
+            total.addcmul_(weights[..., column, None], value[..., column, None, :])
+        return total
+    return (weights.to(value.dtype) @ value).to(weights.dtype)
 
 
 def prefix_attention(
@@ -146,7 +168,7 @@ def prefix_attention(
         query: [R, H, T, hd].
         key: The row's own keys [R, Hkv, S, hd].
         value: The row's own values, the same shape.
-        attention_mask: Additive [R or 1, 1, T, S]; columns of `key` behind it are not seen.
+        attention_mask: Additive [R or 1, 1, T, S].
         scaling: Factor on the scores.
         dropout: Unused; models run in eval mode.
         prefix: Shared columns.
@@ -167,10 +189,7 @@ def prefix_attention(
 
     scores = grouped @ key.transpose(-1, -2)
     if attention_mask is not None:
-        scores = scores.view(rows, groups, shared, tokens, -1)
-        scores[..., : attention_mask.shape[-1]].add_(attention_mask[:, :, None])
-        scores[..., attention_mask.shape[-1] :] = torch.finfo(scores.dtype).min
-        scores = scores.flatten(2, 3)
+        scores.view(rows, groups, shared, tokens, -1).add_(attention_mask[:, :, None])
     own, own_lse = _normalised(scores, value)
 
     layer: int = module.layer_idx  # type: ignore[assignment]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from thoughtgraft.engine.verify.bench import NUDGE, Bench, gap, logits_of, slot_name
 from thoughtgraft.engine.verify.certificate import Check, at_least, at_most
-from thoughtgraft.engine.verify.listen import disturbing, listening
+from thoughtgraft.engine.verify.listen import after_questions, disturbing, listening
 
 
 def null_edit(bench: Bench) -> Check:
@@ -59,8 +59,9 @@ def _keys_values(bench: Bench, slot: int) -> tuple[list[tuple[Tensor, ...]], lis
     """What every layer wrote at each step of the clean path, and from the edited step on in that of a self-swap."""
     with listening(bench.model, keys_values=True) as calls:
         bench.roll(bench.rows("self", slot))
-    clean = [call.keys_values for call in calls[1:] if call.one and not call.forked]
-    edited = [call.keys_values for call in calls[1:] if call.one and call.forked]
+    _, rest = after_questions(calls, len(bench.prompts))
+    clean = [call.keys_values for call in rest if call.one and not call.forked]
+    edited = [call.keys_values for call in rest if call.one and call.forked]
     # After the thoughts come the end of thought and the answer, which are forked too.
     last = max(len(clean) - slot - bench.model.protocol.edit_delay, 0)
     return clean, edited[:last]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from thoughtgraft.engine.verify.bench import Bench, slot_name
 from thoughtgraft.engine.verify.certificate import Check, at_most, exactly
-from thoughtgraft.engine.verify.listen import Call, listening
+from thoughtgraft.engine.verify.listen import Call, after_questions, listening
 
 _SAME = 1e-4
 """Relative distance at which two vectors are the same one; copies are equal bit for bit, other thoughts far away."""
@@ -75,10 +75,10 @@ def _paths(bench: Bench, calls: Sequence[Call]) -> tuple[list[_Heard], list[_Hea
     """The vectors fed to the hosts between question and end of thought: in the clean path, and in the forked one."""
     model = bench.model
     end = model.embed(torch.tensor([model.end_of_thought], device=model.device))
-    state = calls[0].states[:, -1]
+    state, rest = after_questions(calls, len(bench.prompts))
     paths: tuple[list[_Heard], list[_Heard]] = ([], [])
     states = [state, state]
-    for call in calls[1:]:
+    for call in rest:
         if not call.one or _distance(call.embeds[:, 0], end.expand_as(call.embeds[:, 0])) == 0:
             break
         which = int(call.forked)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from thoughtgraft.models.prefix import ColumnCache
@@ -57,17 +58,23 @@ def listening(model: LatentReasoner, *, keys_values: bool = False) -> Iterator[l
         handle.remove()
 
 
+def after_questions(calls: Sequence[Call], problems: int) -> tuple[Tensor, Sequence[Call]]:
+    """The states at the last tokens of so many questions [P, d], the first one or more calls, and the other calls."""
+    states: list[Tensor] = []
+    while sum(map(len, states)) < problems:
+        states.append(calls[len(states)].states[:, -1])
+    return torch.cat(states), calls[len(states) :]
+
+
 @contextmanager
 def disturbing(model: LatentReasoner, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Replace what the network is fed as the question, the first pass in the block: `change(embeds [R, T, d])`."""
+    """Replace the questions' embeddings, the first that are looked up in the block: `change(embeds [P, T, d])`."""
     waiting = [change]
 
-    def speak(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        if not waiting:
-            return None
-        return args, kwargs | {"inputs_embeds": waiting.pop()(kwargs["inputs_embeds"])}
+    def speak(module: Any, args: Any, output: Tensor) -> Tensor | None:
+        return waiting.pop()(output) if waiting else None
 
-    handle = model.lm.base_model.register_forward_pre_hook(speak, with_kwargs=True)
+    handle = model.lm.get_input_embeddings().register_forward_hook(speak)
     try:
         yield
     finally:
