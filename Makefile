@@ -12,7 +12,7 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)
 PYTEST_ARGS ?= -n auto
 DEMO_ARGS ?= --out runs/demo
 GSM8K ?= gsm8k:test
-REAL_ARGS ?= --preset pilot --only-correct --out runs/real
+REAL_ARGS ?= --preset pilot --hosts 660 --only-correct --limit 20 --max-new-tokens 32 --out runs/real
 
 VENV := .venv
 BIN := $(VENV)/bin
