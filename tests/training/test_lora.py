@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from typer.testing import CliRunner
 
+from thoughtgraft.cli.app import app
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.errors import CheckpointError, ModelError
 from thoughtgraft.models.adapter import DESCRIPTION, ROWS, WEIGHTS, write_official
@@ -154,3 +156,20 @@ def test_lora_on_random_weights_is_refused():
 def test_an_unknown_base_says_what_it_could_be(tmp_path):
     with pytest.raises(ModelError, match=r"cannot be loaded.*smollm2, a hub id or a directory"):
         load_language_model(str(tmp_path))
+
+
+def test_what_is_validated_on_or_held_out_is_not_trained_on():
+    problems = arithmetic("test")[:12]
+    chosen = prepare(problems, problems[:3], problems[3:5], RECIPE)
+    assert {p.id for p in chosen.problems} == {p.id for p in problems[5:]}
+    assert [overlap.same for overlap in chosen.overlaps] == [True, True]
+
+
+def test_export_writes_the_official_format_and_refuses_what_is_no_adapter(adapter, tmp_path):
+    done = CliRunner().invoke(app, ["export", str(adapter), "--out", str(tmp_path / "official")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "official" / "model.safetensors").is_file()
+    refused = CliRunner().invoke(app, ["export", str(tmp_path), "--out", str(tmp_path / "other")])
+    assert refused.exit_code != 0
+    assert "is not an adapter" in refused.output
+    assert "Traceback" not in refused.output
