@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import types
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from tests.engine.tiny import tiny
 from thoughtgraft.engine import cells, collect, run
 from thoughtgraft.engine.batching import Budget, packs, plan_budget, surviving
 from thoughtgraft.engine.decode import best_token
-from thoughtgraft.engine.memory import free_memory, is_out_of_memory
+from thoughtgraft.engine.memory import free_memory, is_out_of_memory, keep_freed_memory
 from thoughtgraft.errors import ModelError
 from thoughtgraft.interventions.plan import Arm, Plan
 from thoughtgraft.models import load
@@ -197,6 +199,15 @@ def test_free_memory_is_the_smaller_of_machine_and_container(tmp_path: Path) -> 
     for limit, wanted in (("max\n", 5000 * 1024), ("4000\n", 3000), ("500\n", 0)):
         (group / "memory.max").write_text(limit)
         assert free_memory(CPU, tmp_path) == wanted
+
+
+def test_freed_memory_is_kept_where_the_c_library_can_be_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    library = types.SimpleNamespace(mallopt=lambda *option: asked.append(option) or 1)
+    for found, wanted in ((library, True), (types.SimpleNamespace(), False)):
+        monkeypatch.setattr(ctypes, "CDLL", lambda name, found=found: found)
+        assert keep_freed_memory.__wrapped__() is wanted
+    assert asked == [(-3, 32 << 20), (-1, 1 << 30)]
 
 
 @pytest.mark.parametrize("columns", [1, 5, 127, 128, 129, 1000])

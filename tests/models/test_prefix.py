@@ -120,8 +120,8 @@ def test_bfloat16_scores_are_normalised_in_float32() -> None:
 
 
 def columns(cache: ColumnCache) -> list[list[float]]:
-    """Keys of layer 0, one number for each row and column."""
-    return cache.keys[0][:, 0, :, 0].tolist()
+    """Keys of layer 0 up to the last column that was written, one number for each row and column."""
+    return cache.keys[0][:, 0, : cache._used[0], 0].tolist()
 
 
 def write(cache: ColumnCache, start: int, numbers: list[list[float]], where: slice | Tensor | None = None) -> Tensor:
@@ -136,9 +136,9 @@ def test_update_writes_columns_and_returns_all_up_to_them() -> None:
     assert write(cache, 0, [[1, 2], [3, 4]]).tolist() == [[1, 2], [3, 4]]
     assert write(cache, 2, [[5], [6]]).tolist() == [[1, 2, 5], [3, 4, 6]]
     assert cache.get_seq_length() == 2
-    assert columns(cache) == [[1, 2, 5, 0], [3, 4, 6, 0]]
+    assert columns(cache) == [[1, 2, 5], [3, 4, 6]]
     assert write(cache, 1, [[7], [8]]).tolist() == [[1, 7], [3, 8]]
-    assert columns(cache) == [[1, 7, 5, 0], [3, 8, 6, 0]]
+    assert columns(cache) == [[1, 7, 5], [3, 8, 6]]
 
 
 @pytest.mark.parametrize("where", [slice(1, 3), torch.tensor([1, 2])])
@@ -166,9 +166,9 @@ def test_how_columns_lie_in_memory_changes_nothing_that_is_read() -> None:
         cache.grow(2)
         cache.keep(torch.tensor([3, 0, 1]))
         write(cache, 3, [[11], [12], [13]])
-    assert columns(caches[0]) == columns(caches[1]) == [[7, 8, 0, 11, 0], [1, 2, 9, 12, 0], [3, 4, 10, 13, 0]]
+    assert columns(caches[0]) == columns(caches[1]) == [[7, 8, 0, 11], [1, 2, 9, 12], [3, 4, 10, 13]]
     assert caches[1].keys[0].stride()[2] == max(caches[1].keys[0].stride())
-    assert columns(caches[1].select(torch.tensor([1]))) == [[1, 2, 9, 12, 0]]
+    assert columns(caches[1].select(torch.tensor([1]))) == [[1, 2, 9, 12]]
 
 
 @pytest.mark.parametrize("columns", [1, 2, 5, 12, 13, 30])
@@ -186,12 +186,24 @@ def test_the_first_write_may_be_to_some_rows() -> None:
     assert columns(cache) == [[0, 0], [0, 0], [0, 5]]
 
 
+def test_columns_that_a_write_leaves_out_are_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that is taken comes with anything in it."""
+    monkeypatch.setattr(Tensor, "new_empty", lambda self, *shape: self.new_full(shape, torch.nan))
+    cache = ColumnCache(3, 4, by_column=True)
+    write(cache, 1, [[5]], torch.tensor([2]))
+    write(cache, 2, [[6], [7]], slice(0, 2))
+    assert columns(cache) == [[0, 0, 6], [0, 0, 7], [0, 5, 0]]
+    cache.keep(torch.tensor([1, 2]))
+    cache.grow(1)
+    assert write(cache, 3, [[8], [9]]).tolist() == [[0, 0, 7, 8], [0, 5, 0, 9]]
+
+
 def test_keep_drops_rows_and_points_at_all_that_remain() -> None:
     cache = ColumnCache(3, 2)
     write(cache, 0, [[1], [2], [3]])
     cache.at(1, torch.tensor([0])).keep(torch.tensor([2, 0]))
     assert cache.rows == 2
-    assert columns(cache) == [[3, 0], [1, 0]]
+    assert columns(cache) == [[3], [1]]
     assert write(cache, 1, [[8], [9]]).tolist() == [[3, 8], [1, 9]]
 
 
@@ -211,5 +223,5 @@ def test_grow_adds_empty_columns_behind() -> None:
     cache.grow(2)
     assert cache.columns == 3
     assert cache.nbytes == 3 * before == 2 * 2 * 3 * 4
-    assert columns(cache) == [[1, 0, 0], [2, 0, 0]]
+    assert columns(cache) == [[1], [2]]
     assert write(cache, 2, [[8], [9]]).tolist() == [[1, 0, 8], [2, 0, 9]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Sequence
+import functools
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from thoughtgraft.engine.batching import packs, plan_budget, surviving
-from thoughtgraft.engine.drafts import Draft, make_draft, number_tail
+from thoughtgraft.engine.drafts import make_draft, number_tail
 from thoughtgraft.engine.grading import Grader
 from thoughtgraft.engine.grid import Row
 from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
@@ -105,6 +106,11 @@ def run_cells(
         pieces += [group[i : i + size] for i in range(0, len(group), size)]
     results: list[RolloutResult] = []
 
+    @functools.cache
+    def tail(host: int, number: str) -> tuple[int, ...]:
+        at = drafts[host].number_at
+        return () if at is None else number_tail(model, thoughts.token_ids[host], at, number)
+
     def once(part: list[list[Cell]]) -> None:
         hosts = [piece[0].host for piece in part]
         wanted = [(at, cell) for at, piece in enumerate(part) for cell in piece]
@@ -112,7 +118,7 @@ def run_cells(
         result = rollout(
             model,
             [prompts[h] for h in hosts],
-            [_row(model, cell, at, thoughts, drafts[cell.host]) for (at, _), cell in once_each.items()],
+            [_row(model, cell, at, thoughts, tail) for (at, _), cell in once_each.items()],
             source,
             drafts=[drafts[h] for h in hosts],
             max_new_tokens=max_new_tokens,
@@ -147,11 +153,10 @@ def _rows(result: RolloutResult, rows: Sequence[int]) -> RolloutResult:
     )
 
 
-def _row(model: LatentReasoner, cell: Cell, at: int, thoughts: Thoughts, draft: Draft) -> Row:
+def _row(
+    model: LatentReasoner, cell: Cell, at: int, thoughts: Thoughts, tail: Callable[[int, str], tuple[int, ...]]
+) -> Row:
     donor_pred = None if cell.donor is None else thoughts.pred[cell.donor]
-    tail: tuple[int, ...] = ()
-    if donor_pred is not None and draft.number_at is not None:
-        tail = number_tail(model, thoughts.token_ids[cell.host], draft.number_at, donor_pred)
     return Row(
         problem=at,
         actions=schedule(cell.arm, model.num_latents, model.protocol.edit_delay),
@@ -159,6 +164,6 @@ def _row(model: LatentReasoner, cell: Cell, at: int, thoughts: Thoughts, draft: 
         host=cell.host,
         donor=cell.donor,
         key=cell.key,
-        donor_tail=tail,
+        donor_tail=() if donor_pred is None else tail(cell.host, donor_pred),
         layer=None if cell.arm.site is None else cell.arm.site.layer,
     )

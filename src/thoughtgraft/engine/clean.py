@@ -13,7 +13,7 @@ from thoughtgraft.models.reasoner import LatentReasoner, Prompt
 from thoughtgraft.models.unread import last_token_alone
 
 # Tokens of questions that are encoded at a time: more are not faster, take more memory and differ more in length.
-CPU_TOKENS, GPU_TOKENS = 2048, 1 << 15
+CPU_TOKENS, GPU_TOKENS = 512, 1 << 15
 
 
 @dataclass

@@ -17,6 +17,7 @@ from thoughtgraft.engine.decode import ANSWER_COLUMNS, Answers, begin, finish
 from thoughtgraft.engine.drafts import Draft
 from thoughtgraft.engine.edits import apply_op, edited_streams
 from thoughtgraft.engine.grid import Grid, Row
+from thoughtgraft.engine.memory import keep_freed_memory
 from thoughtgraft.engine.score import Scores, verify_drafts
 from thoughtgraft.errors import ModelError
 from thoughtgraft.interventions.ops import Op
@@ -88,6 +89,8 @@ def rollout(
         ModelError: A prompt does not fit the model's context.
     """
     check_lengths(model, prompts)
+    if model.device.type == "cpu":
+        keep_freed_memory()
     with attention_implementation(model.lm, ATTENTION):
         return _rollout(model, prompts, rows, source, drafts, max_new_tokens, keep_logits)
 

@@ -41,6 +41,7 @@ class ColumnCache:
         self.rows, self.columns, self.by_column = rows, columns, by_column
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
+        self._used: list[int] = []  # columns of each layer that hold something
         self._where: slice | Tensor = slice(0, rows)
         self._start = self._first = 0
 
@@ -54,18 +55,25 @@ class ColumnCache:
         if layer_idx == len(self.keys):
             self.keys.append(self._empty(key))
             self.values.append(self._empty(value))
-        end = self._start + key.shape[2]
+            self._used.append(0)
+        end, used = self._start + key.shape[2], self._used[layer_idx]
         keys, values = self.keys[layer_idx], self.values[layer_idx]
+        whole = isinstance(self._where, slice) and self._where == slice(0, self.rows)
+        if end > used and not (whole and self._start <= used):
+            # What this pass leaves out may be read: a masked column has weight 0, and 0 x NaN would still be NaN.
+            keys[:, :, used:end] = 0
+            values[:, :, used:end] = 0
+        self._used[layer_idx] = max(end, used)
         keys[self._where, :, self._start : end] = key
         values[self._where, :, self._start : end] = value
         return keys[self._where, :, self._first : end], values[self._where, :, self._first : end]
 
     def _empty(self, like: Tensor) -> Tensor:
-        """[R, H, C, hd] of zeros: a masked column has weight 0, and 0 x NaN would still be NaN."""
+        """[R, H, C, hd], not filled."""
         _, heads, _, width = like.shape
         if self.by_column:
-            return like.new_zeros(self.columns, self.rows, heads, width).permute(1, 2, 0, 3)
-        return like.new_zeros(self.rows, heads, self.columns, width)
+            return like.new_empty(self.columns, self.rows, heads, width).permute(1, 2, 0, 3)
+        return like.new_empty(self.rows, heads, self.columns, width)
 
     def written(self, columns: int) -> tuple[Tensor, ...]:
         """Copies of what the last pass of so many columns wrote: keys, values [R', H, T, hd] of each layer in turn."""
@@ -88,9 +96,10 @@ class ColumnCache:
     def _copy(self, rows: int, columns: int, part: Callable[[Tensor], Tensor]) -> ColumnCache:
         copy = ColumnCache(rows, columns, by_column=self.by_column)
         for old, new in ((self.keys, copy.keys), (self.values, copy.values)):
-            for tensor in old:
+            for tensor, used in zip(old, self._used, strict=True):
                 new.append(copy._empty(tensor))
-                new[-1][:, :, : self.columns] = part(tensor)
+                new[-1][:, :, :used] = part(tensor[:, :, :used])
+        copy._used = list(self._used)
         return copy.at(self._start)
 
     def _become(self, other: ColumnCache) -> None:
