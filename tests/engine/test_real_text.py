@@ -12,6 +12,7 @@ from tests.engine.bytewise import UGLY, write_bytewise
 from tests.engine.tiny import tiny
 
 from thoughtgraft.cli.certify import certificate_for
+from thoughtgraft.engine import evaluate
 from thoughtgraft.engine.collect import collect_thoughts, encode
 from thoughtgraft.engine.evaluate import explicit_correct
 from thoughtgraft.engine.feature_run import run_features
@@ -104,7 +105,8 @@ def test_a_question_that_is_too_long_is_named_before_anything_runs(protocol: str
 @pytest.mark.parametrize("family", ["codi-gpt2", "coconut-gpt2", "codi-llama"])
 def test_written_reasoning_ends_where_the_context_does(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A question with little room is answered within it, and takes nothing from those beside it."""
-    model = tiny(family, "float32", max_new_tokens=40, ends=())
+    monkeypatch.setattr(evaluate, "_EXPLICIT_TOKENS", 40)
+    model = tiny(family, "float32", ends=())
     assert model.max_positions is not None
     short, room = "Ben has 26 books .", 9
     filler = short.split()[0]

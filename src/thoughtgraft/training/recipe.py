@@ -151,7 +151,11 @@ def train(
     facts: dict[str, object] = {"base": base, "data": data, "recipe": config.model_dump(), "steps": trainer.step}
     facts["forward_flops"] = cost
     if problems is not None and chosen is not None:
-        facts |= {"data_hash": chosen.content_hash, "data_n": len(chosen), "data_made": str(problems).splitlines()}
+        facts |= {
+            "data_hash": chosen.content_hash,
+            "data_n": len(chosen),
+            "data_made": "; ".join(line.strip() for line in str(problems).splitlines()),
+        }
     if config.lora_r:
         return export_adapter(objective, start, base, out / "model", facts)
     return export(objective, start, out / "model", facts)
