@@ -135,7 +135,10 @@ def test_a_damaged_file_is_named(name, content, message, tmp_path):
         ("svamp", "unknown problems; got 'svamp'; expected arithmetic[:split], gsm8k:test, gsm8k:train, gsm8k:all, or"),
         ("gsm8k", "unknown problems; got 'gsm8k'"),
         ("arithmetic:", "unknown problems; got 'arithmetic:'"),
-        ("gsm8k:dev", "there is no such split of GSM8K; got 'dev'; expected gsm8k:test, gsm8k:train or gsm8k:all."),
+        (
+            "gsm8k:dev",
+            "there is no such split of GSM8K; got 'dev'; expected gsm8k:test, gsm8k:train, gsm8k:validation or gsm8k:all.",
+        ),
         (
             "nowhere.jsonl",
             "there is no file nowhere.jsonl. Fix: check the path; it is read from the current directory.",
