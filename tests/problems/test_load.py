@@ -137,7 +137,8 @@ def test_a_damaged_file_is_named(name, content, message, tmp_path):
         ("arithmetic:", "unknown problems; got 'arithmetic:'"),
         (
             "gsm8k:dev",
-            "there is no such split of GSM8K; got 'dev'; expected gsm8k:test, gsm8k:train, gsm8k:validation or gsm8k:all.",
+            "there is no such split of GSM8K; got 'dev'; "
+            "expected gsm8k:test, gsm8k:train, gsm8k:validation or gsm8k:all.",
         ),
         (
             "nowhere.jsonl",

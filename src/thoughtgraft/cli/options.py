@@ -30,7 +30,9 @@ Protocol = Annotated[
 NumLatents = Annotated[int | None, typer.Option(help="How many thoughts to feed; default: as trained.")]
 Problems = Annotated[
     str,
-    typer.Option("--problems", "-p", help="arithmetic[:split], gsm8k:test|train|all, or a .jsonl/.json/.parquet file."),
+    typer.Option(
+        "--problems", "-p", help="arithmetic[:split], gsm8k:test|train|validation|all, or a .jsonl/.json/.parquet file."
+    ),
 ]
 BatchSize = Annotated[str, typer.Option(help="Rows at once, or auto. It does not change results.")]
 Seed = Annotated[int, typer.Option(help="Permutes the problems, draws donors and random edits.")]
