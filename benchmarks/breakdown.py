@@ -24,7 +24,7 @@ _PARTS: tuple[tuple[Any, str, str], ...] = (
     (llama.LlamaMLP, "forward", "MLP blocks, with their products"),
     (decode, "next_token", "unembedding and argmax"),
     (engine, "think_clean", "stage: questions and clean thoughts"),
-    (engine, "_think_forked", "stage: forked thoughts"),
+    (engine, "think_forked", "stage: forked thoughts"),
     (engine, "finish", "stage: answers"),
 )
 

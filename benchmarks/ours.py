@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from benchmarks.workload import Workload, rows_of, source_of
+from thoughtgraft.engine import clean
 from thoughtgraft.engine import rollout as engine
 from thoughtgraft.engine.batching import Budget, packs, plan_budget
 from thoughtgraft.engine.collect import CPU_ROWS, GPU_ROWS
@@ -62,9 +63,11 @@ def cache_bytes(sweep: Sweep) -> int:
             super().__init__(rows, columns, by_column=by_column)
             held.append(self)
 
-    engine.ColumnCache = Recorded  # type: ignore[misc]
+    for module in (engine, clean):
+        module.ColumnCache = Recorded  # type: ignore[attr-defined]
     try:
         sweep()
     finally:
-        engine.ColumnCache = ColumnCache  # type: ignore[misc]
+        for module in (engine, clean):
+            module.ColumnCache = ColumnCache  # type: ignore[attr-defined]
     return sum(cache.nbytes for cache in held)

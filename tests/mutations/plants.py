@@ -13,6 +13,7 @@ from pytest import MonkeyPatch
 from torch import Tensor, nn
 
 from thoughtgraft.engine import clean as clean_module
+from thoughtgraft.engine import forked as forked_module
 from thoughtgraft.engine import grid as grid_module
 from thoughtgraft.engine import rollout as rollout_module
 from thoughtgraft.engine.grid import Row
@@ -64,13 +65,13 @@ def _feeding(change: Callable[[dict[str, Any], Tensor], Tensor]) -> Callable[[Mo
     """A change of what the engine feeds at a slot, from `_feed`'s arguments by name and its honest result."""
 
     def plant(patch: MonkeyPatch) -> None:
-        honest = rollout_module._feed
+        honest = forked_module._feed
         signature = inspect.signature(honest)
 
         def feed(*args: Any) -> Tensor:
             return change(signature.bind(*args).arguments, honest(*args))
 
-        patch.setattr(rollout_module, "_feed", feed)
+        patch.setattr(forked_module, "_feed", feed)
 
     return plant
 

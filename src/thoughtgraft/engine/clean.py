@@ -38,12 +38,14 @@ def think_clean(model: LatentReasoner, prompts: Sequence[Prompt]) -> CleanState:
     length = max(map(len, prompts))
     next_position = torch.tensor([len(p) for p in prompts], device=device)
     empty = length - next_position  # columns before each prompt
+    bot = torch.tensor([p.first for p in prompts], device=device) if model.protocol.starts_with_bot else None
     cache = ColumnCache(len(prompts), length + k)
-    hidden = [_encode(model, prompts, cache, length)]
+    hidden = [_encode(model, prompts, next_position, cache)]
     # Visible pads count from here on.
     question_bias = additive(torch.arange(length, device=device) >= empty[:, None], model.dtype)
     step_mask = torch.cat([question_bias, question_bias.new_zeros(len(prompts), k)], 1)[:, None, None]
-    first = _first_step(model, prompts)
+    # What the loop's first step is fed where the protocol says so; else it is the first thought.
+    first = None if bot is None else model.embed(bot)
     steps: list[Tensor] = []
     for slot in range(k):
         steps.append(model.project(hidden[-1], slot) if slot or first is None else first)
@@ -64,22 +66,21 @@ def think_clean(model: LatentReasoner, prompts: Sequence[Prompt]) -> CleanState:
     return CleanState(cache, question_bias, next_position, *vectors)
 
 
-def _encode(model: LatentReasoner, prompts: Sequence[Prompt], cache: ColumnCache, length: int) -> Tensor:
-    """Encode questions so that each ends at column `length - 1`; returns the states at their last tokens [P, d]."""
-    device = model.device
-    ids = torch.tensor([(model.pad_id,) * (length - len(p)) + p.ids for p in prompts], device=device)
+def _encode(model: LatentReasoner, prompts: Sequence[Prompt], lengths: Tensor, cache: ColumnCache) -> Tensor:
+    """Encode questions of `lengths` [P] so that all end at the same column; the states at their last tokens [P, d]."""
+    device, longest = model.device, max(map(len, prompts))
+    ids = torch.tensor([(model.pad_id,) * (longest - len(p)) + p.ids for p in prompts], device=device)
+    pads = torch.tensor([p.pad for p in prompts], device=device)
     embeds, states = model.embed(ids), []
     for part in _parts([len(p) for p in prompts], CPU_TOKENS if device.type == "cpu" else GPU_TOKENS):
-        some = prompts[part]
-        width = max(map(len, some))
-        empty = torch.tensor([width - len(p) for p in some], device=device)
-        pads = torch.tensor([p.pad for p in some], device=device)
+        width = max(map(len, prompts[part]))
+        empty = width - lengths[part]
         with last_token_alone(model.layers[-1]):
             out = model.forward(
-                embeds[part, length - width :],
+                embeds[part, longest - width :],
                 (torch.arange(width, device=device) - empty[:, None]).clamp_min(0),
-                _question_mask(width, empty, pads, model.dtype),
-                cache.at(length - width, part, first=length - width),
+                _question_mask(width, empty, pads[part], model.dtype),
+                cache.at(longest - width, part, first=longest - width),
             )
         states.append(out[:, -1])
     return torch.cat(states)
@@ -94,13 +95,6 @@ def _parts(lengths: Sequence[int], most: int) -> Iterator[slice]:
             yield slice(start, i)
             start, longest = i, length
     yield slice(start, len(lengths))
-
-
-def _first_step(model: LatentReasoner, prompts: Sequence[Prompt]) -> Tensor | None:
-    """What the loop's first step is fed [P, d] where the protocol says so; None where it is the first thought."""
-    if not model.protocol.starts_with_bot:
-        return None
-    return model.embed(torch.tensor([p.first for p in prompts], device=model.device))
 
 
 def _question_mask(length: int, empty: Tensor, pads: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,7 +30,7 @@ class Writing:
         token: The next token fed [R].
         place: Which grid place each row answers for [R].
         alive: Whether the row still writes [R].
-        ids: What each grid place has written, -1 where nothing [places, length].
+        ids: What each grid place has written, -1 where nothing [places, length + 1]; the last column is scratch.
         length: How much of `ids` each grid place has written [places].
         limit: How much it may write [places].
         stopped: Whether each grid place has ended by itself [places].
@@ -52,11 +53,11 @@ class Writing:
     def take(self, token: Tensor, eos: Tensor) -> None:
         """Write the next token of the rows alive, [R]; an end of sequence ends its row and is not written."""
         ended = self.alive & torch.isin(token, eos)
-        self.stopped[self.place[ended]] = True
+        self.stopped[self.place] = self.stopped[self.place] | ended
         self.alive = self.alive & ~ended
-        places = self.place[self.alive]
-        self.ids[places, self.length[places]] = token[self.alive]
-        self.length[places] += 1
+        length = self.length[self.place]
+        self.ids[self.place, torch.where(self.alive, length, self.ids.shape[1] - 1)] = token
+        self.length[self.place] = length + self.alive
         self.alive = self.alive & self.unfinished()
         self.token = token
 
@@ -110,8 +111,8 @@ def begin(
         positions=positions,
         token=torch.full((total,), model.end_of_thought, device=device),
         place=torch.arange(total, device=device),
-        alive=torch.tensor([i >= 0 for i in grid.order], device=device),
-        ids=torch.full((total, max_new_tokens), -1, dtype=torch.long, device=device),
+        alive=grid.filled,
+        ids=torch.full((total, max_new_tokens + 1), -1, dtype=torch.long, device=device),
         length=torch.zeros(total, dtype=torch.long, device=device),
         limit=limit,
         stopped=torch.zeros(total, dtype=torch.bool, device=device),
@@ -121,21 +122,36 @@ def begin(
 def finish(model: LatentReasoner, state: Writing, *, keep_logits: bool = False) -> Answers:
     """Write until every row has ended or reached the limit."""
     eos = torch.tensor(model.eos_ids, device=model.device)
-    while bool(state.alive.any()):
-        if int(state.alive.sum()) < _SPARSE * len(state.alive):
-            state = packed(state)
-        column = state.bias.shape[1]
-        state.bias = torch.cat([state.bias, state.bias.new_zeros(len(state.bias), 1)], 1)
-        hidden = feed(model, state, state.token[:, None], state.bias[:, None, None], column)[:, 0]
-        keep = keep_logits and state.first_logits is None
-        token, logits = next_token(model, hidden, keep_logits=keep)
-        if keep and logits is not None:
-            state.first_logits = logits.new_full((len(state.ids), logits.shape[1]), torch.nan)
-            state.first_logits[state.place.cpu()] = logits
-        state.positions = state.positions + 1
-        state.take(token, eos)
+    every = look_every(model.device)
+    for step in itertools.count():
+        if step % every == 0:
+            alive = int(state.alive.sum())
+            if alive == 0:
+                break
+            if alive < _SPARSE * len(state.alive):
+                state = packed(state)
+        write_token(model, state, eos, keep_logits=keep_logits)
     ids = tuple(tuple(row[:n].tolist()) for row, n in zip(state.ids.cpu(), state.length.tolist(), strict=True))
     return Answers(ids, tuple(state.stopped.tolist()), state.first_logits)
+
+
+def look_every(device: torch.device) -> int:
+    """Tokens written between looks at which rows have ended: to look, the host must wait for the device."""
+    return 1 if device.type == "cpu" else 4
+
+
+def write_token(model: LatentReasoner, state: Writing, eos: Tensor, *, keep_logits: bool = False) -> None:
+    """Feed every row its token and write the next one of those alive."""
+    column = state.bias.shape[1]
+    state.bias = torch.cat([state.bias, state.bias.new_zeros(len(state.bias), 1)], 1)
+    hidden = feed(model, state, state.token[:, None], state.bias[:, None, None], column)[:, 0]
+    keep = keep_logits and state.first_logits is None
+    token, logits = next_token(model, hidden, keep_logits=keep)
+    if keep and logits is not None:
+        state.first_logits = logits.new_full((len(state.ids), logits.shape[1]), torch.nan)
+        state.first_logits[state.place.cpu()] = logits
+    state.positions = state.positions + 1
+    state.take(token, eos)
 
 
 def feed(model: LatentReasoner, state: Writing, tokens: Tensor, mask: Tensor, column: int) -> Tensor:
@@ -156,9 +172,15 @@ def next_token(model: LatentReasoner, hidden: Tensor, *, keep_logits: bool = Fal
         logits = model.unembed(part)
         if keep_logits:
             kept.append(logits.cpu().clone())
-        logits[:, list(model.forbidden_ids)] = -torch.inf
+        forbid(model, logits)
         tokens.append(best_token(logits))
     return torch.cat(tokens), torch.cat(kept) if keep_logits else None
+
+
+def forbid(model: LatentReasoner, logits: Tensor) -> None:
+    """Give the ids that are never written the lowest logits [n, V]."""
+    for token in model.forbidden_ids:  # one by one: a list of them would have to be copied to the device
+        logits[:, token] = -torch.inf
 
 
 def best_token(logits: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,6 @@ from thoughtgraft.engine.grid import Row
 from thoughtgraft.errors import ModelError, PlanError
 from thoughtgraft.interventions.ops import EditContext, Op
 from thoughtgraft.interventions.plan import Arm
-from thoughtgraft.interventions.schedule import Feed
 from thoughtgraft.models.reasoner import LatentReasoner
 
 if TYPE_CHECKING:
@@ -30,51 +30,71 @@ def check_sites(model: LatentReasoner, arms: Sequence[Arm]) -> None:
             )
 
 
-def apply_op(op: Op | None, live: Tensor, rows: Sequence[Row], slot: int, source: Source | None) -> Tensor:
-    """What the op makes of its rows' vectors [n, d] at a slot of its arm.
+@dataclass(frozen=True, eq=False)
+class Edited:
+    """Rows of one step of the latent loop that one op edits, with their indices on the model's device.
 
-    Raises:
-        ModelError: It changed their shape.
+    Attributes:
+        op: The edit.
+        members: Which of the step's rows [m].
+        hosts: Their hosts among the source thoughts [m].
+        donors: Their donors [m]; the host itself where a row has no donor.
+        keys: Their cells' keys.
     """
-    assert op is not None and source is not None, "an edit needs an op and source thoughts"
-    hosts = torch.tensor([row.host for row in rows], device=live.device)
-    donors = torch.tensor([row.host if row.donor is None else row.donor for row in rows], device=live.device)
-    keys = tuple(row.key for row in rows)
-    edited = op(live, EditContext(slot, source.fed[hosts], source.fed[donors], source.mean[hosts], keys))
-    if edited.shape != live.shape:
-        raise ModelError("an op changed the shape", got=tuple(edited.shape), expected=tuple(live.shape))
-    return edited
+
+    op: Op | None
+    members: Tensor
+    hosts: Tensor
+    donors: Tensor
+    keys: tuple[str, ...]
+
+    @classmethod
+    def of(cls, op: Op | None, members: Sequence[int], rows: Sequence[Row], device: torch.device) -> Edited:
+        """The rows `members` of a step's `rows`."""
+        some = [rows[i] for i in members]
+        hosts = [row.host for row in some]
+        donors = [row.host if row.donor is None else row.donor for row in some]
+        places, of_hosts, of_donors = (torch.tensor(x, device=device) for x in (list(members), hosts, donors))
+        return cls(op, places, of_hosts, of_donors, tuple(row.key for row in some))
+
+    def apply(self, live: Tensor, slot: int, source: Source | None) -> Tensor:
+        """What the op makes of its rows' vectors [m, d] at a slot of its arm.
+
+        Raises:
+            ModelError: It changed their shape.
+        """
+        assert self.op is not None and source is not None, "an edit needs an op and source thoughts"
+        context = EditContext(slot, source.fed[self.hosts], source.fed[self.donors], source.mean[self.hosts], self.keys)
+        edited = self.op(live, context)
+        if edited.shape != live.shape:
+            raise ModelError("an op changed the shape", got=tuple(edited.shape), expected=tuple(live.shape))
+        return edited
 
 
 @contextmanager
 def edited_streams(
-    model: LatentReasoner, rows: Sequence[Row], slot: int, delay: int, source: Source | None
+    model: LatentReasoner, by_layer: Mapping[int, Sequence[Edited]], slot: int, source: Source | None
 ) -> Iterator[None]:
-    """While it lasts, the layers edit the streams of those rows whose arm asks for it at this step.
+    """While it lasts, the layers edit the residual streams of some rows, which are fed one token each.
 
     Args:
-        model: The model, which must run these rows in this order, one token each.
-        rows: The rows.
-        slot: The step of the latent loop.
-        delay: By how many steps the protocol has an arm's slot come earlier.
+        model: The model, which must run these rows in this order.
+        by_layer: Which rows, after which 0-based block.
+        slot: The arms' slot.
         source: Clean thoughts, for the ops.
     """
-    by_layer: dict[int, dict[Op | None, list[int]]] = {}
-    for i, row in enumerate(rows):
-        if row.layer is not None and row.actions[slot].feed is Feed.EDIT:
-            by_layer.setdefault(row.layer, {}).setdefault(row.op, []).append(i)
 
-    def hook(by_op: dict[Op | None, list[int]]) -> Callable[[Any, Any, Tensor], Tensor]:
+    def hook(groups: Sequence[Edited]) -> Callable[[Any, Any, Tensor], Tensor]:
         def edit(module: Any, args: Any, output: Tensor) -> Tensor:
             output = output.clone()
-            for op, members in by_op.items():
-                live = output[members, 0]
-                output[members, 0] = apply_op(op, live, [rows[i] for i in members], slot - delay, source).to(live)
+            for group in groups:
+                live = output[group.members, 0]
+                output[group.members, 0] = group.apply(live, slot, source).to(live)
             return output
 
         return edit
 
-    handles = [model.layers[layer].register_forward_hook(hook(by_op)) for layer, by_op in by_layer.items()]
+    handles = [model.layers[layer].register_forward_hook(hook(groups)) for layer, groups in by_layer.items()]
     try:
         yield
     finally:

@@ -51,6 +51,8 @@ class Grid:
     Attributes:
         order: For each place, the index of its row, or -1.
         rows: For each place, its row.
+        filled: Whether each place answers for a row [V*P].
+        runs: Whether each place computes anything at a slot [V*P, K], on the CPU.
         own: Whether the place's own keys and values stand at a slot [V*P, K]; else the clean run's may.
         seen: Whether the clean run's keys and values are seen at a slot [V*P, K].
         thoughts: How many thoughts each place is fed [V*P].
@@ -74,6 +76,8 @@ class Grid:
         idle = Row(0, (Action(Feed.CLEAN),) * num_latents)
         self.order = [group[v] if v < len(group) else -1 for v in range(self.n_variants) for group in by_problem]
         self.rows = [rows[i] if i >= 0 else idle for i in self.order]
+
+        self.filled = torch.tensor([i >= 0 for i in self.order], device=device)
 
         def table(test: set[Feed]) -> Tensor:
             flags = [[action.feed in test for action in row.actions] for row in self.rows]

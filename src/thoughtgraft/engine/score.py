@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thoughtgraft.engine.decode import Writing, best_token, feed, rows_at_once
+from thoughtgraft.engine.decode import Writing, best_token, feed, forbid, rows_at_once
 from thoughtgraft.engine.drafts import Draft
 from thoughtgraft.models.reasoner import LatentReasoner
 
@@ -92,7 +92,7 @@ def _accept(model: LatentReasoner, state: Writing, ids: Tensor, best: Tensor) ->
     ended = torch.isin(state.token, torch.tensor(model.eos_ids, device=ids.device))
     room = state.limit[state.place]
     length = (last[:, 0] + (~ended).long()).minimum(room)
-    keep = min(width, state.ids.shape[1])
+    keep = min(width, state.ids.shape[1] - 1)
     state.ids[state.place, :keep] = best.masked_fill(columns >= length[:, None], -1)[:, :keep]
     state.length[state.place] = length
     state.stopped[state.place] = ended & (last[:, 0] < room)
@@ -116,17 +116,13 @@ def _tails(
     """Log-probability [R] of each row's tail in the place of the draft's from its number on; NaN without one."""
     device, rows = ids.device, len(drafts)
     at = torch.tensor([d.number_at or 0 for d in drafts], device=device)
-    defined = torch.tensor(
-        [d.number_at is not None and bool(t) for d, t in zip(drafts, tails, strict=True)], device=device
-    )
-    same = torch.tensor(
-        [d.number_at is not None and d.ids[d.number_at :] == t for d, t in zip(drafts, tails, strict=True)],
-        device=device,
-    )
+    has = [d.number_at is not None and bool(t) for d, t in zip(drafts, tails, strict=True)]
+    told = [d.number_at is not None and d.ids[d.number_at :] == t for d, t in zip(drafts, tails, strict=True)]
+    defined, same = torch.tensor(has, device=device), torch.tensor(told, device=device)
     columns = torch.arange(ids.shape[1], device=device)
     inside = (columns >= at[:, None]) & (ids >= 0)
     total = torch.where(inside, chosen, 0).sum(1)
-    if bool((defined & ~same).any()):
+    if any(a and not b for a, b in zip(has, told, strict=True)):
         total = torch.where(same, total, _forced(model, state, tails, at, ids, start))
     return torch.where(defined, total, torch.full((rows,), torch.nan, device=device, dtype=total.dtype))
 
@@ -168,7 +164,7 @@ def _read(
             kept.append(logits[::keep_every].cpu().clone())
         normaliser = logits.float().logsumexp(-1) if logits.dtype != torch.float64 else logits.logsumexp(-1)
         chosen.append(logits.gather(1, token[:, None])[:, 0].to(normaliser.dtype) - normaliser)
-        logits[:, list(model.forbidden_ids)] = -torch.inf
+        forbid(model, logits)
         best.append(best_token(logits))
     return torch.cat(best), torch.cat(chosen), torch.cat(kept) if kept else None
 
