@@ -44,7 +44,7 @@ class Shape:
 SHAPES = {
     s.name: s
     for s in (
-        Shape("tiny", 256, 6, 8, 8, 768, 1024),
+        Shape("tiny", 256, 6, 4, 4, 768, 1024),
         Shape("135m", 576, 30, 9, 3, 1536, 49152),
         Shape("1b", 2048, 16, 32, 8, 8192, 128256),
     )

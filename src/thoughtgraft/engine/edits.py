@@ -17,7 +17,7 @@ from thoughtgraft.interventions.plan import Arm
 from thoughtgraft.models.reasoner import LatentReasoner
 
 if TYPE_CHECKING:
-    from thoughtgraft.engine.rollout import Source
+    from thoughtgraft.engine.forked import Source
 
 
 def check_sites(model: LatentReasoner, arms: Sequence[Arm]) -> None:
