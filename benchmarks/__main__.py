@@ -1,6 +1,7 @@
 """Time the engine (`run`), its scaling (`curves`), its parts (`breakdown`), the map (`probes`); check it (`exact`).
 
-`store` measures what reading a run of 100,000 and of a million records takes.
+`memory` puts what a batch really takes beside what was planned for it; `store` measures what reading a run of 100,000
+and of a million records takes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import breakdown, cases, exact, probes, scaling, store, tables
+from benchmarks import breakdown, cases, exact, memory, probes, scaling, store, tables
 from benchmarks.compare import compare
 from benchmarks.ours import Sweep
 from thoughtgraft.engine.memory import keep_freed_memory
@@ -21,7 +22,7 @@ from thoughtgraft.engine.memory import keep_freed_memory
 def main() -> None:
     """Parse, measure, print markdown, write JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parts = ("run", "exact", "curves", "breakdown", "probes", "store")
+    parts = ("run", "exact", "curves", "breakdown", "memory", "probes", "store")
     parser.add_argument("what", nargs="?", choices=parts, default="run")
     parser.add_argument("--size", action="append", choices=("tiny", "135m", "1b", "codi"), help="may be repeated")
     parser.add_argument("--quick", action="store_true", help="fewer questions and rounds")
@@ -31,6 +32,8 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=6000, help="exact: how many of 6,000 cells")
     parser.add_argument("--json", type=Path, help="write all numbers here")
     args = parser.parse_args()
+    if args.what == "memory" and "codi" in (args.size or ()):
+        parser.error("memory measures tiny, 135m and 1b")
     torch.set_num_threads(args.threads)
     keep_freed_memory()  # the engine asks for it; the others shall have it too
     rounds = args.rounds or (2 if args.quick else 5)
@@ -44,6 +47,9 @@ def main() -> None:
         costs = store.costs(store.SIZES[:1] if args.quick else store.SIZES, rounds)
         result["store"] = measured = list(costs)
         print(store.cost_table(measured))
+    elif args.what == "memory":
+        result["memory"] = packs = memory.measure(args.size or ["tiny", "135m"], args.device)
+        print(tables.table(list(packs[0]), [list(row.values()) for row in packs]))
     elif args.what == "curves":
         result["curves"] = curves = scaling.curves(args.device, rounds)
         print(tables.curve_table(curves))

@@ -12,10 +12,10 @@ from typing import Any
 
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from thoughtgraft.errors import RunError
+from thoughtgraft.tensorfile import save_tensors
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Thoughts:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             tensors = {"fed": self.fed.contiguous(), "hidden": self.hidden.contiguous()}
-            save_file(tensors, part, metadata=metadata)
+            save_tensors(tensors, part, metadata=metadata)
             with part.open("rb") as file:
                 os.fsync(file.fileno())  # Else a power cut could leave the name without its content.
             part.replace(path)

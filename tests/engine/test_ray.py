@@ -24,6 +24,9 @@ from thoughtgraft.interventions.plan import Arm, Plan
 from thoughtgraft.problems import Problem, ProblemSet, extract_answer
 from thoughtgraft.records import read_status
 
+# A loaded machine may need longer to start workers than it takes until that is said.
+pytestmark = pytest.mark.filterwarnings("ignore:no worker is ready")
+
 TOKENS = 8
 PLAN = Plan([Arm("baseline"), *(Arm(m, (k,)) for m in ("swap", "zero", "noise") for k in range(6))], n_donors=4, seed=3)
 

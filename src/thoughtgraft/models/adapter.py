@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from thoughtgraft.errors import CheckpointError
@@ -21,6 +20,7 @@ from thoughtgraft.models.bases import Base
 from thoughtgraft.models.language_models import LanguageModel, load_language_model
 from thoughtgraft.models.sources import read_object
 from thoughtgraft.models.tensors import StoredTensor, open_tensors
+from thoughtgraft.tensorfile import save_tensors
 
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 PREFIX = "codi.base_model.model."
@@ -133,7 +133,7 @@ def write_adapter(folder: Path, tensors: Mapping[str, Tensor], description: Desc
         The folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
+    save_tensors({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
     (folder / DESCRIPTION).write_text(json.dumps(description.model_dump(), indent=1) + "\n")
     return folder
 
@@ -160,7 +160,7 @@ def write_official(adapter: Path, folder: Path) -> Path:
     whole = assemble(adapter / WEIGHTS)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: stored.read().contiguous() for name, stored in whole.stored.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     whole.model.config.save_pretrained(folder)
     whole.model.tokenizer.save_pretrained(folder)
     return folder

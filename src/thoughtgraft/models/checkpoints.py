@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -31,6 +30,7 @@ from thoughtgraft.models.families import FAMILIES, Family
 from thoughtgraft.models.keys import sort_keys
 from thoughtgraft.models.sources import find_checkpoint
 from thoughtgraft.models.tensors import TensorHasher, open_tensors
+from thoughtgraft.tensorfile import save_tensors
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def _write(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / "model.safetensors.tmp"
-        save_file(tensors, part, metadata={"format": "pt"})
+        save_tensors(tensors, part, metadata={"format": "pt"})
         base.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         part.replace(folder / "model.safetensors")  # last and in one step: a reader never sees half a model

