@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from types import SimpleNamespace
+
 import pytest
 from tests.engine.tiny import FAMILIES, GOLDEN
 
 from thoughtgraft.engine.collect import collect_thoughts
-from thoughtgraft.engine.evaluate import always_explicit, measure
+from thoughtgraft.engine.evaluate import Evaluation, always_explicit, measure
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import RunError
 from thoughtgraft.interventions.plan import Arm, Plan
 from thoughtgraft.models.load import load_model
+from thoughtgraft.problems import Problem, ProblemSet
 from thoughtgraft.problems.arithmetic import arithmetic
+from thoughtgraft.problems.problem import Step
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +54,18 @@ def test_thoughts_that_were_collected_before_give_the_same_records(model) -> Non
     assert given.equals(run(model, problems, plan, progress=False))
     with pytest.raises(RunError, match="the thoughts are of another problem set"):
         run(model, problems[:2], plan, thoughts=thoughts, progress=False)
+
+
+def test_groups_stand_in_the_order_of_their_numbers_and_unknown_steps_are_called_so(model) -> None:
+    def problem(i: int, n_steps: int) -> Problem:
+        steps = (Step(Fraction(1), "+", Fraction(1), Fraction(2)),) * n_steps
+        return Problem(str(i), f"{i}?", Fraction(1), steps=steps)
+
+    problems = ProblemSet(tuple(problem(i, n) for i, n in enumerate((10, 2, 0, 1, 2))), "made")
+    right = (True, False, True, False, True)
+    texts = tuple("1" if r else "2" for r in right)
+    thoughts = SimpleNamespace(texts=texts)
+    rows = Evaluation(problems, thoughts, "thoughts", {"thoughts": right}).table().set_index("condition")
+    names = [name.removeprefix("thoughts, ") for name in rows.index[3:]]
+    assert names == ["1 step", "2 steps", "10 steps", "steps unknown", "addition"]
+    assert rows.n.tolist()[3:] == [1, 2, 1, 1, 4]

@@ -60,12 +60,18 @@ class Evaluation:
         return pd.DataFrame(rows)
 
     def _groups(self) -> list[tuple[str, list[bool]]]:
-        groups: dict[str, list[bool]] = {}
+        """By number of steps, then by operation; problems whose steps are not known are a group of their own."""
+        steps: dict[int, list[bool]] = {}
+        operations: dict[str, list[bool]] = {}
         for problem, correct in zip(self.problems, self.correct[self.main], strict=True):
-            steps = len(problem.steps)
-            groups.setdefault(f"{steps} step{'s' * (steps != 1)}", []).append(correct)
-            groups.setdefault(problem.operation, []).append(correct)
-        return sorted(groups.items()) if len(groups) > 2 else []
+            steps.setdefault(len(problem.steps), []).append(correct)
+            if problem.steps:
+                operations.setdefault(problem.operation, []).append(correct)
+        if len(steps) + len(operations) <= 2:  # they would say the same as all problems together
+            return []
+        unknown = steps.pop(0, None)
+        named = [(f"{n} step{'s' * (n != 1)}", steps[n]) for n in sorted(steps)]
+        return [*named, *([("steps unknown", unknown)] if unknown else []), *sorted(operations.items())]
 
 
 def evaluate(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.embedded import EMBEDDED
 
 CARD = "card.json"
 
@@ -40,7 +41,7 @@ def add_accuracies(folder: Path, problems: str, rows: Sequence[Mapping[str, Any]
         The card as Markdown.
     """
     card = read_card(folder) | dict(facts)
-    rounded = [{k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    rounded = [{k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
     card.setdefault("accuracy", {})[problems] = rounded
     (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
     page = folder / "README.md"
@@ -58,10 +59,16 @@ def markdown(name: str, card: Mapping[str, Any]) -> str:
     lines += [f"| {key} | {value} |" for key, value in card.get("recipe", {}).items()]
     for problems, rows in card.get("accuracy", {}).items():
         lines += ["", f"## Accuracy on {problems}", ""]
-        lines += [f"From `thoughtgraft evaluate --model {name} --problems {problems}`.", ""]
+        lines += [f"From `{_command(name, problems, card)}`.", ""]
         lines += ["| condition | n | accuracy | 95% interval (Wilson) |", "|---|---:|---:|---|"]
         lines += [
             f"| {r['condition']} | {r['n']:,} | {r['accuracy']:.1%} | {r['ci_low']:.1%} to {r['ci_high']:.1%} |"
             for r in rows
         ]
     return "\n".join(lines) + "\n"
+
+
+def _command(name: str, problems: str, card: Mapping[str, Any]) -> str:
+    model = name if name in EMBEDDED else "THIS_FOLDER"
+    longest = f" --max-new-tokens {card['max_new_tokens']}" if "max_new_tokens" in card else ""
+    return f"thoughtgraft evaluate --model {model} --problems {problems}{longest}"
