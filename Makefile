@@ -75,6 +75,8 @@ $(BIN)/python:
 # Torch comes first: left to the resolver, it could bring gigabytes of CUDA packages. The stamp holds what was asked
 # for and is rewritten only when that changes.
 $(TORCH_STAMP): FORCE | $(BIN)/python
+	@if [ -z '$(strip $(TORCH))' ] && grep -q 'include-system-site-packages = false' $(VENV)/pyvenv.cfg; then \
+	  echo "$(VENV) was made with its own torch and cannot see the one of your Python. Fix: make clean, then again"; exit 2; fi
 	@if ! echo '$(TORCH)' | cmp -s - $@; then \
 	  if [ -n '$(strip $(TORCH))' ]; then $(PIP) install $(TORCH) || exit 1; fi; \
 	  echo '$(TORCH)' > $@; \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,23 @@ def test_cards_of_models_without_thoughts_name_their_conditions(zoo: dict[str, P
         assert names[0] == "answer" and not any("thought" in name for name in names)
         assert ("explicit reasoning" in names) == (method == "direct"), "what cot writes is its reasoning already"
         assert "| answer | 12 |" in (zoo[method] / "README.md").read_text()
+
+
+def test_a_card_that_cannot_be_filled_is_told_before_anything_runs(zoo: dict[str, Path], tmp_path: Path) -> None:
+    bare = shutil.copytree(zoo["codi"], tmp_path / "bare")
+    (bare / "card.json").unlink()
+    done = type_in("evaluate", "--model", bare, "--card")
+    assert done.exit_code == 2 and "has no readable card.json" in flat(done.stderr)
+    done = type_in("evaluate", "--model", zoo["codi"], "--card", "--num-latents", 1)
+    assert done.exit_code == 2 and "--num-latents 1 --card" in flat(done.stderr)
+
+
+def test_a_card_says_how_it_was_measured(zoo: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(zoo["direct"], tmp_path / "copy")
+    done = type_in("evaluate", "--model", folder, "--limit", 3, "--max-new-tokens", 4, "--card", "--device", "cpu")
+    assert done.exit_code == 0, (done.output, done.exception)
+    page = (folder / "README.md").read_text()
+    assert "--model THIS_FOLDER --problems arithmetic:test --limit 3 --max-new-tokens 4`" in page
 
 
 def test_the_table_comes_from_cards_without_torch(zoo: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,9 @@ from thoughtgraft.models.load import load_model
 from thoughtgraft.problems.arithmetic import arithmetic
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.lora import GrownEmbedding, GrownHead
-from thoughtgraft.training.recipe import load_base, prepare, train
+from thoughtgraft.training.recipe import load_base, make_encoder, make_objective, prepare, train
 from thoughtgraft.training.tiny import tiny_lm, tiny_tokenizer
+from thoughtgraft.training.trainer import make_optimizers
 
 CPU = torch.device("cpu")
 RECIPE = TrainingConfig(
@@ -116,6 +117,28 @@ def test_the_official_raw_format_gives_the_same_answers(adapter, tmp_path):
     layer = "codi.base_model.model.model.layers.0.self_attn.q_proj"
     assert {f"{layer}.base_layer.weight", f"{layer}.lora_A.default.weight", "prj.ln.bias"} <= names
     assert "codi.base_model.model.model.embed_tokens.weight" in names
+
+
+def test_another_alpha_is_multiplied_into_the_official_format(base, tmp_path):
+    recipe = RECIPE.model_copy(update={"lora_alpha": 8.0})
+    adapter = train(str(base), DATA, VALIDATION, recipe, tmp_path / "run", CPU)
+    ours = load_model(adapter, device="cpu", dtype="float64")
+    official = load_model(write_official(adapter, tmp_path / "official"), device="cpu", dtype="float64")
+    assert (ours.checkpoint.lora_alpha, official.checkpoint.lora_alpha) == (8.0, 32.0)
+    for (name, a), (_, b) in zip(ours.lm.named_parameters(), official.lm.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_muon_leaves_the_added_rows_to_adamw(base):
+    recipe = RECIPE.model_copy(update={"optim": "muon"})
+    start = load_base(str(base), recipe)
+    objective = make_objective(start, make_encoder(start, recipe), recipe)
+    adamw, muon = (
+        {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for optimizer in make_optimizers(objective, recipe)
+    )
+    rows = id(start.lm.get_input_embeddings().rows)
+    assert rows in adamw and rows not in muon and muon
 
 
 def test_an_adapter_passes_its_audit(adapter):

@@ -140,8 +140,24 @@ def test_coconut_moves_from_stage_to_stage():
     [
         ({"method": "direct", "num_latent": 6}, "feeds no thoughts"),
         ({"method": "coconut", "num_latent": 5}, "same number of thoughts"),
+        ({"method": "coconut", "max_steps": 1500}, r"last stage.*never be trained.*3 stages of 500.*above 1500"),
+        ({"method": "pause", "num_latent": 0}, "feeds thoughts.*--method direct"),
+        ({"max_steps": 0, "teacher_steps": 0}, "nothing to train"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(changes, message):
     with pytest.raises(ModelError, match=message):
         TrainingConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optim": "sgd"}, "--optim is not usable.*'sgd'.*'adamw' or 'muon'"),
+        ({"prj_dim": -3}, "--prj-dim is not usable.*-3.*greater than or equal to 1"),
+        ({"learning_rate": -1.0}, "--learning-rate is not usable.*greater than 0"),
+    ],
+)
+def test_an_option_that_cannot_be_is_named_as_it_is_typed(changes, message):
+    with pytest.raises(ModelError, match=message):
+        TrainingConfig.of(**changes)

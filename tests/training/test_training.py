@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.errors import ModelError
-from thoughtgraft.models.load import load_model
+from thoughtgraft.models.load import ADAPTERS, load_model
 from thoughtgraft.models.projection import build_projection
 from thoughtgraft.problems.arithmetic import arithmetic
+from thoughtgraft.training.card import add_accuracies
 from thoughtgraft.training.codi import CodiObjective
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.curves import draw_curves, read_log
 from thoughtgraft.training.data import IGNORE, Encoder, batches, problem_stream
-from thoughtgraft.training.recipe import train
+from thoughtgraft.training.recipe import Base, load_base, make_encoder, prepare, train
 from thoughtgraft.training.tiny import tiny_lm, tiny_tokenizer
 from thoughtgraft.training.trainer import learning_rate
 
@@ -32,6 +36,17 @@ SMALL = TrainingConfig(
     eval_steps=100,
     logging_steps=1,
 )
+
+
+class Characters:
+    """Writes texts as their characters: unlike the tiny tokenizer it tells white space apart."""
+
+    eos_token_id = 1
+
+    def __call__(self, texts, add_special_tokens=True):
+        one = isinstance(texts, str)
+        ids = [[ord(c) for c in text] for text in ([texts] if one else texts)]
+        return {"input_ids": ids[0] if one else ids}
 
 
 AFTER = SMALL.teacher_steps  # a step of both tasks
@@ -103,6 +118,91 @@ def test_exact_is_what_greedy_decoding_would_do(objective, validation):
     batch = Encoder(tiny_tokenizer())(list(validation))
     exact = objective.exact(batch)
     assert exact["explicit"].shape == exact["latent"].shape == (16,) and not exact["latent"].any()
+
+
+def test_training_reads_the_prompt_that_the_model_will_be_asked(tmp_path, validation):
+    """Also where a question has double spaces, an edge of white space or a last line."""
+    texts = ("Tom has 3  bags of 4 apples.\n", "  Tom has 3 bags. ")
+    problems = [replace(validation[0], question=text) for text in texts]
+    for method in ("codi", "pause", "direct", "cot", "coconut"):
+        config = TrainingConfig(method=method, num_latent=0 if method in ("direct", "cot") else 6)
+        start = load_base("tiny", config)
+        spaces = Characters()
+        encoder = make_encoder(Base(start.lm, spaces, start.config), config)
+        batch = encoder(problems)
+        reasoner = ADAPTERS[method].__new__(ADAPTERS[method])
+        reasoner.tokenizer, reasoner.checkpoint = spaces, SimpleNamespace(bot_id=-1)
+        for row, mask, text in zip(batch.question, batch.question_mask, texts, strict=True):
+            assert row[mask.bool()].tolist() == reasoner.question_ids(text)[:-1], method
+
+
+def test_a_model_is_fed_as_many_thoughts_as_it_was_trained_with(tmp_path, validation):
+    for method in ("codi", "coconut"):
+        recipe = SMALL.model_copy(update={"method": method, "num_latent": 3})
+        folder = train("tiny", None, validation, recipe, tmp_path / method, CPU)
+        model = load_model(folder, device="cpu")
+        assert (model.num_latents, model.trained_latents) == (3, 3)
+        (folder / "card.json").unlink()
+        assert load_model(folder, device="cpu").num_latents == 6, "the official recipes' number, where no file says"
+
+
+def test_a_training_that_was_asked_to_stop_ends_between_two_steps(tmp_path, validation):
+    whole = train("tiny", None, validation, SMALL, tmp_path / "whole", CPU)
+    asked = iter([False, False, False, True])
+    with pytest.raises(KeyboardInterrupt):
+        train("tiny", None, validation, SMALL, tmp_path / "cut", CPU, lambda: next(asked))
+    assert torch.load(tmp_path / "cut" / "state.pt", weights_only=True)["step"] == 3
+    with (tmp_path / "cut" / "log.jsonl").open("a") as log:
+        log.write('{"step": 4, "ti')  # and a crash
+    resumed = train("tiny", None, validation, SMALL, tmp_path / "cut", CPU)
+    assert load_model(resumed, device="cpu").weight_hash == load_model(whole, device="cpu").weight_hash
+    assert {entry["step"] for entry in read_log(tmp_path / "cut")} == set(range(1, 7))
+
+
+def test_a_finished_training_is_left_as_it_is(tmp_path, validation):
+    folder = train("tiny", None, validation, SMALL, tmp_path, CPU)
+    add_accuracies(folder, "arithmetic:test", [], {"weight_hash": "measured"}, "--limit 3")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert train("tiny", None, validation, SMALL, tmp_path, CPU) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_other_data_in_the_same_folder_is_refused(tmp_path, validation):
+    train("tiny", None, validation, SMALL, tmp_path, CPU)
+    problems = prepare(arithmetic("test")[:16], validation, None, SMALL)
+    with pytest.raises(ModelError, match=r"another recipe; got problems=\w+; expected problems=arithmetic:train"):
+        train("tiny", problems, validation, SMALL, tmp_path, CPU)
+    with pytest.raises(ModelError, match="got validation="):
+        train("tiny", None, validation[:8], SMALL, tmp_path, CPU)
+
+
+def test_a_damaged_state_is_named(tmp_path, validation):
+    train("tiny", None, validation, SMALL, tmp_path, CPU)
+    (tmp_path / "state.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"state\.pt cannot be read.*remove it to start again"):
+        train("tiny", None, validation, SMALL, tmp_path, CPU)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, validation):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match=r"file cannot be written.*choose a folder"):
+        train("tiny", None, validation, SMALL, tmp_path / "file", CPU)
+
+
+def test_a_base_that_lacks_weights_is_refused(tmp_path, validation):
+    """The library would train random weights in their place."""
+    tokenizer = tiny_tokenizer()
+    tiny_lm(len(tokenizer), seed=5).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {f"wrapper.{name}": value for name, value in tensors.items()}, tmp_path / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(ModelError, match=r"lacks weights.*not in its file, such as"):
+        train(str(tmp_path), None, validation, SMALL, tmp_path / "out", CPU)
+    (tmp_path / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        train(str(tmp_path), None, validation, SMALL, tmp_path / "out", CPU)
 
 
 def test_a_resumed_training_ends_where_an_uninterrupted_one_does(tmp_path, validation):

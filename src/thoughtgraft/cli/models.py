@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from thoughtgraft.cli import options
+from thoughtgraft.errors import ModelError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def think(
@@ -99,14 +103,21 @@ def evaluate(
 
     Also with 0..K thoughts, with all thoughts zero, the mean or another problem's, and with explicit reasoning.
     """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from thoughtgraft.engine.evaluate import evaluate as measure
     from thoughtgraft.models.load import load_model
     from thoughtgraft.problems import load_problems
 
+    if card:
+        from thoughtgraft.models.embedded import model_folder
+        from thoughtgraft.training.card import add_accuracies, read_card
+
+        if num_latents is not None:
+            raise ModelError(
+                "a card holds accuracies from the trained number of thoughts",
+                got=f"--num-latents {num_latents} --card",
+                fix="leave one of them out",
+            )
+        read_card(model_folder(model))  # what has no card is told before anything runs
     chosen = load_problems(problems, n=limit)
     reasoner = load_model(
         model,
@@ -119,21 +130,25 @@ def evaluate(
     )
     reasoner.max_new_tokens = max_new_tokens or reasoner.max_new_tokens
     table = measure(reasoner, chosen, batch_size=batch_size)
-    if card:
-        from thoughtgraft.models.embedded import model_folder
-        from thoughtgraft.training.card import add_accuracies
-
-        facts = {
-            "weight_hash": reasoner.weight_hash,
-            "protocol": reasoner.protocol.name,
-            "max_new_tokens": reasoner.max_new_tokens,
-        }
-        rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-        add_accuracies(model_folder(model), chosen.name, rows, facts)
     if as_json:
         typer.echo(table.to_json(orient="records", indent=1))
-        return
-    shown = Table(title=escape(f"{reasoner.name} on {chosen.name}"), title_style="dim")
+    else:
+        _print_accuracies(table, f"{reasoner.name} on {chosen.name}")
+    if card:
+        facts = {"weight_hash": reasoner.weight_hash, "protocol": reasoner.protocol.name}
+        rows = [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+        told = {"--limit": limit, "--dtype": dtype, "--max-new-tokens": max_new_tokens}
+        told |= {} if protocol == "official" else {"--protocol": protocol}
+        typed = " ".join(f"{name} {value}" for name, value in told.items() if value is not None)
+        add_accuracies(model_folder(model), chosen.name, rows, facts, typed)
+
+
+def _print_accuracies(table: pd.DataFrame, title: str) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = Table(title=escape(title), title_style="dim")
     for name in ("condition", "n", "accuracy", "95% interval (Wilson)"):
         shown.add_column(name, justify="left" if name == "condition" else "right")
     for row in table.to_dict("records"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from thoughtgraft.cli import options
+from thoughtgraft.cli.signals import current
+from thoughtgraft.errors import ModelError
 
 
 def train(
@@ -70,7 +73,6 @@ def train(
     of one seed can be compared. Interrupt it and run the same command again to continue.
     Option names are those of the official CODI and Coconut scripts.
     """
-    from thoughtgraft.errors import ModelError
     from thoughtgraft.models.load import find_device
     from thoughtgraft.problems import load_problems
     from thoughtgraft.training.config import METHODS, TrainingConfig
@@ -79,8 +81,8 @@ def train(
 
     if method not in METHODS:
         raise ModelError("unknown method", got=repr(method), expected=", ".join(METHODS))
-    config = TrainingConfig(
-        method=method,  # type: ignore[arg-type]
+    config = TrainingConfig.of(
+        method=method,
         num_latent=num_latent if num_latent is not None else 0 if method in ("direct", "cot") else 6,
         learning_rate=learning_rate,
         weight_decay=weight_decay,
@@ -88,7 +90,7 @@ def train(
         max_grad_norm=max_grad_norm,
         per_device_train_batch_size=per_device_train_batch_size,
         gradient_accumulation_steps=gradient_accumulation_steps,
-        optim=optim,  # type: ignore[arg-type]
+        optim=optim,
         max_steps=max_steps,
         bf16=bf16,
         seed=seed,
@@ -109,25 +111,40 @@ def train(
     )
     curves, chosen = load_problems(validation), None
     # The arithmetic generator has no end of training problems; other sets are gone through in epochs.
-    if problems != "arithmetic:train":
+    if problems == "arithmetic:train":
+        _refuse({"--augment": augment, "--held-out": held_out, "--max-token-num": max_token_num})
+    else:
         held_out = held_out or ("gsm8k:test" if problems.startswith("gsm8k:") else None)
         apart = load_problems(held_out) if held_out else None
         chosen = prepare(load_problems(problems), curves, apart, config)
         typer.echo(str(chosen))
-    model = run(base, chosen, curves, config, Path(out), find_device(device))
+    interruption = current()
+    with interruption.held():
+        model = run(base, chosen, curves, config, Path(out), find_device(device), interruption.asked)
     typer.echo(f"The model: {model.resolve()}   (thoughtgraft evaluate --model {model})")
+
+
+def _refuse(options: Mapping[str, object]) -> None:
+    if given := [f"{name} {value}" for name, value in options.items() if value]:
+        raise ModelError(
+            "problems that are drawn without end cannot be cut or varied",
+            got=f"{' '.join(given)} with --problems arithmetic:train",
+            fix="leave that out, or train on a file or gsm8k:train",
+        )
 
 
 def export(
     adapter: Annotated[Path, typer.Argument(help="An adapter's folder, as `train --lora-r` writes it.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write; made if it does not exist.")],
+    base: Annotated[str | None, typer.Option(help="Where the base is, if not where the adapter says.")] = None,
 ) -> None:
     """Write an adapter and its base as one file in CODI's official raw layout, for other people's code.
 
     The file holds the full base weights and the unmerged LoRA pairs under the official names, as the published
-    CODI checkpoints do; the base's config and tokenizer lie beside it.
+    CODI checkpoints do; the base's config and tokenizer lie beside it. An alpha other than the official 32 is
+    multiplied into the pairs.
     """
     from thoughtgraft.models.adapter import write_official
 
-    folder = write_official(adapter, out)
+    folder = write_official(adapter, out, base)
     typer.echo(f"The model: {folder.resolve()}   (thoughtgraft evaluate --model {folder})")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 from torch import Tensor
 
 from thoughtgraft.errors import CheckpointError
@@ -25,6 +26,7 @@ from thoughtgraft.tensorfile import save_tensors
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 PREFIX = "codi.base_model.model."
 """What the official files put before a parameter's own name."""
+OFFICIAL_ALPHA = 32.0
 ROWS = "embedding.rows"
 """The learned embedding rows [3, d] that follow the base vocabulary."""
 
@@ -138,14 +140,16 @@ def write_adapter(folder: Path, tensors: Mapping[str, Tensor], description: Desc
     return folder
 
 
-def write_official(adapter: Path, folder: Path) -> Path:
+def write_official(adapter: Path, folder: Path, base: str | None = None) -> Path:
     """Write the base and an adapter as one raw state dict in CODI's official layout, with config and tokenizer.
 
-    The file holds the full base weights and the unmerged LoRA pairs, as the published CODI checkpoints do.
+    The file holds the full base weights and the unmerged LoRA pairs, as the published CODI checkpoints do. It has no
+    place for LoRA's alpha, which readers take for the official 32: another one is multiplied into the pairs.
 
     Args:
         adapter: An adapter's folder.
         folder: Made if it does not exist.
+        base: Where the base is, if not where the adapter says.
 
     Returns:
         The folder, which `load_model` and the official code read.
@@ -157,10 +161,19 @@ def write_official(adapter: Path, folder: Path) -> Path:
         raise CheckpointError(
             f"{adapter} is not an adapter", got=f"no {WEIGHTS}", expected="a folder that `train --lora-r` wrote"
         )
-    whole = assemble(adapter / WEIGHTS)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: stored.read().contiguous() for name, stored in whole.stored.items()}
-    save_tensors(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    whole.model.config.save_pretrained(folder)
-    whole.model.tokenizer.save_pretrained(folder)
+    whole = assemble(adapter / WEIGHTS, base)
+    scale = whole.description.lora_alpha / OFFICIAL_ALPHA
+    tensors = {name: stored.read() for name, stored in whole.stored.items()}
+    if scale != 1:
+        tensors |= {name: value.float() * scale for name, value in tensors.items() if ".lora_B." in name}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / "model.safetensors.tmp"
+        save_tensors({name: value.contiguous() for name, value in tensors.items()}, part, {"format": "pt"})
+        whole.model.config.save_pretrained(folder)
+        whole.model.tokenizer.save_pretrained(folder)
+        part.replace(folder / "model.safetensors")  # last and in one step: a reader never sees half a model
+    except (OSError, SafetensorError) as error:
+        fix = "choose a folder that you may write to"
+        raise CheckpointError(f"{folder} cannot be written", got=str(error), fix=fix) from error
     return folder

@@ -47,8 +47,8 @@ class CheckpointReasoner(LatentReasoner):
 
     @staticmethod
     def latents_of(checkpoint: Checkpoint) -> int:
-        """How many thoughts the model was trained with: the official recipes' six, which no file says."""
-        return 6
+        """How many thoughts the model was trained with: what its files say, else the official recipes' six."""
+        return 6 if checkpoint.num_latents is None else checkpoint.num_latents
 
     @property
     def parts(self) -> tuple[nn.Module, ...]:

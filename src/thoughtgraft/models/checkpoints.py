@@ -28,7 +28,7 @@ from thoughtgraft.models.assembly import (
 from thoughtgraft.models.bases import find_base, load_tokenizer
 from thoughtgraft.models.families import FAMILIES, Family
 from thoughtgraft.models.keys import sort_keys
-from thoughtgraft.models.sources import find_checkpoint
+from thoughtgraft.models.sources import find_checkpoint, trained_thoughts
 from thoughtgraft.models.tensors import TensorHasher, open_tensors
 from thoughtgraft.tensorfile import save_tensors
 
@@ -51,6 +51,7 @@ class Checkpoint:
         notes: What was ignored or assumed while reading, in words.
         family: The kind of latent reasoning, a name in `FAMILIES`; it says what the three added rows are.
         files: The weight files.
+        num_latents: How many thoughts a file beside the weights says were trained; None where none says.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     family: str = "codi"
     files: tuple[Path, ...] = ()
+    num_latents: int | None = None
 
     @property
     def pad_id(self) -> int:
@@ -133,6 +135,7 @@ def read_checkpoint(
         fill_feeder(feeder, keys, hasher, dtype=dtype, device=device)
         lm, feeder = lm.to(device), feeder.to(device)
     lm.config.dtype = dtype
+    named = None if source.directory is None else trained_thoughts(source.directory)
     return Checkpoint(
         name=str(name_or_path),
         lm=lm.eval().requires_grad_(False),
@@ -145,6 +148,7 @@ def read_checkpoint(
         notes=(*found.notes, *keys.notes),
         family=keys.family.name,
         files=tuple(source.weights),
+        num_latents=None if named is None else named[0],
     )
 
 

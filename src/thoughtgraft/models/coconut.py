@@ -21,6 +21,11 @@ from thoughtgraft.models.checkpoints import Checkpoint
 from thoughtgraft.models.families import COCONUT
 
 
+def prompt_text(question: str) -> str:
+    """What of a question is tokenized: the question as it is, and a newline."""
+    return f"{question}\n"
+
+
 class CoconutReasoner(CheckpointReasoner):
     """A Coconut model made from a strictly read checkpoint.
 
@@ -48,7 +53,7 @@ class CoconutReasoner(CheckpointReasoner):
 
     def question_ids(self, question: str) -> list[int]:
         """The ids of the question as it is and a newline, and begin-of-thought."""
-        return [*self.tokenizer(f"{question}\n")["input_ids"], self.checkpoint.bot_id]
+        return [*self.tokenizer(prompt_text(question))["input_ids"], self.checkpoint.bot_id]
 
     def explicit_ids(self, question: str) -> list[int]:
         """The question and both markers with nothing between: the curriculum's first stage."""

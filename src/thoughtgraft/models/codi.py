@@ -11,15 +11,19 @@ from torch import Tensor
 from thoughtgraft.models.checkpointed import CheckpointReasoner
 
 
+def prompt_text(question: str) -> str:
+    """What of a question is tokenized: runs of two spaces become one, as in the official evaluation."""
+    return question.strip().replace("  ", " ")
+
+
 class CodiReasoner(CheckpointReasoner):
     """A CODI model made from a strictly read checkpoint."""
 
     family = "codi"
 
     def question_ids(self, question: str) -> list[int]:
-        """The question's ids and BOT; runs of two spaces become one, as in the official evaluation."""
-        text = question.strip().replace("  ", " ")
-        return [*self.tokenizer(text)["input_ids"], self.checkpoint.bot_id]
+        """The question's ids and BOT."""
+        return [*self.tokenizer(prompt_text(question))["input_ids"], self.checkpoint.bot_id]
 
     def project(self, hidden: Tensor, slot: int) -> Tensor:
         """`prj(hidden)`; hidden states come final-normed and are not normed again."""

@@ -88,13 +88,20 @@ def load_language_model(name: str, *, dtype: torch.dtype = torch.float32) -> Lan
 def _read(name: str, place: str | Path, options: Mapping[str, str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        lm = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
-    except (OSError, ValueError, ImportError) as error:
+        lm, read = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, output_loading_info=True, **options)
+    except Exception as error:  # files may be wrong in any way, and the library raises whatever it meets
         raise ModelError(
             f"the language model {name!r} cannot be loaded",
             got=(str(error).strip().splitlines() or [type(error).__name__])[0],
             expected=", ".join([*PACKAGED, "a hub id or a directory"]),
         ) from error
+    if wrong := [key for kind in ("missing_keys", "mismatched_keys") for key in map(str, read[kind])]:
+        raise ModelError(  # the library would go on with random weights in their place
+            f"the language model {name!r} lacks weights",
+            got=f"{len(wrong)} not in its file, such as {sorted(wrong)[0]}",
+            expected="every parameter under its own name",
+            fix="take a complete checkpoint of a causal language model",
+        )
     lm.config.dtype = torch.float32
     return lm, tokenizer
 

@@ -28,7 +28,16 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def add_accuracies(folder: Path, problems: str, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Path:
+def write_card(folder: Path, card: Mapping[str, Any]) -> None:
+    """Write card.json, whole or not at all."""
+    part = folder / f"{CARD}.tmp"
+    part.write_text(json.dumps(card, indent=1) + "\n")
+    part.replace(folder / CARD)
+
+
+def add_accuracies(
+    folder: Path, problems: str, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any], options: str = ""
+) -> Path:
     """Put the accuracies measured on one problem set into the card; writes card.json and README.md.
 
     Args:
@@ -36,6 +45,7 @@ def add_accuracies(folder: Path, problems: str, rows: Sequence[Mapping[str, Any]
         problems: The problem set's name.
         rows: `condition`, `n`, `correct`, `accuracy`, `ci_low`, `ci_high` (fractions).
         facts: More facts, such as the weight hash.
+        options: What `evaluate` was told besides the model and the problems.
 
     Returns:
         The card as Markdown.
@@ -43,7 +53,10 @@ def add_accuracies(folder: Path, problems: str, rows: Sequence[Mapping[str, Any]
     card = read_card(folder) | dict(facts)
     rounded = [{k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
     card.setdefault("accuracy", {})[problems] = rounded
-    (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
+    told = {name: text for name, text in card.pop("options", {}).items() if name != problems}
+    if told := told | ({problems: options} if options else {}):
+        card["options"] = told
+    write_card(folder, card)
     page = folder / "README.md"
     page.write_text(markdown(folder.name, card))
     return page
@@ -70,5 +83,5 @@ def markdown(name: str, card: Mapping[str, Any]) -> str:
 
 def _command(name: str, problems: str, card: Mapping[str, Any]) -> str:
     model = name if name in EMBEDDED else "THIS_FOLDER"
-    longest = f" --max-new-tokens {card['max_new_tokens']}" if "max_new_tokens" in card else ""
-    return f"thoughtgraft evaluate --model {model} --problems {problems}{longest}"
+    options = card.get("options", {}).get(problems, "")
+    return f"thoughtgraft evaluate --model {model} --problems {problems} {options}".strip()

@@ -12,7 +12,10 @@ def read_log(out: Path) -> list[dict[str, float]]:
     """The log's lines; of steps that were repeated after a crash, the last."""
     lines: dict[tuple[float, bool], dict[str, float]] = {}
     for line in (out / LOG).read_text().splitlines():
-        entry = json.loads(line)
+        try:
+            entry = json.loads(line)
+        except ValueError:  # cut off by a crash; the steps after the last checkpoint are repeated
+            continue
         lines[entry["step"], "latent" in entry] = entry
     return sorted(lines.values(), key=lambda entry: entry["step"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ModelError, ProblemError
+from thoughtgraft.models import codi
 from thoughtgraft.problems.arithmetic import equations, generate
 from thoughtgraft.problems.problem import Problem, ProblemSet
 
@@ -48,11 +49,25 @@ def reasoning_text(problem: Problem) -> str:
 
 
 class Encoder:
-    """Turns problems into batches for one tokenizer; `answer_prefix` is what stands before an answer's number."""
+    """Turns problems into batches for one tokenizer.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, answer_prefix: str = ANSWER_PREFIX) -> None:
-        self.tokenizer = tokenizer
+    Args:
+        tokenizer: The base's.
+        answer_prefix: What stands before an answer's number.
+        prompt_text: What of a question is tokenized, which must be what the trained model will be asked.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        answer_prefix: str = ANSWER_PREFIX,
+        prompt_text: Callable[[str], str] = codi.prompt_text,
+    ) -> None:
+        self.tokenizer, self.prompt_text = tokenizer, prompt_text
         [self.prefix] = self._ids([answer_prefix])
+
+    def _questions(self, problems: list[Problem]) -> list[list[int]]:
+        return self.tokenizer([self.prompt_text(p.question) for p in problems])["input_ids"]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -71,7 +86,7 @@ class Encoder:
 
     def lengths(self, problems: list[Problem]) -> list[int]:
         """Tokens of question, steps and answer together, for each problem."""
-        questions = self.tokenizer([p.question for p in problems])["input_ids"]
+        questions = self._questions(problems)
         tails = self._ids([f"{reasoning_text(p)} {p.answer}" for p in problems])
         return [len(q) + len(t) + len(self.prefix) + 1 for q, t in zip(questions, tails, strict=True)]
 
@@ -82,7 +97,7 @@ class Encoder:
             ProblemError: A problem has no steps or no gold answer.
         """
         eos = self.tokenizer.eos_token_id
-        questions = self.tokenizer([p.question for p in problems])["input_ids"]
+        questions = self._questions(problems)
         answers = [[*self.prefix, *number, eos] for number in self._ids([f" {p.answer}" for p in problems])]
         steps = self._ids([reasoning_text(p) for p in problems])
         reasoning = [s + a for s, a in zip(steps, answers, strict=True)]

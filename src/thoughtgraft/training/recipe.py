@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ModelError
+from thoughtgraft.models import coconut, codi
 from thoughtgraft.models.adapter import PREFIX, ROWS, Description, write_adapter
 from thoughtgraft.models.assembly import SPECIAL_ROWS
 from thoughtgraft.models.checkpoints import write_checkpoint
@@ -19,7 +20,7 @@ from thoughtgraft.models.language_models import LanguageModel, load_language_mod
 from thoughtgraft.models.projection import build_projection, pause_vectors
 from thoughtgraft.problems.augment import TrainingSet, training_set, usable
 from thoughtgraft.problems.problem import ProblemSet
-from thoughtgraft.training.card import CARD
+from thoughtgraft.training.card import CARD, write_card
 from thoughtgraft.training.coconut import CoconutObjective
 from thoughtgraft.training.codi import CodiObjective
 from thoughtgraft.training.config import TrainingConfig
@@ -118,8 +119,9 @@ def train(
     config: TrainingConfig,
     out: Path,
     device: torch.device,
+    stop: Callable[[], bool] | None = None,
 ) -> Path:
-    """Train a CODI and export it; the same call continues an interrupted training.
+    """Train a model and export it; the same call continues an interrupted training, and leaves a finished one as it is.
 
     Args:
         base: `tiny`, `smollm2`, a hub id or a directory.
@@ -128,23 +130,25 @@ def train(
         config: The recipe.
         out: Folder of the training: state, log, curves, and the finished model in `out/model`.
         device: Where to train.
+        stop: Asked between two steps: whether to save and end here.
 
     Returns:
         The finished model's folder, which `load_model` reads.
+
+    Raises:
+        ModelError: The base cannot be trained, or `out` holds another training.
+        KeyboardInterrupt: `stop` said so.
     """
     start = load_base(base, config)
     encoder = make_encoder(start, config)
-    chosen = None
-    if problems is not None:
-        chosen = short_enough(problems.problems, encoder, config.max_token_num)
-        validation = short_enough(usable(validation), encoder, config.max_token_num)
+    chosen = None if problems is None else short_enough(problems.problems, encoder, config.max_token_num)
+    validation = short_enough(usable(validation), encoder, config.max_token_num)
     objective = make_objective(start, encoder, config)
-    trainer = Trainer(objective, encoder, chosen, validation, config, out, device)
-    try:
-        trainer.run()
-    except KeyboardInterrupt:
-        trainer.save()
-        raise
+    trainer = Trainer(objective, encoder, chosen, validation, config, out, device, base)
+    folder = out / "model"
+    if trainer.step == config.total_steps and (folder / CARD).is_file():
+        return folder  # its card may hold what was measured since
+    trainer.run(stop)
     draw_curves(out)
     cost = forward_flops(objective, encoder(list(validation)[:FLOPS_ON]), trainer.step)
     data = "arithmetic:train, drawn without end" if chosen is None else chosen.name
@@ -157,13 +161,15 @@ def train(
             "data_made": "; ".join(line.strip() for line in str(problems).splitlines()),
         }
     if config.lora_r:
-        return export_adapter(objective, start, base, out / "model", facts)
-    return export(objective, start, out / "model", facts)
+        return export_adapter(objective, start, base, folder, facts)
+    return export(objective, start, folder, facts)
 
 
 def make_encoder(base: Base, config: TrainingConfig) -> Encoder:
     """The encoder that a method is trained with."""
-    return Encoder(base.tokenizer, COCONUT_ANSWER_PREFIX if config.method == "coconut" else ANSWER_PREFIX)
+    if config.method == "coconut":
+        return Encoder(base.tokenizer, COCONUT_ANSWER_PREFIX, coconut.prompt_text)
+    return Encoder(base.tokenizer, ANSWER_PREFIX, codi.prompt_text)
 
 
 def make_objective(base: Base, encoder: Encoder, config: TrainingConfig) -> Objective:
@@ -195,7 +201,7 @@ def export(objective: Objective, base: Base, folder: Path, card: dict[str, objec
     dtype = torch.bfloat16 if config.bf16 else torch.float32
     feeder = objective.projection if isinstance(objective, CodiObjective) else None
     write_checkpoint(folder, objective.lm, feeder, base.tokenizer, base.config, dtype=dtype, family=config.method)
-    (folder / CARD).write_text(json.dumps(_facts(objective, base, card) | card, indent=1) + "\n")
+    write_card(folder, _facts(objective, base, card) | card)
     return folder
 
 
@@ -215,10 +221,10 @@ def export_adapter(objective: Objective, start: Base, base: str, folder: Path, c
         key = names.get(name) or (PREFIX + name.removeprefix("lm.") if "lora_" in name else name)
         tensors[key.replace("projection.", "prj.")] = value.to(torch.bfloat16)
     original = load_language_model(base)
-    description = Description(base=base, base_hash=original.weight_hash, lora_alpha=objective.config.lora_alpha)
+    found = str(Path(base).resolve()) if Path(base).is_dir() else base  # from any working directory
+    description = Description(base=found, base_hash=original.weight_hash, lora_alpha=objective.config.lora_alpha)
     write_adapter(folder, tensors, description)
-    facts = _facts(objective, start, card) | {"base_hash": description.base_hash} | card
-    (folder / CARD).write_text(json.dumps(facts, indent=1) + "\n")
+    write_card(folder, _facts(objective, start, card) | {"base_hash": description.base_hash} | card)
     return folder
 
 

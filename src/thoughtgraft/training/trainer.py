@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from thoughtgraft.errors import ModelError
 from thoughtgraft.problems.problem import ProblemSet
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.data import Batch, Encoder, batches, problem_stream
-from thoughtgraft.training.lora import learned
+from thoughtgraft.training.lora import GrownEmbedding, learned
 from thoughtgraft.training.objective import Objective
 
 STATE = "state.pt"
@@ -44,6 +44,7 @@ def make_optimizers(objective: Objective, config: TrainingConfig) -> list[torch.
     """
     trained = list(learned(objective).values())
     tables = [module.weight for module in objective.modules() if isinstance(module, nn.Embedding)]
+    tables += [module.rows for module in objective.modules() if isinstance(module, GrownEmbedding)]
     embeddings = [p for p in trained if any(p is table for table in tables)]
     matrices = [p for p in trained if p.ndim == 2 and all(p is not e for e in embeddings)]
     vectors = [p for p in trained if p.ndim != 2]
@@ -66,9 +67,10 @@ class Trainer:
         encoder: Turns problems into batches.
         problems: The training set; None draws from the arithmetic generator without end.
         validation: Problems that the curves are measured on.
-        config: The recipe; a resumed run must have the same.
+        config: The recipe; a resumed run must have the same, and the same base, problems and validation problems.
         out: The folder of this run.
         device: Where to train.
+        base: The name of the model that the objective was made from.
     """
 
     def __init__(
@@ -80,17 +82,37 @@ class Trainer:
         config: TrainingConfig,
         out: Path,
         device: torch.device,
+        base: str = "",
     ) -> None:
         self.objective, self.encoder, self.config = objective.to(device), encoder, config
         self.problems, self.validation, self.out, self.device = problems, validation, out, device
         self.optimizers = make_optimizers(self.objective, config)
         self.step = 0
-        out.mkdir(parents=True, exist_ok=True)
+        self.data = {
+            "base": base,
+            "problems": "arithmetic:train" if problems is None else problems.content_hash,
+            "validation": validation.content_hash,
+        }
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            fix = "choose a folder that you may write to"
+            raise ModelError(f"{out} cannot be written", got=str(error), fix=fix) from error
+        for lines in (out / LOG, out / SAMPLES):
+            if lines.exists() and not lines.read_bytes().endswith(b"\n"):  # a crash cut the last one off
+                lines.write_bytes(lines.read_bytes() + b"\n")
         if (out / STATE).exists():
             self._resume()
 
-    def run(self) -> None:
-        """Train to the recipe's last step."""
+    def run(self, stop: Callable[[], bool] | None = None) -> None:
+        """Train to the recipe's last step.
+
+        Args:
+            stop: Asked between two steps: whether to save and end here.
+
+        Raises:
+            KeyboardInterrupt: `stop` said so.
+        """
         config = self.config
         torch.manual_seed(config.seed + self.step)
         stream = batches(
@@ -101,6 +123,9 @@ class Trainer:
         )
         bar = tqdm(total=config.total_steps, initial=self.step, desc="training", unit="step")
         while self.step < config.total_steps:
+            if stop is not None and stop():
+                self.save()
+                raise KeyboardInterrupt
             losses = self._optimize(stream)
             self.step += 1
             bar.update()
@@ -137,20 +162,25 @@ class Trainer:
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "step": self.step,
                 "config": self.config.model_dump(),
+                "data": self.data,
             },
             temporary,
         )
         temporary.replace(self.out / STATE)
 
     def _resume(self) -> None:
-        state = torch.load(self.out / STATE, map_location=self.device, weights_only=True)
-        if state["config"] != self.config.model_dump():
-            changed = {k: (v, state["config"].get(k)) for k, v in self.config.model_dump().items()}
-            changed = {k: v for k, v in changed.items() if v[0] != v[1]}
+        try:
+            state = torch.load(self.out / STATE, map_location=self.device, weights_only=True)
+        except Exception as error:  # a damaged archive raises whatever its damage leads to
+            got = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            fix = "remove it to start again, or choose another --out"
+            raise ModelError(f"{self.out / STATE} cannot be read", got=got, fix=fix) from error
+        before, now = state["config"] | state.get("data", self.data), self.config.model_dump() | self.data
+        if changed := [name for name in now if now[name] != before.get(name)]:
             raise ModelError(
                 f"{self.out} holds a training run with another recipe",
-                got=", ".join(f"{k}={new}" for k, (new, _) in changed.items()),
-                expected=", ".join(f"{k}={old}" for k, (_, old) in changed.items()),
+                got=", ".join(f"{name}={now[name]}" for name in changed),
+                expected=", ".join(f"{name}={before.get(name)}" for name in changed),
                 fix="repeat the first command's options, or choose another --out",
             )
         self.objective.load_state_dict(state["objective"], strict=False)  # what is frozen or tied is not in it

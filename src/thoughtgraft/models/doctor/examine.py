@@ -15,12 +15,12 @@ from thoughtgraft.models.assembly import SPECIAL_ROWS, build_lm, check_copies, c
 from thoughtgraft.models.bases import Base, find_base, load_tokenizer
 from thoughtgraft.models.doctor import rules
 from thoughtgraft.models.doctor.diagnosis import Diagnosis, Finding
-from thoughtgraft.models.doctor.facts import ADAPTER_FILES, Facts, read_facts, trained_thoughts
+from thoughtgraft.models.doctor.facts import ADAPTER_FILES, Facts, read_facts
 from thoughtgraft.models.doctor.published import published_for
 from thoughtgraft.models.embedded import EMBEDDED, model_folder
 from thoughtgraft.models.keys import sort_keys
 from thoughtgraft.models.load import load_model
-from thoughtgraft.models.sources import WEIGHT_NAMES, Source, find_checkpoint, shard_names
+from thoughtgraft.models.sources import WEIGHT_NAMES, Source, find_checkpoint, shard_names, trained_thoughts
 from thoughtgraft.models.tensors import StoredTensor, open_tensors
 
 _Result = TypeVar("_Result")

@@ -7,11 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path
 
 from thoughtgraft.models.doctor.published import is_named_simcot
 from thoughtgraft.models.families import COCONUT, CODI, FAMILIES, Family
-from thoughtgraft.models.sources import read_object
 from thoughtgraft.models.tensors import StoredTensor
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin", "adapter_config.json")
@@ -21,13 +19,6 @@ _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|embed_in|word_embeddings)(?:\.base_layer)?\.weight$")
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<side>[AB])(?:\.[^.]+)?(?:\.weight)?$")
 _PLAIN = re.compile(r"(?:model\.|transformer\.)?(?:(?:layers|h)\.\d+\.|embed_tokens\.|wte\.)")
-# Where a training script or a card says how many thoughts were trained: file -> the path of keys to the number.
-_THOUGHTS = (
-    ("card.json", ("recipe", "num_latent")),
-    ("codi_config.json", ("training_details", "num_latent")),
-    ("codi_config.json", ("num_latent",)),
-    ("config.json", ("num_latent",)),
-)
 
 
 @dataclass(frozen=True)
@@ -119,17 +110,3 @@ def _kind(names: Iterable[str], lora: set[str]) -> str:
     if lora and all("lora_" in name or "modules_to_save" in name for name in listed):
         return "PEFT adapter only"
     return "plain base model" if any(_PLAIN.match(name) for name in listed) else "unknown"
-
-
-def trained_thoughts(directory: Path) -> tuple[int, str] | None:
-    """How many thoughts a file beside the weights says were trained, and which file; None where none says."""
-    for name, path in _THOUGHTS:
-        try:
-            value: object = read_object(directory / name)
-        except OSError:
-            continue
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value, name
-    return None
