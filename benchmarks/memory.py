@@ -42,7 +42,7 @@ def pack(size: str, hosts: int, scored: bool, device: str) -> dict[str, object]:
     variants = len(work.swaps) // hosts
     if not budget.fits(hosts, variants + scored, longest):
         raise SystemExit(f"{hosts} problems of {variants} variants are more than one pack")
-    planned = hosts * ((variants + scored) * budget.row_bytes + longest * budget.token_bytes)
+    planned = budget.needed(hosts, variants + scored, longest)
     before = _start(model)
     Sweep(model, work, scored=scored)()
     real = _peak(model) - before

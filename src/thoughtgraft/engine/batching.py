@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from thoughtgraft.engine.decode import ANSWER_COLUMNS
+from thoughtgraft.engine.decode import ANSWER_COLUMNS, LOGITS_AT_ONCE
 from thoughtgraft.engine.memory import free_memory, is_out_of_memory, release
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.reasoner import LatentReasoner
@@ -35,24 +35,31 @@ class Budget:
         memory: Bytes for keys, values and activations; infinite where a row count was asked for.
         row_bytes: What a row takes for itself.
         token_bytes: What a token of a question takes, once for all its variants.
+        fixed: What is taken whatever runs: the logits of as many tokens as are unembedded at a time.
     """
 
     rows: int
     memory: float = math.inf
     row_bytes: int = 0
     token_bytes: int = 0
+    fixed: int = 0
 
     def fits(self, problems: int, variants: int, length: int) -> bool:
         """Whether so many variants of each of so many problems, the longest of `length` tokens, may run."""
         if problems * variants > self.rows:
             return False
-        return problems * (variants * self.row_bytes + length * self.token_bytes) <= self.memory
+        return self.needed(problems, variants, length) <= self.memory
+
+    def needed(self, problems: int, variants: int, length: int) -> int:
+        """Bytes that are planned for so many variants of each of so many problems."""
+        return self.fixed + problems * (variants * self.row_bytes + length * self.token_bytes)
 
     def variants(self, length: int) -> int:
         """How many variants of one problem may run; 1 at least."""
         if math.isinf(self.memory):
             return self.rows
-        return max(1, min(self.rows, int(self.memory - length * self.token_bytes) // max(1, self.row_bytes)))
+        free = int(self.memory - self.fixed - length * self.token_bytes)
+        return max(1, min(self.rows, free // max(1, self.row_bytes)))
 
 
 def plan_budget(model: LatentReasoner, batch_size: int | str, longest: int, sharers: int = 1) -> Budget:
@@ -81,6 +88,7 @@ def plan_budget(model: LatentReasoner, batch_size: int | str, longest: int, shar
         getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * config.hidden_size
     )
 
+    vocab = int(model.lm.get_output_embeddings().weight.shape[0])
     keys_values = 2 * int(config.num_hidden_layers) * kv_heads * head_dim * size
     activations = (_STATES * int(config.hidden_size) + 3 * inner) * size
     columns = longest + model.num_latents + 2 * ANSWER_COLUMNS
@@ -90,6 +98,7 @@ def plan_budget(model: LatentReasoner, batch_size: int | str, longest: int, shar
         memory=free * _MEMORY_SHARE / sharers,
         row_bytes=keys_values * (model.num_latents + 2 * ANSWER_COLUMNS) + _TOKENS * (activations + scores),
         token_bytes=keys_values + activations + scores,
+        fixed=2 * min(LOGITS_AT_ONCE, rows * _TOKENS * vocab) * max(size, 4),  # and what is summed of them
     )
 
 

@@ -13,7 +13,7 @@ from thoughtgraft.models.prefix import ColumnCache, Prefix
 from thoughtgraft.models.reasoner import LatentReasoner
 
 ANSWER_COLUMNS = 16  # columns for an answer that are allocated at a time
-_LOGITS_AT_ONCE = 1 << 25  # rows x vocabulary
+LOGITS_AT_ONCE = 1 << 25  # rows x vocabulary
 _BLOCK = 128  # columns of logits whose highest is found first
 _SPARSE = 0.7  # below this share of rows alive, the rest is packed anew
 
@@ -196,7 +196,7 @@ def best_token(logits: Tensor) -> Tensor:
 
 def rows_at_once(model: LatentReasoner) -> int:
     """How many rows may be unembedded at a time."""
-    return max(1, _LOGITS_AT_ONCE // model.lm.get_output_embeddings().weight.shape[0])
+    return max(1, LOGITS_AT_ONCE // model.lm.get_output_embeddings().weight.shape[0])
 
 
 def packed(state: Writing) -> Writing:
