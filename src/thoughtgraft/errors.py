@@ -62,3 +62,8 @@ class MissingExtraError(ThoughtgraftError):
             f"the optional package '{package}' is not installed",
             fix=f"pip install 'thoughtgraft[{extra}]'",
         )
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says first; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from thoughtgraft.engine import decode
 from thoughtgraft.engine.clean import think_clean
-from thoughtgraft.engine.forked import Source, plan_steps, think_forked
+from thoughtgraft.engine.edits import Source
+from thoughtgraft.engine.forked import plan_steps, think_forked
 from thoughtgraft.engine.grid import Grid
 from thoughtgraft.engine.rollout import shared_bias
 from thoughtgraft.interventions.plan import Arm

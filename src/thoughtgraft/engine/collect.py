@@ -27,9 +27,10 @@ def encode(model: LatentReasoner, problems: ProblemSet) -> list[Prompt]:
     Raises:
         ModelError: A question does not fit the model's context; the error names the longest.
     """
-    lengths = [len(model.question_ids(p.question)) for p in problems]
+    questions = [model.question_ids(p.question) for p in problems]
+    lengths = [len(ids) for ids in questions]
     pads = padding(lengths, model.protocol)
-    prompts = [model.prompt(p.question, pad) for p, pad in zip(problems, pads, strict=True)]
+    prompts = [model.as_prompt(ids, pad) for ids, pad in zip(questions, pads, strict=True)]
     if long := [i for i, prompt in enumerate(prompts) if not fits(model, prompt)]:
         # Visible pads make a question's neighbours long too: the longest question is the one to blame.
         worst = max(long, key=lengths.__getitem__)

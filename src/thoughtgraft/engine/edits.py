@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +16,19 @@ from thoughtgraft.interventions.ops import EditContext, Op
 from thoughtgraft.interventions.plan import Arm
 from thoughtgraft.models.reasoner import LatentReasoner
 
-if TYPE_CHECKING:
-    from thoughtgraft.engine.forked import Source
+
+@dataclass(frozen=True)
+class Source:
+    """Clean thoughts that edits draw on, on the model's device: `fed` and `mean` (of the others) [N, K, d]."""
+
+    fed: Tensor
+    mean: Tensor
+
+    @classmethod
+    def from_fed(cls, fed: Tensor) -> Source:
+        """Means leave the host out; with one problem they are undefined (NaN)."""
+        others = fed.shape[0] - 1
+        return cls(fed, (fed.sum(0, keepdim=True) - fed) / others if others else torch.full_like(fed, torch.nan))
 
 
 def check_sites(model: LatentReasoner, arms: Sequence[Arm]) -> None:

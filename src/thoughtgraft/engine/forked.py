@@ -9,26 +9,12 @@ import torch
 from torch import Tensor
 
 from thoughtgraft.engine.clean import CleanState
-from thoughtgraft.engine.edits import Edited, edited_streams
+from thoughtgraft.engine.edits import Edited, Source, edited_streams
 from thoughtgraft.engine.grid import Grid, Row
 from thoughtgraft.interventions.ops import Op
 from thoughtgraft.interventions.schedule import Feed
 from thoughtgraft.models.prefix import ColumnCache, Prefix
 from thoughtgraft.models.reasoner import LatentReasoner
-
-
-@dataclass(frozen=True)
-class Source:
-    """Clean thoughts that edits draw on, on the model's device: `fed` and `mean` (of the others) [N, K, d]."""
-
-    fed: Tensor
-    mean: Tensor
-
-    @classmethod
-    def from_fed(cls, fed: Tensor) -> Source:
-        """Means leave the host out; with one problem they are undefined (NaN)."""
-        others = fed.shape[0] - 1
-        return cls(fed, (fed.sum(0, keepdim=True) - fed) / others if others else torch.full_like(fed, torch.nan))
 
 
 @dataclass(frozen=True, eq=False)

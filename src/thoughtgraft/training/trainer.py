@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from thoughtgraft.errors import ModelError
+from thoughtgraft.errors import ModelError, first_line
 from thoughtgraft.problems.problem import ProblemSet
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.data import Batch, Encoder, batches, problem_stream
@@ -172,9 +172,8 @@ class Trainer:
         try:
             state = torch.load(self.out / STATE, map_location=self.device, weights_only=True)
         except Exception as error:  # a damaged archive raises whatever its damage leads to
-            got = (str(error).strip().splitlines() or [type(error).__name__])[0]
             fix = "remove it to start again, or choose another --out"
-            raise ModelError(f"{self.out / STATE} cannot be read", got=got, fix=fix) from error
+            raise ModelError(f"{self.out / STATE} cannot be read", got=first_line(error), fix=fix) from error
         before, now = state["config"] | state.get("data", self.data), self.config.model_dump() | self.data
         if changed := [name for name in now if now[name] != before.get(name)]:
             raise ModelError(
