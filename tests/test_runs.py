@@ -72,7 +72,7 @@ def test_reading_needs_no_torch(folder: Path) -> None:
 def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"is not a run; expected an existing folder"):
         thoughtgraft.load_run(tmp_path / "nowhere")
-    with pytest.raises(RunError, match=r"has no decoded\.parquet; expected a run that.*Fix: run the command"):
+    with pytest.raises(RunError, match=r"decoded\.parquet is missing; expected a run that.*Fix: run the command"):
         thoughtgraft.load_run(folder).decoded()
 
 

@@ -65,5 +65,11 @@ class MissingExtraError(ThoughtgraftError):
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says first; its kind where it says nothing."""
+    """What another library's error says first; its kind where it says nothing.
+
+    Of pydantic's errors that is the first field with what is wrong there, not the count of them.
+    """
+    if callable(fields := getattr(error, "errors", None)):
+        first = fields()[0]
+        return ": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part)
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

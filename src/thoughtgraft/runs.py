@@ -19,6 +19,7 @@ from thoughtgraft.errors import RunError
 from thoughtgraft.problems import ProblemSet
 from thoughtgraft.problems.table import problems_from_table
 from thoughtgraft.records import Features, RunSpec, RunStore, load_features
+from thoughtgraft.records.frames import AGAIN_FIX, read_frame
 from thoughtgraft.records.layout import FEATURES_FOLDER, PROBLEMS_FILE, THOUGHTS_FILE, UNTRAINED_FOLDER
 from thoughtgraft.report.certificate import Certificate, read_certificate
 
@@ -72,7 +73,7 @@ class Run:
         Raises:
             RunError: The folder does not hold them.
         """
-        return pd.read_parquet(self._file(PROBLEMS_FILE))
+        return read_frame(self.path / PROBLEMS_FILE)
 
     def problem_set(self) -> ProblemSet:
         """The problems with their steps, as they were asked."""
@@ -124,7 +125,7 @@ class Run:
         Raises:
             RunError: The thoughts were not decoded.
         """
-        return pd.read_parquet(self._file("decoded.parquet"))
+        return read_frame(self.path / "decoded.parquet")
 
     def thoughts(self) -> Thoughts:
         """The clean thoughts as tensors: fed [problem, K, d] and hidden [problem, K + 1, d]. Imports torch.
@@ -134,7 +135,10 @@ class Run:
         """
         from thoughtgraft.thoughts import Thoughts
 
-        return Thoughts.load(self._file(THOUGHTS_FILE), problem_hash=self.spec.problem_hash)
+        file = self.path / THOUGHTS_FILE
+        if not file.is_file():
+            raise RunError(f"{file} is missing", expected="a run that got as far as that", fix=AGAIN_FIX)
+        return Thoughts.load(file, problem_hash=self.spec.problem_hash)
 
     def features(self, *, untrained: bool = False) -> Features:
         """What the layers held at each latent position (`records.Features`); without torch.
@@ -192,9 +196,3 @@ class Run:
             available_hosts=self.spec.plan.get("available_hosts"),
             seed=self.seed,
         )
-
-    def _file(self, name: str) -> Path:
-        if not (self.path / name).is_file():
-            fix = "run the command that made this run again; it adds what is missing"
-            raise RunError(f"{self.path} has no {name}", expected="a run that got as far as that", fix=fix)
-        return self.path / name

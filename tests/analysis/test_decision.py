@@ -111,8 +111,18 @@ def test_pilot_verdict_depends_on_variance_and_supply_only() -> None:
     flipped["correct"] = flipped["correct"].astype(bool)
     flipped["base_correct"] = ~flipped["base_correct"].astype(bool)
     assert decide(flipped, available_hosts=2_000).pilot.needed == go.needed
-    still = decide(make_records(20, 5, loss={(0,): 0.0}), available_hosts=10).pilot
-    assert still.verdict == "GO" and still.needed is None
+
+
+def test_a_pilot_without_a_change_bounds_an_effect_and_shows_none_absent() -> None:
+    still = make_records(20, 5, loss={(0,): 0.0})
+    few, enough = (decide(still, available_hosts=n).pilot for n in (58, 59))
+    assert (few.verdict, enough.verdict, enough.needed, enough.worst_slot) == ("NO-GO", "GO", 59, "")
+    assert 1 - 0.05 ** (1 / 59) < 0.05 < 1 - 0.05 ** (1 / 58)
+
+
+def test_a_pilot_of_slots_that_carry_nothing_is_no_go() -> None:
+    alike = decide(make_records(20, 5, loss={(0,): 0.0}), available_hosts=1_000, shared_slots=(0,)).pilot
+    assert alike.verdict == "NO-GO" and alike.needed is None and "can have an effect" in alike.reason
 
 
 def test_false_claims_under_a_null_model() -> None:

@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from thoughtgraft.cli.app import app
-from thoughtgraft.records import RunStore
+from thoughtgraft.records import RunStore, read_status
 
 OPERATIONS = "run operations --per-class 8 --device cpu --layers 0,3 --certify off --no-analyze --no-untrained --out"
-FEW = ("--device", "cpu", "--layers", "0,3", "--slots", "1,5", "--draws", "19", "--hosts", "6")
+FEW = ("--device", "cpu", "--layers", "0,3", "--slots", "1,5", "--draws", "19", "--hosts", "6", "--certify", "off")
 
 
 def type_in(*words: object) -> Result:
@@ -45,13 +45,21 @@ def test_the_table_comes_out_and_the_same_command_continues(operations: Path, tm
     assert [(row.layer, list(row.slots)) for row in dead.itertuples()] == [(3, [5])]
     assert (dead["changed"] == 0).all() and (dead["random_changed"] == 0).all()
     assert (table["random_change"] / table["change"]).between(0.2, 5).all()
-    assert "# Erasing operation from the residual stream" in (out / "erasure.md").read_text()
+    page = (out / "report.md").read_text()
+    assert (
+        "# Erasing operation from the residual stream" in page and "NOT CERTIFIED" in (out / "report.html").read_text()
+    )
     store = RunStore.open(out)
     assert store.spec.n_cells == 6 * (1 + 6 * 20) == len(store.frame())
     shards = {file.name: file.stat().st_mtime_ns for file in (out / "records").glob("*.parquet")}
     again = type_in("run", "erasure", operations, "--out", out, *FEW)
     assert again.exit_code == 0, again.output
     assert {file.name: file.stat().st_mtime_ns for file in (out / "records").glob("*.parquet")} == shards
+    assert read_status(out).state == "finished"
+    (out / "report.md").unlink()
+    assert type_in("report", out).exit_code == 0 and (out / "report.md").read_text() == page
+    refused = type_in("analyze", out)
+    assert refused.exit_code == 2 and "run its command again" in refused.output
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,7 @@ def test_classes_that_fall_short_are_said(tmp_path: Path) -> None:
         (["--rule", "some"], "no such rule for operations; got 'some'"),
         (["--feature-dtype", "int8"], "cannot be kept as this type; got 'int8'"),
         (["--mode", "analysis_only"], "there is no run or file"),
+        (["--target", "color"], "no such label to read; got color; expected operation, n_steps, add, sub, mul, div"),
     ],
 )
 def test_wrong_input_is_one_sentence(tmp_path: Path, words: list[str], message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from thoughtgraft.analysis import RULE
 from thoughtgraft.analysis.decision import PilotVerdict
 from thoughtgraft.cli import pipeline
 from thoughtgraft.cli.app import app
+from thoughtgraft.models import load
 from thoughtgraft.runs import Run, load_run
 
 SMALL = ["run", "resampling", "--preset", "pilot", "--hosts", "4", "--donors", "2", "--device", "cpu"]
@@ -168,6 +170,72 @@ def test_a_pilot_of_something_else_is_refused(
     result = type_in(*full, "--num-latents", "3")
     assert result.exit_code == 2
     assert re.search("the pilot is of another model; got .* Fix: run a pilot of this model", flat(result.stderr))
+
+
+def test_records_are_written_as_the_file_is_named(pilot: tuple[Path, Result], tmp_path: Path) -> None:
+    out, _ = pilot
+    asked = type_in("records", out, "--out", tmp_path / "swaps.parquet", "--where", 'method == "swap"')
+    assert asked.exit_code == 0 and "generations" in asked.stderr, asked.output
+    assert set(pd.read_parquet(tmp_path / "swaps.parquet").method) == {"swap"}
+    none = type_in("records", out, "--out", tmp_path / "none.jsonl", "--where", 'method == "swop"')
+    assert "warning: the file holds no generation" in none.stderr and (tmp_path / "none.jsonl").read_bytes() == b""
+    assert "unknown export format" in type_in("records", out, "--out", tmp_path / "a.xlsx").stderr
+
+
+def test_status_names_the_main_arms_and_counts_the_rest(pilot: tuple[Path, Result]) -> None:
+    out, _ = pilot
+    short, whole = (flat(type_in("status", out, *words).stdout) for words in ([], ["--all"]))
+    assert short.startswith("resampling on tiny-codi, protocol official finished: ")
+    assert re.search(r"and \d+ more arms: --all shows them", short) and "freeze_kv" not in short
+    assert "freeze_kv" in whole and "more arms" not in whole
+
+
+def test_an_unfinished_run_says_so_everywhere(pilot: tuple[Path, Result], tmp_path: Path) -> None:
+    out = tmp_path / "part"
+    shutil.copytree(pilot[0], out)
+    spec = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(spec | {"n_cells": spec["n_cells"] + 7}))
+    shown = flat(type_in("analyze", out).stdout)
+    assert f"UNFINISHED: {spec['n_cells']:,} of {spec['n_cells'] + 7:,} generations" in shown
+    page = flat((out / "report.html").read_text())
+    assert f"The run is unfinished: 7 of {spec['n_cells'] + 7:,} generations are still missing" in page
+    assert "stopped: " in flat(type_in("status", out).stdout)
+
+
+def test_an_invalid_run_states_no_effect(pilot: tuple[Path, Result], tmp_path: Path) -> None:
+    out = tmp_path / "bad"
+    shutil.copytree(pilot[0], out)
+    (out / "certificate.json").unlink()
+    shown = flat(type_in("analyze", out).stdout)
+    assert "INVALID: failed gates: certificate" in shown and "impact" not in shown
+
+
+def test_a_damaged_table_is_one_sentence(pilot: tuple[Path, Result], tmp_path: Path) -> None:
+    out = tmp_path / "damaged"
+    shutil.copytree(pilot[0], out)
+    (out / "problems.parquet").write_bytes(b"PAR1 and no more")
+    for verb in ("analyze", "report"):
+        result = type_in(verb, out)
+        assert result.exit_code == 2 and "problems.parquet is damaged" in result.stderr, result.output
+        assert "delete it, then run the command that made this run again" in result.stderr
+
+
+def test_what_cannot_work_is_refused_before_the_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "load_model", None)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.txt").write_text("x")
+    for words, message in (
+        ([*SMALL, "--out", tmp_path / "file"], "file is a file"),
+        ([*SMALL, "--out", tmp_path / "mine"], "holds other things and no run; got a.txt"),
+        ([*SMALL, "--donors", "9", "--out", tmp_path / "new"], "9 donors for each of 4 problems"),
+        (["demo", "--hosts", "5", "--out", tmp_path / "new"], "10 donors for each of 5 problems"),
+        (["run", "operations", "--probes", "svm", "--out", tmp_path / "new"], "unknown probe; got svm"),
+    ):
+        result = type_in(*words)
+        assert result.exit_code == 2 and message in result.stderr, result.output
 
 
 def test_a_folder_that_holds_another_run_is_refused(pilot: tuple[Path, Result]) -> None:

@@ -78,7 +78,7 @@ def test_a_run_that_is_asked_to_stop_stores_what_it_began(
     # Asked before the clean thoughts, then before each pack, when all earlier ones are stored.
     assert seen[:2] == [0, 0] and seen[1] < seen[2] < seen[3] < seen[4] < len(unharmed)
     status = read_status(tmp_path)
-    assert (status.state, status.done) == ("dead", seen[-1])
+    assert (status.state, status.done) == ("stopped", seen[-1])
     same_bits(unharmed, small_run(tmp_path))
 
 

@@ -45,7 +45,7 @@ def test_interrupted_and_continued(tmp_path: Path) -> None:
         assert f"run the same command again:\n  {shlex.join(['thoughtgraft', *words])}\n" in told
         assert "Traceback" not in told
         status = read_status(run)
-        assert (status.state, status.damaged_shards) == ("dead", 0)
+        assert (status.state, status.damaged_shards) == ("stopped", 0)
         assert before < status.done < status.total
         assert status.done == len(table(run)), "no unit is stored twice"
         assert not list(run.rglob("*.tmp*")) + list(run.rglob(".tmp*"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
@@ -11,8 +12,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from thoughtgraft.cli.labels import write_labels
 from thoughtgraft.errors import ProblemError
 from thoughtgraft.problems import load_problems, read_problems
+from thoughtgraft.problems.operations import label_table
 
 ROWS = [{"question": f"What is {i} and {i}?", "answer": f"<<{i}+{i}={2 * i}>>{2 * i}\n#### {2 * i}"} for i in range(30)]
 
@@ -242,3 +245,14 @@ def test_arithmetic_is_the_test_split_unless_said():
         load_problems("arithmetic", n=5, seed=1).content_hash
         == load_problems("arithmetic:test", n=5, seed=1).content_hash
     )
+
+
+@pytest.mark.parametrize("suffix", [".json", ".parquet"])
+def test_a_written_sample_is_read_as_it_was(suffix: str, tmp_path: Path) -> None:
+    drawn = load_problems("arithmetic:validation", n=12, seed=3)
+    path = tmp_path / f"sample{suffix}"
+    write_labels(path, drawn, label_table(drawn))
+    again = load_problems(str(path))
+    assert [problem.id for problem in again] == [problem.id for problem in drawn]
+    assert [problem.steps for problem in again] == [problem.steps for problem in drawn]
+    assert again.content_hash == drawn.content_hash

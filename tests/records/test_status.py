@@ -45,7 +45,7 @@ def test_an_unstarted_a_partial_and_a_failing_run(tmp_path, make_spec, make_rows
         store.write_unit("h0", failed)
         status = read_status(tmp_path)
     assert (status.state, status.done, status.errors, status.phase) == ("alive", 3, 1, "records")
-    assert read_status(tmp_path).state == "dead", "closed before its end, though this process lives on"
+    assert read_status(tmp_path).state == "stopped", "closed before its end, though this process lives on"
     assert (status.arms[1].done, status.arms[1].errors, status.arms[1].accuracy) == (2, 1, 1.0)
 
 
@@ -113,9 +113,9 @@ def test_watching_ends_with_the_run(tmp_path, make_spec, make_rows, monkeypatch,
     assert result.exit_code == 0, result.output
     if as_json:
         seen = [json.loads(line) for line in result.stdout.splitlines()]
-        assert [(now["state"], now["done"]) for now in seen] == [("alive", 0), ("alive", 3), ("dead", 3)]
+        assert [(now["state"], now["done"]) for now in seen] == [("alive", 0), ("alive", 3), ("stopped", 3)]
     else:
-        assert "dead: 3 of 12 cells" in result.stdout
+        assert "stopped: 3 of 12 cells" in result.stdout
         assert "last sign of life 0 s ago" in result.stdout
 
 

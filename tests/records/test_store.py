@@ -73,9 +73,9 @@ def test_another_run_is_refused_with_every_difference(run_folder, make_spec):
         RunStore.create(run_folder, other)
     assert str(caught.value) == (
         f"{run_folder} holds another run; got \n"
+        "  seed: 0 there, 1 now\n"
         "  model_hash: 'm0' there, 'm1' now\n"
         "  plan_hash: 'q0' there, 'q1' now\n"
-        "  seed: 0 there, 1 now\n"
         "  plan.cells_per_arm.baseline|||: 4 there, None now\n"
         "  plan.cells_per_arm.swap|3|recompute|random: 8 there, 9 now\n"
         "; expected the same run, to continue it. Fix: use --out another folder."
@@ -131,6 +131,30 @@ def test_records_without_run_json_are_not_adopted(run_folder, make_spec):
     (run_folder / "run.json").unlink()
     with pytest.raises(RunError, match=r"holds records but no run\.json"):
         RunStore.create(run_folder, make_spec())
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path, make_spec):
+    for name in ("starts.json", "problems.parquet", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(
+        RunError, match=r"holds other things and no run; got notes\.txt, problems\.parquet, starts\.json"
+    ):
+        RunStore.create(tmp_path, make_spec())
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == dict.fromkeys(
+        ("starts.json", "problems.parquet", "notes.txt"), "mine"
+    )
+
+
+def test_what_a_start_leaves_before_run_json_is_no_obstacle(tmp_path, make_spec):
+    for name in ("run.lock", "heartbeat.json", ".tmp-run.json-1-2", ".gitkeep"):
+        (tmp_path / name).write_text("")
+    RunStore.create(tmp_path, make_spec()).close()
+
+
+def test_starts_json_that_is_no_list_is_begun_anew(run_folder, make_spec):
+    (run_folder / "starts.json").write_text('{"x": 1}')
+    RunStore.create(run_folder, make_spec()).close()
+    assert len(json.loads((run_folder / "starts.json").read_text())) == 1
 
 
 @pytest.mark.parametrize("failing", ["write", "fsync"])

@@ -13,7 +13,7 @@ from thoughtgraft.analysis.claims import claim_table
 from thoughtgraft.analysis.estimate import position_table
 from thoughtgraft.analysis.frame import Frame, as_frame
 from thoughtgraft.analysis.gates import FAIL, NOT_RUN, GateResult, check_gates
-from thoughtgraft.analysis.power import hosts_after_pilot
+from thoughtgraft.analysis.power import hosts_after_pilot, unchanged_hosts
 from thoughtgraft.analysis.rule import RULE, Rule
 
 
@@ -22,8 +22,9 @@ class PilotVerdict:
     """Whether the full run is worth starting.
 
     `needed` is the number of hosts at which the worst single slot reaches the rule's minimum detectable effect (None:
-    no slot varied), `worst_slot` that slot, `available` how many problems there are. The verdict depends on variances
-    and counts only, never on the sign or size of an effect.
+    swaps of single slots were not run or cannot have an effect), `worst_slot` that slot (empty where none varied),
+    `available` how many problems there are. The verdict depends on variances and counts only, never on the sign or
+    size of an effect.
     """
 
     verdict: str
@@ -57,7 +58,11 @@ class Decision:
 
 
 def pilot_verdict(
-    frame: Frame, gates: tuple[GateResult, ...], available: int | None, rule: Rule = RULE
+    frame: Frame,
+    gates: tuple[GateResult, ...],
+    available: int | None,
+    rule: Rule = RULE,
+    null_slots: Collection[int] = (),
 ) -> PilotVerdict:
     """Judge a pilot by its gates and the hosts that its own variances call for.
 
@@ -66,9 +71,11 @@ def pilot_verdict(
         gates: Its gates.
         available: Problems left for the full run; None if not known, and then only INVALID can be said.
         rule: The frozen rule.
+        null_slots: 0-based slots at which a swap has no effect by construction: dead, or fed alike to all problems.
     """
     method, downstream = rule.primary
-    arms = frame.singles(method, downstream, frame.primary_stratum())
+    run = frame.singles(method, downstream, frame.primary_stratum())
+    arms = {slot: cells for slot, cells in run.items() if slot not in null_slots}
     wanted = {
         slot: hosts_after_pilot(cells, rule.pilot_mde, n_draws=rule.full_draws, power=rule.pilot_power)
         for slot, cells in arms.items()
@@ -82,15 +89,21 @@ def pilot_verdict(
     if failed:
         return PilotVerdict("INVALID", needed, label, available, f"failed gates: {', '.join(failed)}")
     if not arms:
-        return PilotVerdict("NO-GO", None, "", available, f"no single-slot {method} cells to take variances from")
-    effect = f"{100 * rule.pilot_mde:g} pp at {rule.pilot_power:.0%} power"
+        null = (
+            f"no {method} of a single slot can have an effect here, whatever the number of hosts: see the certificate"
+        )
+        reason = null if run else f"no single-slot {method} cells to take variances from"
+        return PilotVerdict("NO-GO", None, "", available, reason)
     if needed is None:
-        reason = f"no slot varied, so that any number of hosts reaches {effect}"
+        # Not zero variance, only none seen: what an exact test of so many unchanged hosts can exclude.
+        needed = unchanged_hosts(rule.pilot_mde, alpha=rule.alpha)
+        reason = f"no answer's grade changed at any slot; {needed} unchanged hosts would bound an effect below "
+        reason += f"{100 * rule.pilot_mde:g} pp"
     else:
-        reason = f"{needed} hosts x {rule.full_draws} draws needed for {effect}, at {label}"
-    go = needed is None or (available is not None and needed <= available)
-    if needed is not None:
-        reason += "; the number available was not given" if available is None else f"; {available} available"
+        reason = f"{needed} hosts x {rule.full_draws} draws needed for {100 * rule.pilot_mde:g} pp "
+        reason += f"at {rule.pilot_power:.0%} power, at {label}"
+    go = available is not None and needed <= available
+    reason += "; the number available was not given" if available is None else f"; {available} available"
     if missing:
         reason += f"; conditional on gates not run: {', '.join(missing)}"
     return PilotVerdict("GO" if go else "NO-GO", needed, label, available, reason)
@@ -137,5 +150,5 @@ def decide(
         claims["verdict"] = "INVALID"
         claims["note"] = f"failed gates: {', '.join(failed)}"
     not_run = tuple(gate.name for gate in gates if gate.outcome == NOT_RUN)
-    pilot = pilot_verdict(frame, gates, available_hosts, rule)
+    pilot = pilot_verdict(frame, gates, available_hosts, rule, {*dead_slots, *shared_slots})
     return Decision(rule, rule.hash, gates, not failed, not_run, pilot, claims)

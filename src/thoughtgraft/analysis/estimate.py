@@ -52,7 +52,7 @@ def arm_mean(cells: Cells, values: np.ndarray) -> Estimate:
 
 
 def impact(cells: Cells) -> Estimate:
-    """Accuracy lost by the arm, paired by host, as a fraction.
+    """Accuracy lost by the arm, paired by host, as a fraction; its interval is cut at -1 and 1, beyond which none is.
 
     Where every cell lost (or every one gained), the t interval is undefined and an exact one takes its place: at
     least .025^(1/n) of units change so, hence the mean is at least 2 * .025^(1/n) - 1; p is the sign test's.
@@ -63,7 +63,7 @@ def impact(cells: Cells) -> Estimate:
         near = max(2 * 0.025 ** (1 / n) - 1, -1.0)
         low, high = (near, 1.0) if est.value > 0 else (-1.0, -near)
         return replace(est, low=low, high=high, p=min(1.0, 2 * 0.5**n), note="every cell differs alike: exact interval")
-    return est
+    return replace(est, low=float(np.maximum(est.low, -1.0)), high=float(np.minimum(est.high, 1.0)))
 
 
 def impact_given_correct(cells: Cells) -> Estimate:
@@ -145,7 +145,11 @@ def arm_row(frame: Frame, cells: Cells) -> dict[str, Any]:
     row |= {"changed_rate": float(cells.weight @ cells.changed)}
     row |= {"dlogp": dlogp.value, "dlogp_ci_low": dlogp.low, "dlogp_ci_high": dlogp.high}
     row |= {"kl": arm_mean(cells, cells.kl).value, "p": effect.p, "tost_p": same.p, "tost_power": same.power}
-    row |= {"mde80_pp": 100 * detectable_effect(effect.se, effect.df)}
+    detectable = detectable_effect(effect.se, effect.df)
+    if detectable > 1:
+        detectable = np.nan
+        notes.append("no MDE: not even a loss of 100 pp would be found with 80% power")
+    row |= {"mde80_pp": 100 * detectable}
     row["verdict"] = NULL if key.method not in CONTROLS and structurally_null(cells) else same.verdict
     if key.stratum:
         taken = adoption(cells, donor_answers(cells, len(frame.hosts), len(frame.donors)))

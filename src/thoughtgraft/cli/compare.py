@@ -31,9 +31,18 @@ def compare(
     """
     from thoughtgraft.analysis import compare_runs
     from thoughtgraft.analysis.compare import spec_differences
+    from thoughtgraft.cli.runs import OPERATIONS
+    from thoughtgraft.errors import AnalysisError
+    from thoughtgraft.report.formats import sentence_list
     from thoughtgraft.runs import load_run
 
     a, b = load_run(run_a), load_run(run_b)
+    for run in (a, b):
+        if run.spec.study == OPERATIONS:
+            raise AnalysisError(
+                f"{run.path} is an operations run: it has features, and no effects to compare",
+                expected="runs of generations, as `run resampling` makes them",
+            )
     broken = {str(run.path): failed for run in (a, b) if (failed := failed_gates(run))}
     if broken and not force:
         refuse(broken)
@@ -56,7 +65,12 @@ def compare(
     console.print("the runs differ in:" if differences else "the runs do not differ in model, protocol or plan")
     for name, left, right in differences:
         console.print(f"  {name}: {left} | {right}", markup=False, highlight=False)
-    console.print(shown(table if every else main_arms(table)))
+    chosen = table if every else main_arms(table)
+    console.print(shown(chosen))
+    for note in dict.fromkeys(str(note) for note in chosen.note if note):
+        same = chosen[chosen.note == note]
+        arms = [m if slots == "none" else f"{m} {slots}" for m, slots in zip(same.method, same.slots, strict=True)]
+        console.print(f"{sentence_list(arms)}: {note}", soft_wrap=True, markup=False, highlight=False)
 
 
 def failed_gates(run: Run) -> list[str]:

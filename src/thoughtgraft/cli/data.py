@@ -58,7 +58,10 @@ def problems(
         )
         return
     typer.echo(f"{chosen.name}: {len(chosen):,} problems, content hash {chosen.content_hash}")
-    typer.echo("operations: " + ", ".join(f"{name} {count:,}" for name, count in operations.most_common()))
+    typer.echo(
+        "operations, by steps that form a graph (--label reads every annotation): "
+        + ", ".join(f"{name} {count:,}" for name, count in operations.most_common())
+    )
     typer.echo("steps: " + ", ".join(f"{k}: {steps[k]:,}" for k in sorted(steps)))
     print_questions(chosen, show)
 

@@ -29,11 +29,15 @@ def demo(
     """
     from thoughtgraft.cli import pipeline
     from thoughtgraft.engine.executors import make_executor
+    from thoughtgraft.interventions.donors import check_donors
     from thoughtgraft.models.load import load_model
+    from thoughtgraft.records import check_folder
     from thoughtgraft.studies.resampling import resampling_plan
     from thoughtgraft.studies.sample import draw_sample
     from thoughtgraft.tracking import open_tracking
 
+    check_folder(out)
+    check_donors(donors, hosts)
     executor = make_executor(engine, workers=workers)
     tracking = open_tracking(tracker, out, study="resampling", group="demo")
     sample = draw_sample("arithmetic:test", first=0, n=hosts, seed=seed)

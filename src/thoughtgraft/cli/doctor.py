@@ -28,9 +28,11 @@ def doctor(
     Exit code 0 if it would load, 1 if not. Nothing in the files is executed.
     """
     from rich.console import Console
+    from transformers.utils.logging import disable_progress_bar
 
     from thoughtgraft.models.doctor import diagnose
 
+    disable_progress_bar()  # an adapter's base is loaded to be looked at
     diagnosis = diagnose(checkpoint, base=base, tokenizer=tokenizer)
     if as_json:
         typer.echo(json.dumps(diagnosis.to_json(), indent=1))

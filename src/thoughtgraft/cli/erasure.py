@@ -35,6 +35,8 @@ def erasure(
     device: options.Device = "auto",
     batch_size: options.BatchSize = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
+    certify: options.Certify = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which edits on which problems, and stop.")] = False,
 ) -> None:
     """Erase what a label can be read by (LEACE) from the residual stream: do answers change more than by chance?
 
@@ -42,17 +44,23 @@ def erasure(
 
     Example: thoughtgraft run erasure runs/operations --out runs/erasure
     """
+    import shlex
+    import sys
+
     from rich.console import Console
     from rich.markup import escape
 
+    from thoughtgraft.cli.certify import certificate_for
     from thoughtgraft.cli.erasure_job import prepare
+    from thoughtgraft.cli.tables import certificate_line
     from thoughtgraft.engine.run import run as run_plan
     from thoughtgraft.models.load import load_model
-    from thoughtgraft.records import RunStore
-    from thoughtgraft.records.atomic import write_atomic
-    from thoughtgraft.report.erasure import erasure_page, sentences
+    from thoughtgraft.records import RunStore, check_folder
+    from thoughtgraft.records.provenance import without_home
+    from thoughtgraft.report.erasure import TABLE_FILE, sentences, write_erasure_report
     from thoughtgraft.runs import load_run
 
+    check_folder(out)
     console = Console()
     before = load_run(run)
     spec = before.spec
@@ -68,6 +76,11 @@ def erasure(
     job = prepare(before, reasoner, target, layers=layers, slots=slots, draws=draws, hosts=hosts, seed=seed)
     for line in job.lines():
         console.print(line, soft_wrap=True, markup=False, highlight=False)
+    if dry_run:
+        return
+    certificate = certificate_for(reasoner, job.problems, out, certify)
+    if certificate is not None:
+        console.print(certificate_line(certificate), soft_wrap=True)
     records = run_plan(
         reasoner,
         job.problems,
@@ -77,14 +90,16 @@ def erasure(
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
         design=job.facts(),
+        facts={"command": without_home(shlex.join(["thoughtgraft", *sys.argv[1:]])), "certify": certify},
+        certificate=certificate,
     )
     table = job.table(records)
-    RunStore.open(out).write_table("analysis/erasure.parquet", table)
-    write_atomic(out / "erasure.md", erasure_page(table, job.lines(), target).encode())
+    RunStore.open(out).write_table(TABLE_FILE, table)
+    paths = write_erasure_report(out)
     console.print(shown(table, target))
     for line in sentences(table, target):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
-    console.print(f"The table: [bold]{escape(str((out / 'erasure.md').resolve()))}[/bold]", soft_wrap=True)
+    console.print(f"\nThe report: [bold]{escape(str(paths.html.resolve()))}[/bold]", soft_wrap=True)
 
 
 def shown(table: pd.DataFrame, target: str) -> Table:

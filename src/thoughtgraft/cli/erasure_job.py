@@ -14,6 +14,8 @@ from thoughtgraft.analysis.erasure import Eraser, Fit, fit_erasure
 from thoughtgraft.errors import PlanError
 from thoughtgraft.interventions.ops import Project, Projection
 from thoughtgraft.problems import ProblemSet
+from thoughtgraft.records.provenance import without_home
+from thoughtgraft.report.erasure import design_lines
 from thoughtgraft.studies.erasure import ErasurePlan, erasure_plan, halves, slot_sets
 from thoughtgraft.studies.operations import choose_layers
 
@@ -65,7 +67,7 @@ class ErasureJob:
         first = next(iter(self.fits.values()))
         return {
             "target": self.target,
-            "features": self.features.source,
+            "source": without_home(self.features.source),
             "n_fit": len(self.fit_rows),
             "layers": list(self.layers),
             "rank": first.eraser.rank,
@@ -74,15 +76,7 @@ class ErasureJob:
 
     def lines(self) -> list[str]:
         """The job in words."""
-        sets = len(self.design.slot_sets) * len(self.layers)
-        facts = self.facts()
-        arms = len(self.design.plan.arms)
-        return [
-            f"{self.target} erased from the stream (LEACE, rank {facts['rank']}): fitted on {facts['n_fit']} problems, "
-            f"done on {len(self.problems)} others",
-            f"{len(self.layers)} layers x {len(self.design.slot_sets)} sets of slots = {sets} cells, each with "
-            f"{facts['draws']} random erasures: {arms:,} arms, {arms * len(self.problems):,} generations",
-        ]
+        return design_lines(self.design.plan.describe() | self.facts(), len(self.problems))
 
     def table(self, records: pd.DataFrame) -> pd.DataFrame:
         """The study's one table."""

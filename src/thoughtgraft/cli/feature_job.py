@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
+    from thoughtgraft.analysis.probing.stratum import Settings
     from thoughtgraft.models.reasoner import LatentReasoner
     from thoughtgraft.problems.classes import ClassSample
 
@@ -30,6 +32,14 @@ class FeatureJob:
     untrained: bool = True
     batch_size: str = "auto"
     max_new_tokens: int | None = None
+
+    @cached_property
+    def labels(self) -> pd.DataFrame:
+        """One row per problem, with every column that can be a target."""
+        from thoughtgraft.problems.operations import label_table
+
+        # The rule of the draw says the class; operators and steps are always those of the annotations.
+        return label_table(self.sample.problems).assign(operation=list(self.sample.operations))
 
     @cached_property
     def layers(self) -> tuple[int, ...]:
@@ -93,7 +103,6 @@ class FeatureJob:
         from thoughtgraft.cli.certify import certificate_for
         from thoughtgraft.cli.tables import certificate_line
         from thoughtgraft.engine.feature_run import run_features
-        from thoughtgraft.problems.operations import label_table
         from thoughtgraft.records import RunStore
         from thoughtgraft.records.layout import CERTIFICATE_FILE
         from thoughtgraft.records.provenance import without_home
@@ -105,8 +114,7 @@ class FeatureJob:
         run_features(
             model,
             problems,
-            # The rule of the draw says the class; operators and steps are always those of the annotations.
-            label_table(problems).assign(operation=list(self.sample.operations)),
+            self.labels,
             self.layers,
             out,
             study="operations",
@@ -127,17 +135,14 @@ def read_features(
     out: Path,
     labels: Path | None,
     targets: Sequence[str],
-    seed: int,
     console: Console,
-    probes: tuple[str, ...] | None = None,
-    jobs: int | None = None,
+    settings: Settings,
 ) -> None:
     """Ask what can be read from the features of a run or a file, and write it below `out`. Needs no torch."""
     from rich.markup import escape
 
     from thoughtgraft.analysis.operations import analyze_operations
-    from thoughtgraft.analysis.probing.learners import PROBES
-    from thoughtgraft.analysis.probing.stratum import Settings
+    from thoughtgraft.analysis.probing.verdict import NOT_JUDGED
     from thoughtgraft.cli.tables import claims_summary
     from thoughtgraft.records.features import has_features, load_features
     from thoughtgraft.records.layout import UNTRAINED_FOLDER
@@ -145,8 +150,10 @@ def read_features(
 
     features = load_features(data, labels)
     control = load_features(data, folder=UNTRAINED_FOLDER) if has_features(data, UNTRAINED_FOLDER) else None
-    settings = Settings(seed=seed, probes=probes or PROBES, n_jobs=jobs)
     result = analyze_operations(features, None, list(targets), untrained=control, settings=settings, out=out)
     paths = write_operations_report(out)
-    console.print(claims_summary(result.tables()["claims"]))
+    claims = result.tables()["claims"]
+    console.print(claims_summary(claims))
+    for row in claims[claims["verdict"] == NOT_JUDGED].itertuples():
+        console.print(f"{row.target}: not judged: {row.note}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"\nThe report: [bold]{escape(str(paths.html.resolve()))}[/bold]", soft_wrap=True)

@@ -71,18 +71,22 @@ def operations(
     """
     from rich.console import Console
 
+    from thoughtgraft.analysis.probing.stratum import Settings
     from thoughtgraft.cli.feature_job import FeatureJob, read_features
     from thoughtgraft.errors import PlanError
+    from thoughtgraft.records import check_folder
     from thoughtgraft.studies.operations import MODES
 
     console, targets = Console(), target or ["operation"]
+    settings = Settings(seed=seed, probes=tuple(name.strip() for name in probes.split(",")), n_jobs=jobs)
     if mode == "analysis_only":
-        read_features(data or out, out, labels, targets, seed, console, tuple(probes.split(",")), jobs)
+        read_features(data or out, out, labels, targets, console, settings)
         return
     if mode not in MODES:
         raise PlanError("unknown mode", got=repr(mode), expected=", ".join([*MODES, "analysis_only"]))
     if data is not None or labels is not None:
         raise PlanError("--data and --labels are for existing features", fix="--mode analysis_only, or leave them out")
+    check_folder(out)
     from thoughtgraft.models.load import load_model
     from thoughtgraft.models.reasoner import require_thoughts
     from thoughtgraft.problems import load_problems
@@ -107,6 +111,9 @@ def operations(
     )
     require_thoughts(reasoner)
     job = FeatureJob(reasoner, sample, layers, mode, seed, feature_dtype, untrained, batch_size, max_new_tokens)
+    if unknown := [name for name in targets if name not in job.labels]:
+        expected = ", ".join(str(name) for name in job.labels if name not in ("id", "split"))
+        raise PlanError("no such label to read", got=", ".join(unknown), expected=expected, fix="--target operation")
     for line in job.lines():
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     if dry_run:
@@ -114,4 +121,4 @@ def operations(
     with open_tracking(tracker, out, study="operations", group=mode):
         job.run(out, certify, console)
         if analyze:
-            read_features(out, out, None, targets, seed, console, tuple(probes.split(",")), jobs)
+            read_features(out, out, None, targets, console, settings)

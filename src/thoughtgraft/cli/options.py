@@ -50,8 +50,8 @@ Certify = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say how many generations, how long and what they could find, and stop.")
 ]
-Tracker = Annotated[str, typer.Option(help="none, or wandb (pip install 'thoughtgraft\\[wandb]').")]
-Engine = Annotated[str, typer.Option(help="local (this process), or ray (pip install 'thoughtgraft\\[ray]').")]
+Tracker = Annotated[str, typer.Option(help="none, or wandb (pip install 'thoughtgraft[wandb]').")]
+Engine = Annotated[str, typer.Option(help="local (this process), or ray (pip install 'thoughtgraft[ray]').")]
 RayAddress = Annotated[
     str | None,
     typer.Option(help="With --engine ray: a cluster, auto or HOST:PORT. Default: Ray is started on this machine."),

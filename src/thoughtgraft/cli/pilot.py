@@ -79,5 +79,7 @@ def sizing_line(sizing: Sizing, n_hosts: int, n_donors: int) -> str:
     size = f"{n_hosts} hosts x {n_donors} donors"
     if sizing.mde_pp != sizing.mde_pp:
         return f"smallest impact found with 80% power: undefined ({sizing.basis})"
+    if sizing.mde_pp > 100:
+        return f"with {size} not even an impact of 100 pp would be found with 80% power ({sizing.basis})"
     line = f"smallest impact of one slot found with 80% power: {sizing.mde_pp:.1f} pp, with {size} ({sizing.basis})"
     return line if sizing.needed is None else f"{line}; {sizing.needed} hosts would find 5 pp"

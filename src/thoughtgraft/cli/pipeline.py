@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from thoughtgraft.cli.tables import certificate_line, position_summary
+from thoughtgraft.cli.tables import certificate_line, run_summary
 
 if TYPE_CHECKING:
     from thoughtgraft.cli.pilot import Pilot
@@ -60,10 +60,11 @@ def carry_out(
     from thoughtgraft.cli.signals import current
     from thoughtgraft.engine.run import run
     from thoughtgraft.readouts.lens import decode_thoughts
-    from thoughtgraft.records import RunStore
+    from thoughtgraft.records import RunStore, check_folder
     from thoughtgraft.records.provenance import without_home
     from thoughtgraft.runs import load_run
 
+    check_folder(out)
     model, problems = job.model, job.sample.problems
     if model.protocol.flaw:
         console.print(f"protocol {model.protocol.name}: {model.protocol.flaw}", soft_wrap=True, highlight=False)
@@ -111,7 +112,7 @@ def resampling(
     opened = carry_out(job, out, console, certify=certify, executor=executor, watch=watch)
     with console.status("analysing and drawing"):
         paths = write_report(out, problems=opened.problem_set(), largest=opened.largest_number)
-    console.print(position_summary(out))
+    console.print(run_summary(out))
     if job.preset == "pilot":
         verdict = RunStore.open(out).read_json("analysis/decision.json")["pilot"]
         console.print(f"\nThe pilot's verdict: [bold]{verdict['verdict']}[/bold]. {verdict['reason']}.", soft_wrap=True)

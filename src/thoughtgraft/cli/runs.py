@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from thoughtgraft.records import Status
     from thoughtgraft.report import ReportPaths
 
-OPERATIONS = "operations"
+OPERATIONS, ERASURE = "operations", "erasure"
 WATCH_S = 2.0
 
 
 def status(
     run: options.Run,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every 2 seconds until the run ends.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every arm, not single slots and all slots only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --watch, one line each time.")] = False,
 ) -> None:
     """How far a run is, arm by arm; works while it is running, from any process."""
@@ -35,11 +36,13 @@ def status(
             typer.echo(now.to_json(indent=None))
         return
     from rich.console import Console, Group
+    from rich.text import Text
 
     from thoughtgraft.cli.tables import status_lines, status_table
 
     def view(now: Status) -> Group:
-        return Group(status_table(now), *status_lines(now))
+        # The lines first: a live view is cut off at the bottom.
+        return Group(*map(Text, status_lines(now)), *([status_table(now, every=every)] if now.arms else []))
 
     if not watch:
         Console().print(view(now))
@@ -57,16 +60,24 @@ def analyze(run: options.Run, seed: Annotated[int, typer.Option(help="Seeds ever
     """Estimate and test a run's effects, and print the main table. Rewrites analysis/, figures/ and the report."""
     from rich.console import Console
 
-    from thoughtgraft.cli.tables import position_summary
+    from thoughtgraft.cli.tables import run_summary
 
     if _study(run) == OPERATIONS:
+        from thoughtgraft.analysis.probing.stratum import Settings
         from thoughtgraft.cli.feature_job import read_features
         from thoughtgraft.report.operations.data import analysed_targets
 
-        read_features(run, run, None, analysed_targets(run), seed, Console())
+        read_features(run, run, None, analysed_targets(run), Console(), Settings(seed=seed))
         return
+    if _study(run) == ERASURE:
+        from thoughtgraft.errors import AnalysisError
+
+        raise AnalysisError(
+            "an erasure study is analysed with its model, which has to fit the probes",
+            fix="run its command again; `thoughtgraft report` writes the pages anew from the table that is there",
+        )
     rewrite(run, seed)
-    Console().print(position_summary(run))
+    Console().print(run_summary(run))
 
 
 def report(
@@ -89,6 +100,10 @@ def rewrite(run: Path, seed: int, *, force: bool = False) -> ReportPaths:
         from thoughtgraft.report.operations.write import write_operations_report
 
         return write_operations_report(run, force=force)
+    if _study(run) == ERASURE:
+        from thoughtgraft.report.erasure import write_erasure_report
+
+        return write_erasure_report(run, force=force)
     from thoughtgraft.records.layout import PROBLEMS_FILE
     from thoughtgraft.report import write_report
     from thoughtgraft.runs import load_run
@@ -109,14 +124,26 @@ def records(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file to write; default: RUN/records.FORMAT.")
     ] = None,
-    format: Annotated[str, typer.Option(help="csv, parquet or jsonl.")] = "csv",
+    format: Annotated[
+        str | None, typer.Option(help="csv, parquet or jsonl; default: as the file's name ends, else csv.")
+    ] = None,
     where: Annotated[
         str | None, typer.Option(help="Keep some rows, for example: 'method == \"swap\" and slots == [3]'.")
     ] = None,
 ) -> None:
     """Export a run's records, one row per generation."""
-    from thoughtgraft.records import export_records
+    from thoughtgraft.errors import RunError
+    from thoughtgraft.records import RunStore, export_records
 
-    path = out or Path(run) / f"records.{format}"
-    export_records(run, path, format, where)  # type: ignore[arg-type]
+    chosen = format or (out.suffix.removeprefix(".") if out else "") or "csv"
+    path = out or run / f"records.{chosen}"
+    store = RunStore.open(run)
+    if store.spec.study == OPERATIONS:
+        raise RunError(
+            f"{run} is an operations run: it keeps what layers held, not generations",
+            fix="thoughtgraft.load_run(RUN).features() in Python; its tables lie in analysis/ as parquet",
+        )
+    n_rows = store.table(["cell"], where).num_rows
+    export_records(run, path, chosen, where)  # type: ignore[arg-type]
     typer.echo(str(path))
+    typer.echo(f"{n_rows:,} generations" if n_rows else "warning: the file holds no generation", err=True)

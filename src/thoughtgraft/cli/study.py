@@ -17,12 +17,14 @@ def studies() -> None:
     """Run a study into a folder; the same command continues it."""
 
 
-@app.command()
+@app.command(short_help="Swap each thought for other problems', beside every ablation.")
 def resampling(
     out: options.Out,
     model: options.Model = "tiny-codi",
     problems: options.Problems = "arithmetic:test",
-    preset: Annotated[str, typer.Option(help="pilot (20 problems x 5 donors) or full (the next 100 x 10).")] = "pilot",
+    preset: Annotated[
+        str, typer.Option(help="pilot (20 problems x 5 donors), full (the next 100 x 10), or demo.")
+    ] = "pilot",
     hosts: Annotated[int | None, typer.Option(min=2, help="Problems, instead of the preset's number.")] = None,
     donors: Annotated[int | None, typer.Option(min=1, help="Donors of each host, instead of the preset's.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many of them are hosts.")] = None,
@@ -60,12 +62,15 @@ def resampling(
     from thoughtgraft.cli.pilot import Pilot
     from thoughtgraft.engine.executors import make_executor
     from thoughtgraft.errors import PlanError
+    from thoughtgraft.interventions.donors import check_donors
     from thoughtgraft.models.load import load_model
     from thoughtgraft.models.reasoner import require_thoughts
+    from thoughtgraft.records import check_folder
     from thoughtgraft.studies.resampling import PRESETS, resampling_plan
     from thoughtgraft.studies.sample import draw_sample
     from thoughtgraft.tracking import open_tracking
 
+    check_folder(out)
     executor = make_executor(
         engine, address=ray_address, workers=workers, cpus_per_worker=cpus_per_worker, gpus_per_worker=gpus_per_worker
     )
@@ -73,11 +78,13 @@ def resampling(
     if preset not in PRESETS:
         raise PlanError("unknown preset", got=repr(preset), expected=", ".join(PRESETS))
     size = PRESETS[preset]
+    n_hosts, n_donors = hosts or size.n_hosts, donors or size.n_donors
+    check_donors(n_donors, n_hosts)
     before = None if pilot is None else Pilot.open(pilot, problems)
     sample = draw_sample(
         problems,
         first=size.first,
-        n=hosts or size.n_hosts,
+        n=n_hosts,
         seed=seed,
         used=before.used if before else (),
     )
@@ -93,15 +100,15 @@ def resampling(
     if before is not None:
         before.check_model(reasoner)
     require_thoughts(reasoner)
-    plan = resampling_plan(reasoner.num_latents, donors or size.n_donors, seed, full=size.full, hosts=limit)
+    plan = resampling_plan(reasoner.num_latents, n_donors, seed, full=size.full, hosts=limit)
     plan = replace(plan, only_correct=only_correct)
     job = pipeline.Job(reasoner, sample, plan, preset, before, batch_size, max_new_tokens)
     if dry_run:
         pipeline.dry_run(job)
         return
     with tracking:
-        pipeline.resampling(job, Path(out), certify=certify, executor=executor, watch=tracking.watch)
+        pipeline.resampling(job, out, certify=certify, executor=executor, watch=tracking.watch)
 
 
-app.command()(operations.operations)
-app.command()(erasure.erasure)
+app.command(short_help="What of a problem's arithmetic can be read from its thoughts.")(operations.operations)
+app.command(short_help="Erase what can be read: does the answer depend on it?")(erasure.erasure)

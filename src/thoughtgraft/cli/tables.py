@@ -7,20 +7,43 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from thoughtgraft.records import Status
+    from thoughtgraft.records.status import ArmStatus, Status
+
+
+def run_summary(run: Path) -> Group:
+    """What an analysed run found: its main figures, or why no effect is stated; and whether it is unfinished."""
+    from thoughtgraft.records import read_status
+    from thoughtgraft.records.jsonfile import read_json
+
+    lines: list[RenderableType] = []
+    status = read_status(run)
+    if status.state != "finished":
+        lines.append(
+            f"[bold yellow]UNFINISHED[/bold yellow]: {status.done:,} of {status.total:,} generations; "
+            "run the run's command again to continue"
+        )
+    gates = read_json(run / "analysis" / "decision.json")["gates"]
+    if failed := [escape(f"{gate['name']} ({gate['detail']})") for gate in gates if gate["outcome"] == "fail"]:
+        lines.append(
+            f"[bold red]INVALID[/bold red]: failed gates: {'; '.join(failed)}. No effect is stated; "
+            "`thoughtgraft report --force` shows the figures all the same"
+        )
+        return Group(*lines)
+    return Group(*lines, position_summary(run))
 
 
 def position_summary(run: Path) -> Table:
     """The main figures of an analysed run: single slots and all, random donors, later thoughts recomputed."""
-    import pandas as pd
+    from thoughtgraft.records.frames import read_frame
 
-    positions = pd.read_parquet(run / "analysis" / "positions.parquet")
+    positions = read_frame(run / "analysis" / "positions.parquet", fix="thoughtgraft analyze")
     table = Table(
         title="impact = accuracy lost against the clean run; 95% interval over hosts and donors", title_style="dim"
     )
@@ -137,9 +160,16 @@ def _figure(check: Mapping[str, Any]) -> str:
     return "undefined" if check["figure"] is None else f"{check['figure']:.3g}"
 
 
-def status_table(status: Status) -> Table:
-    """How a run stands, arm by arm."""
-    table = Table(title=f"{status.study} on {escape(status.model)}, protocol {status.protocol}")
+def status_table(status: Status, *, every: bool = False) -> Table:
+    """How a run stands, arm by arm: single slots and all of them, random donors, later thoughts recomputed; or every.
+
+    A table of main arms says how many others there are.
+    """
+    widest = max((len(arm.slots) for arm in status.arms), default=0)
+    arms = [arm for arm in status.arms if every or _is_main(arm, widest)] or list(status.arms)
+    hidden = len(status.arms) - len(arms)
+    caption = f"and {hidden} more arms: --all shows them" if hidden else None
+    table = Table(caption=caption, caption_justify="left")
     for name, justify in (
         ("edit", "left"),
         ("slots", "left"),
@@ -148,7 +178,7 @@ def status_table(status: Status) -> Table:
         ("impact, pp", "right"),
     ):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for arm in status.arms:
+    for arm in arms:
         total = "" if arm.total is None else f"/{arm.total:,}"
         slots = ",".join(f"CT{k}" for k in arm.slots) or "-"
         downstream = "" if arm.downstream in ("", "recompute") else f" {arm.downstream}"
@@ -163,16 +193,24 @@ def status_table(status: Status) -> Table:
     return table
 
 
+def _is_main(arm: ArmStatus, widest: int) -> bool:
+    plain = arm.downstream in ("", "recompute") and arm.donor_stratum in ("", "random", "self")
+    return plain and len(arm.slots) in (0, 1, widest)
+
+
 def status_lines(status: Status) -> list[str]:
     """The run's own state in words."""
-    lines = [f"{status.state}: {status.done:,} of {status.total:,} cells, certificate {status.certificate}"]
+    items = "problems' features" if status.item == "feature" else "cells"
+    title = f"{status.study} on {status.model}, protocol {status.protocol}"
+    lines = [title, f"{status.state}: {status.done:,} of {status.total:,} {items}, certificate {status.certificate}"]
     if status.rate_per_s is not None and status.state == "alive":
         left = "" if status.eta_s is None else f", about {status.eta_s:.0f} s left"
         lines.append(f"{status.phase}: {status.rate_per_s:.1f} per second{left}")
     if status.state != "finished" and status.heartbeat_age_s is not None:
         lines.append(f"last sign of life {status.heartbeat_age_s:.0f} s ago")
-    if status.state == "dead":
-        lines.append("the process that wrote it is gone; run its command again to continue")
+    if status.state in ("stopped", "dead"):
+        how = "was stopped in good order" if status.state == "stopped" else "is gone"
+        lines.append(f"the process that wrote it {how}; run its command again to continue")
     if status.errors:
         lines.append(f"{status.errors:,} cells failed")
     if status.damaged_shards:

@@ -16,6 +16,16 @@ STRATA: dict[str, Callable[[Problem], object]] = {
 }
 
 
+def check_donors(n_donors: int, n_problems: int) -> None:
+    """Raise a PlanError if so many problems cannot give every host so many donors, itself not among them."""
+    if not 1 <= n_donors <= n_problems - 1:
+        raise PlanError(
+            f"{n_donors} donors for each of {n_problems} problems",
+            expected=f"1..{n_problems - 1}" if n_problems > 1 else "at least 2 problems",
+            fix="ask for fewer donors, or load more problems",
+        )
+
+
 def draw_donors(problems: ProblemSet, n_donors: int, seed: int, stratum: str = "random") -> dict[int, list[int]]:
     """Donor indices of each host.
 
@@ -31,12 +41,7 @@ def draw_donors(problems: ProblemSet, n_donors: int, seed: int, stratum: str = "
     """
     if stratum not in STRATA:
         raise PlanError("unknown donor stratum", got=repr(stratum), expected=", ".join(STRATA))
-    if not 1 <= n_donors <= len(problems) - 1:
-        raise PlanError(
-            f"{n_donors} donors for each of {len(problems)} problems",
-            expected=f"1..{len(problems) - 1}" if len(problems) > 1 else "at least 2 problems",
-            fix="ask for fewer donors, or load more problems",
-        )
+    check_donors(n_donors, len(problems))
     key = STRATA[stratum]
     donors: dict[int, list[int]] = {}
     for host, problem in enumerate(problems):

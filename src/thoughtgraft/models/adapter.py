@@ -124,7 +124,7 @@ def _constant(value: Tensor) -> Callable[[], Tensor]:
 
 
 def write_adapter(folder: Path, tensors: Mapping[str, Tensor], description: Description) -> Path:
-    """Write an adapter: `tensors` under their official names, and `ROWS`.
+    """Write an adapter: `tensors` under their official names, and `ROWS`; the weights last and in one step.
 
     Args:
         folder: Made if it does not exist.
@@ -135,8 +135,10 @@ def write_adapter(folder: Path, tensors: Mapping[str, Tensor], description: Desc
         The folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_tensors({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
+    part = folder / f"{WEIGHTS}.tmp"
+    save_tensors({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, part)
     (folder / DESCRIPTION).write_text(json.dumps(description.model_dump(), indent=1) + "\n")
+    part.replace(folder / WEIGHTS)
     return folder
 
 
@@ -148,18 +150,22 @@ def write_official(adapter: Path, folder: Path, base: str | None = None) -> Path
 
     Args:
         adapter: An adapter's folder.
-        folder: Made if it does not exist.
+        folder: Made if it does not exist; empty if it does.
         base: Where the base is, if not where the adapter says.
 
     Returns:
         The folder, which `load_model` and the official code read.
 
     Raises:
-        CheckpointError: It is not an adapter, or the base does not fit.
+        CheckpointError: It is not an adapter, the base does not fit, or the folder holds something.
     """
     if not (adapter / WEIGHTS).is_file():
         raise CheckpointError(
             f"{adapter} is not an adapter", got=f"no {WEIGHTS}", expected="a folder that `train --lora-r` wrote"
+        )
+    if folder.is_dir() and any(folder.iterdir()):
+        raise CheckpointError(
+            f"{folder} is not empty", expected="a new folder, so that nothing is overwritten", fix="--out another one"
         )
     whole = assemble(adapter / WEIGHTS, base)
     scale = whole.description.lora_alpha / OFFICIAL_ALPHA

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from thoughtgraft.errors import ProblemError
-from thoughtgraft.problems.problem import ProblemSet
+from thoughtgraft.problems.problem import Problem, ProblemSet
 from thoughtgraft.problems.rows import problem_from_row
+from thoughtgraft.problems.table import read_graph
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
 
@@ -17,7 +21,8 @@ def read_problems(path: str | Path) -> ProblemSet:
 
     Args:
         path: A `.jsonl` (one object a line), `.json` (a list of objects) or `.parquet` file. Its name without the
-            suffix is the split, so that row 51 of `test.jsonl` is `test_51` (rows 0-based, blank lines not counted).
+            suffix is the split, so that row 51 of `test.jsonl` is `test_51` (rows 0-based, blank lines not counted);
+            a row's own `id`, `split` and `graph` (steps, as `problem_table` writes them) go before that.
 
     Raises:
         ProblemError: The file is missing, unreadable, damaged or empty, or a row lacks what a problem needs; the
@@ -38,10 +43,23 @@ def read_problems(path: str | Path) -> ProblemSet:
     if not rows:
         raise ProblemError(f"{path}: holds no problems", fix="give a file with at least one question and answer")
     problems = [
-        problem_from_row(row, where=f"{path}, {place}", split=path.stem, index=index)
+        _with_own(problem_from_row(row, where=f"{path}, {place}", split=path.stem, index=index), row)
         for index, (place, row) in enumerate(rows)
     ]
     return ProblemSet(tuple(problems), name=str(path))
+
+
+def _with_own(problem: Problem, row: object) -> Problem:
+    """The problem with what its row says of itself: a sample that was written here is read as it was."""
+    given = row if isinstance(row, Mapping) else {}
+    own: dict[str, Any] = {name: given[name] for name in ("id", "split") if _is_name(given.get(name))}
+    if isinstance(given.get("graph"), str):
+        own["steps"] = read_graph(given["graph"], own.get("id", problem.id))
+    return replace(problem, **own) if own else problem
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _jsonl(path: Path) -> list[tuple[str, object]]:

@@ -68,7 +68,7 @@ def problems_from_table(table: pd.DataFrame, name: str = "problems") -> ProblemS
                 question=row["question"],
                 gold=None if row["gold"] is None else parse_number(row["gold"]),
                 solution=row.get("solution") or "",
-                steps=_steps(row["graph"], row["id"]),
+                steps=read_graph(row["graph"], row["id"]),
                 split=row["split"],
                 template=row.get("template"),
             )
@@ -80,7 +80,13 @@ def _written(operand: Operand) -> str:
     return f"#{operand.step}" if isinstance(operand, Ref) else str(operand)
 
 
-def _steps(graph: str | None, problem: str) -> tuple[Step, ...]:
+def read_graph(graph: str | None, problem: str) -> tuple[Step, ...]:
+    """The steps of a cell of the column `graph`.
+
+    Raises:
+        ProblemError: It cannot be read; `problem` is whose it is.
+    """
+
     def operand(text: str) -> Operand:
         return Ref(int(text[1:])) if text.startswith("#") else Fraction(text)
 

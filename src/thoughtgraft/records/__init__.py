@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from thoughtgraft.records.schema import RECORD_SCHEMA, SCHEMA_VERSION, arm_key, rows_to_table
     from thoughtgraft.records.spec import RunSpec
     from thoughtgraft.records.status import Status, read_status
-    from thoughtgraft.records.store import RunStore
+    from thoughtgraft.records.store import RunStore, check_folder
 
 # Loaded when first asked for: `status` must not pay for importing what it does not use.
 _HOMES = {
@@ -20,6 +20,7 @@ _HOMES = {
     "RunStore": "store",
     "Status": "status",
     "arm_key": "schema",
+    "check_folder": "store",
     "export_records": "export",
     "load_features": "features",
     "load_records": "export",
@@ -35,6 +36,7 @@ __all__ = [
     "RunStore",
     "Status",
     "arm_key",
+    "check_folder",
     "export_records",
     "load_features",
     "load_records",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thoughtgraft.errors import RunError
+from thoughtgraft.records.frames import AGAIN_FIX, read_frame
 from thoughtgraft.records.layout import FEATURES_FOLDER, PROBLEMS_FILE, SPEC_FILE, UNTRAINED_FOLDER
 from thoughtgraft.records.tensorfile import StoredTensor, map_tensors
 
@@ -23,7 +24,6 @@ HIDDEN = "hidden"
 
 AXES_KEYS = ("ids", "layers", "positions")
 MADE_FROM = "made_from"
-CONTINUE_FIX = "run the command that made this run again; it adds what is missing"
 
 
 @dataclass(frozen=True)
@@ -205,18 +205,14 @@ def read_block(path: Path) -> Block:
 
 
 def _of_run(path: Path, folder: str) -> Features:
-    import pandas as pd
-
     if not (path / SPEC_FILE).is_file() or not has_features(path, folder):
         raise RunError(
             f"{path} holds no features",
             expected=f"a run's folder with {SPEC_FILE} and {folder}/*.safetensors",
             fix="make them with `thoughtgraft run operations`, or give a .npz or .safetensors file",
         )
-    if not (path / PROBLEMS_FILE).is_file():
-        raise RunError(f"{path} has no {PROBLEMS_FILE}", fix=CONTINUE_FIX)
     blocks = [read_block(file) for file in sorted((path / folder).glob("*.safetensors"))]
-    labels = pd.read_parquet(path / PROBLEMS_FILE)
+    labels = read_frame(path / PROBLEMS_FILE)
     return _joined(blocks, labels, str(path), _facts(path))
 
 
@@ -244,7 +240,7 @@ def _joined(blocks: Sequence[Block], labels: pd.DataFrame, source: str, facts: M
     ids = tuple(str(name) for name in labels["id"])
     if missing := [name for name in ids if name not in known]:
         raise RunError(
-            f"{source} holds the features of only {len(ids) - len(missing)} of {len(ids)} problems", fix=CONTINUE_FIX
+            f"{source} holds the features of only {len(ids) - len(missing)} of {len(ids)} problems", fix=AGAIN_FIX
         )
     return Features(ids, first.layers, first.positions, labels.reset_index(drop=True), source, facts, tuple(blocks))
 

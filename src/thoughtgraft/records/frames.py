@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from thoughtgraft.errors import RunError, first_line
+
+AGAIN_FIX = "run the command that made this run again; it adds what is missing"
+
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def read_frame(file: Path, fix: str = f"delete it, then {AGAIN_FIX}") -> pd.DataFrame:
+    """A parquet table of a run, other than its records.
+
+    Args:
+        file: The table.
+        fix: What to do where it is damaged.
+
+    Raises:
+        RunError: It is missing or damaged.
+    """
+    import pandas as pd
+
+    if not file.is_file():
+        raise RunError(f"{file} is missing", expected="a run that got as far as that", fix=AGAIN_FIX)
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} is damaged", got=first_line(error), fix=fix) from error
 
 
 def table_to_frame(table: pa.Table) -> pd.DataFrame:

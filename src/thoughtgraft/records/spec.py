@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from thoughtgraft.errors import RunError
+from thoughtgraft.errors import RunError, first_line
 from thoughtgraft.records.jsonfile import DAMAGE_FIX
 from thoughtgraft.records.layout import SPEC_FILE
 from thoughtgraft.records.schema import SCHEMA_VERSION
@@ -60,6 +60,7 @@ class RunSpec(BaseModel):
 IDENTITY_FIELDS = (
     "study", "model_hash", "protocol", "num_latents", "problem_hash", "plan_hash", "seed", "dtype", "decision_hash",
 )  # fmt: skip
+_ASKED_FIELDS = ("model", "problems", "n_hosts", "n_donors", "seed")
 
 
 def read_spec(path: Path) -> RunSpec:
@@ -71,9 +72,7 @@ def read_spec(path: Path) -> RunSpec:
     try:
         return RunSpec.model_validate(read_spec_file(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        got = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise RunError(f"{path / SPEC_FILE} is damaged", got=got, fix=DAMAGE_FIX) from error
+        raise RunError(f"{path / SPEC_FILE} is damaged", got=first_line(error), fix=DAMAGE_FIX) from error
 
 
 def refuse_another_run(path: Path, old: RunSpec, new: RunSpec) -> None:
@@ -82,20 +81,16 @@ def refuse_another_run(path: Path, old: RunSpec, new: RunSpec) -> None:
     Raises:
         RunError: They differ; every differing field is listed, and within the plan what differs there.
     """
-    before, after = old.identity(), new.identity()
-    lines = [
-        f"{name}: {before[name]!r} there, {after[name]!r} now"
-        for name in IDENTITY_FIELDS
-        if before[name] != after[name]
-    ]
-    if not lines:
+    if old.identity() == new.identity():
         return
-    if before["plan_hash"] != after["plan_hash"]:
-        lines += _differences("plan", old.plan, new.plan)[:_SHOWN_DIFFERENCES]
-    if before["problem_hash"] != after["problem_hash"] and old.problems != new.problems:
-        lines.append(f"problems: {old.problems!r} there, {new.problems!r} now")
-    if before["model_hash"] != after["model_hash"] and old.model != new.model:
-        lines.append(f"model: {old.model!r} there, {new.model!r} now")
+    # What was asked for comes first: people know it, and hashes follow from it.
+    names = dict.fromkeys([*_ASKED_FIELDS, *IDENTITY_FIELDS])
+    lines = [line for name in names for line in _differences(name, getattr(old, name), getattr(new, name))]
+    if old.plan_hash != new.plan_hash:
+        plans = _differences("plan", old.plan, new.plan)
+        # Counts of cells are told where they are not the hosts' and donors'.
+        follow = (old.n_hosts, old.n_donors) != (new.n_hosts, new.n_donors)
+        lines += [line for line in plans if not (follow and ".cells_per_arm." in line)][:_SHOWN_DIFFERENCES]
     raise RunError(
         f"{path} holds another run",
         got="\n  " + "\n  ".join(lines) + "\n",

@@ -20,7 +20,7 @@ from thoughtgraft.records.shardfile import DamagedShard
 from thoughtgraft.records.shards import ShardFolder
 from thoughtgraft.records.specfile import read_spec_file
 
-State = Literal["alive", "dead", "finished"]
+State = Literal["alive", "stopped", "dead", "finished"]
 Certificate = Literal["passed", "failed", "unreadable", "none"]
 
 _COLUMNS = ("method", "slots", "downstream", "donor_stratum", "correct", "base_correct", "error")
@@ -58,8 +58,10 @@ class Status:
     """A run at one moment.
 
     Attributes:
-        state: `finished` when every planned cell is stored; else whether the writing process lives.
-        done, total: Cells stored and planned.
+        state: `finished` when every planned cell is stored; else `alive` while the writing process lives, `stopped`
+            if it ended in good order (an interrupt), `dead` if it did not.
+        done, total: Items stored and planned.
+        item: What is counted: `cell`, or `feature` for a run that keeps what layers held.
         phase: What the process said it was doing.
         rate_per_s: Items per second in that phase; eta_s: seconds left of it. None when unknown or not running.
         heartbeat_age_s: Seconds since the last sign of life; None if there never was one.
@@ -74,6 +76,7 @@ class Status:
     state: State
     done: int
     total: int
+    item: str
     phase: str | None
     rate_per_s: float | None
     eta_s: float | None
@@ -119,7 +122,8 @@ def read_status(path: str | Path) -> Status:
     planned = spec["plan"].get("cells_per_arm")
     totals = planned if isinstance(planned, dict) else {}
     done = sum(tally.done for tally in tallies.values())
-    if "features" in spec["plan"]:  # A run of features holds no records: what counts is whose features are stored.
+    keeps_features = "features" in spec["plan"]
+    if keeps_features:  # A run of features holds no records: what counts is whose features are stored.
         from thoughtgraft.records.features import count_stored
 
         done = count_stored(path)
@@ -132,9 +136,10 @@ def read_status(path: str | Path) -> Status:
         study=spec["study"],
         model=spec["model"],
         protocol=spec["protocol"],
-        state="finished" if finished else "alive" if beat and beat.alive else "dead",
+        state="finished" if finished else _state(beat),
         done=done,
         total=spec["n_cells"],
+        item="feature" if keeps_features else "cell",
         phase=beat.phase if beat else None,
         rate_per_s=beat.rate if beat else None,
         eta_s=_eta_s(beat) if beat and beat.alive and not finished else None,
@@ -203,6 +208,12 @@ def _arm(key: str, tally: _Tally, total: int | None) -> ArmStatus:
         base_accuracy=base,
         impact_pp=None if base is None else 100 * (base - tally.paired_correct / tally.paired),
     )
+
+
+def _state(beat: Heartbeat | None) -> State:
+    if beat is None:
+        return "dead"
+    return "alive" if beat.alive else "stopped" if beat.ended else "dead"
 
 
 def _eta_s(beat: Heartbeat) -> float | None:

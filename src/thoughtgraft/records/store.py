@@ -16,7 +16,15 @@ from thoughtgraft.records.filters import RecordFilter
 from thoughtgraft.records.frames import table_to_frame
 from thoughtgraft.records.heartbeat import HeartbeatWriter
 from thoughtgraft.records.jsonfile import read_json, to_json
-from thoughtgraft.records.layout import QUARANTINE_FOLDER, RECORDS_FOLDER, SPEC_FILE, STARTS_FILE
+from thoughtgraft.records.layout import (
+    HEARTBEAT_FILE,
+    LOCK_FILE,
+    QUARANTINE_FOLDER,
+    RECORDS_FOLDER,
+    SPEC_FILE,
+    STARTS_FILE,
+    THOUGHTS_FILE,
+)
 from thoughtgraft.records.lock import RunLock
 from thoughtgraft.records.provenance import Meter, utc_now
 from thoughtgraft.records.schema import RECORD_SCHEMA
@@ -26,6 +34,34 @@ from thoughtgraft.records.spec import RunSpec, read_spec, refuse_another_run
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_BEFORE_SPEC = (LOCK_FILE, HEARTBEAT_FILE, THOUGHTS_FILE)
+"""What a start that was broken off early leaves behind."""
+_NAMED = 4
+
+
+def check_folder(path: str | Path) -> None:
+    """Refuse a place where no run can start or be continued, before anything is computed for it.
+
+    Raises:
+        RunError: It is a file, or a folder with other things in it and no run; files of theirs could be overwritten.
+    """
+    path = Path(path)
+    if not path.exists() or (path / SPEC_FILE).exists():
+        return
+    make_folder(path)
+    if any(path.glob(f"{RECORDS_FOLDER}/*.parquet")):
+        raise RunError(f"{path} holds records but no {SPEC_FILE}", fix="restore it, or use --out another folder")
+    names = sorted(entry.name for entry in path.iterdir())
+    if foreign := [name for name in names if name not in _BEFORE_SPEC and not name.startswith(".")]:
+        more = f" and {len(foreign) - _NAMED} more" if len(foreign) > _NAMED else ""
+        raise RunError(
+            f"{path} holds other things and no run",
+            got=", ".join(foreign[:_NAMED]) + more,
+            expected="a new or empty folder, or a run to continue",
+            fix="use --out another folder",
+        )
 
 
 class RunStore:
@@ -49,20 +85,17 @@ class RunStore:
         """Start a run in a new folder, or continue the same run in an existing one.
 
         Raises:
-            RunError: The folder holds another run (each difference is listed), is being written by another
-                process, cannot be written, or its `run.json` is damaged.
+            RunError: The folder holds another run (each difference is listed) or things that are no run, is being
+                written by another process, cannot be written, or its `run.json` is damaged.
         """
         path = Path(path)
+        check_folder(path)
         make_folder(path)
         lock = RunLock(path)
         try:
             if (path / SPEC_FILE).exists():
                 stored = read_spec(path)
                 refuse_another_run(path, stored, spec)
-            elif any(path.glob(f"{RECORDS_FOLDER}/*.parquet")):
-                raise RunError(
-                    f"{path} holds records but no {SPEC_FILE}", fix="restore it, or use --out another folder"
-                )
             else:
                 stored = spec
                 write_atomic(path / SPEC_FILE, to_json(spec, SPEC_FILE))
@@ -196,9 +229,9 @@ class RunStore:
             return
         self._heart.end()
         try:
-            starts = self.read_json(STARTS_FILE)
-            starts[-1]["finish"] = self._meter.finish()
-            self.write_json(STARTS_FILE, starts)
+            if starts := self._starts():
+                starts[-1]["finish"] = self._meter.finish()
+                self.write_json(STARTS_FILE, starts)
         except RunError:
             pass  # On a full disk the facts are lost; the error that matters was raised by a shard.
         finally:
@@ -214,14 +247,19 @@ class RunStore:
 
     def _note_start(self, spec: RunSpec) -> None:
         """Every start's circumstances are kept: a run may be continued on another machine or by newer packages."""
-        try:
-            starts = self.read_json(STARTS_FILE)
-        except RunError:
-            starts = []
+        starts = self._starts()
         circumstances = {"device": spec.device, "versions": spec.versions, "provenance": spec.provenance}
         units = len(self._shards.units())
         starts.append({"started_utc": utc_now(), **circumstances, "units_before": units, "finish": None})
         self.write_json(STARTS_FILE, starts)
+
+    def _starts(self) -> list[dict[str, Any]]:
+        """The starts so far; none where the file is missing or damaged."""
+        try:
+            starts = self.read_json(STARTS_FILE)
+        except RunError:
+            return []
+        return starts if isinstance(starts, list) and all(isinstance(start, dict) for start in starts) else []
 
     def _need_lock(self) -> None:
         if self._unlock is None or not self._unlock.alive:

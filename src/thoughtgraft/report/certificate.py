@@ -9,6 +9,8 @@ from typing import Any, Literal
 from thoughtgraft.errors import RunError
 from thoughtgraft.records import RunStore
 from thoughtgraft.records.layout import CERTIFICATE_FILE
+from thoughtgraft.report.document import Banner
+from thoughtgraft.report.formats import sentence_list
 
 State = Literal["passed", "failed", "off", "missing"]
 
@@ -64,6 +66,26 @@ class Certificate:
             "missing": "not certified: the run has no certificate",
         }
         return {"passed": "good", "failed": "bad"}.get(self.state, "open"), words[self.state]
+
+
+def certificate_banner(certificate: Certificate, force: bool, proves: str, words: str | None = None) -> Banner | None:
+    """The warning on every page of a study without gates; None where the certificate passed.
+
+    Args:
+        certificate: The run's.
+        force: Whether results are shown although it failed.
+        proves: What a certificate would prove.
+        words: What is said of one that is missing; None takes the badge's.
+    """
+    if certificate.failed:
+        shown = "shown by force: " if force else ""
+        end = "No result in this report may be quoted." if force else "No result is stated."
+        failed = sentence_list([f"check {name}" for name in certificate.failed])
+        return Banner("bad", "INVALID", f"INVALID, {shown}{failed}. {end}")
+    if certificate.state != "passed":
+        said = words or certificate.badge[1]
+        return Banner("warn", "NOT CERTIFIED", f"{said[0].upper()}{said[1:]}. Nothing proves that {proves}.")
+    return None
 
 
 def read_certificate(store: RunStore) -> Certificate:

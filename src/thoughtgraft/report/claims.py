@@ -52,15 +52,22 @@ def verdicts(context: Context) -> list[tuple[ClaimRule, str, list[dict[str, Any]
 def headlines(context: Context) -> list[str]:
     """One sentence per claim and verdict."""
     return [
-        f"{claim.name} ({claim.statement}): {word}{' for' if rows else ';'} {_about(claim, rows)}."
+        f"{claim.name} ({claim.statement}): {word}{' for' if rows else ';'} {_about(context, claim, rows)}."
         for claim, word, rows in verdicts(context)
     ]
 
 
-def _about(claim: ClaimRule, rows: list[dict[str, Any]]) -> str:
+def _about(context: Context, claim: ClaimRule, rows: list[dict[str, Any]]) -> str:
     if not rows:
-        return f"it needs {NEEDS.get(claim.name, 'arms')}, which this run does not have"
+        needs = NEEDS.get(claim.name, "arms")
+        if "single" in needs and context.analysis.frame.singles(*_primary(context)):
+            return f"it needs {needs} that can have an effect; here they have none by construction"
+        return f"it needs {needs}, which this run does not have"
     return sentence_list([_subject(row) for row in rows])
+
+
+def _primary(context: Context) -> tuple[str, str, str]:
+    return (*context.analysis.decision.rule.primary, context.analysis.frame.primary_stratum())
 
 
 def _subject(row: dict[str, Any]) -> str:
@@ -78,7 +85,7 @@ def summary(context: Context) -> Table:
     for claim, word, found in verdicts(context):
         again = claim.name == last
         texts = ("", "") if again else (claim.name, claim.statement)
-        rows.append((*texts, word, _about(claim, found), "" if again else claim.refuted))
+        rows.append((*texts, word, _about(context, claim, found), "" if again else claim.refuted))
         last = claim.name
     reading = (
         f"The rule (version {rule.version}, hash {rule.hash}): margin {100 * rule.margin:g} pp, alpha {rule.alpha:g}, "

@@ -1,14 +1,27 @@
-"""The erasure study's table in words and Markdown."""
+"""The erasure study's table onto pages, and in words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from thoughtgraft.analysis.erased import DEAD, LESS, MORE
-from thoughtgraft.report.formats import UNDEFINED, estimate, number, p_value, percent, plural
+from thoughtgraft.records import RunStore
+from thoughtgraft.records.atomic import write_atomic
+from thoughtgraft.records.frames import read_frame
+from thoughtgraft.records.provenance import package_versions
+from thoughtgraft.report.certificate import certificate_banner, read_certificate
+from thoughtgraft.report.document import Block, Bullets, Prose, Report, Section, Table, records_of
+from thoughtgraft.report.formats import UNDEFINED, count, estimate, number, p_value, percent, plural
+from thoughtgraft.report.paths import ReportPaths
+from thoughtgraft.report.render import to_html, to_markdown
+from thoughtgraft.report.sections.certificate import checks
+from thoughtgraft.report.sections.provenance import provenance_blocks
+
+TABLE_FILE = "analysis/erasure.parquet"
 
 _FULL = (
     "layer", "slot", "n", "accuracy", "erased", "impact, pp", "changed", "random: impact, pp", "random: changed",
@@ -20,47 +33,111 @@ _SHORT = ("layer, slot", "erased", "random", "erased − random", "p (Holm)", "r
 def short_rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
     """Header and rows for a terminal."""
     rows: list[tuple[str, ...]] = [_SHORT]
-    for row in _records(table):
+    for row in records_of(table):
         read = f"{percent(row['read_before'], 0)} → {percent(row['read_after'], 0)}"
         figures = (number(row["impact_pp"]), number(row["random_impact_pp"]), _gap(row))
         rows.append((f"L{row['layer']} {_slots(row)}", *figures, *_tests(row)[:2], read))
     return rows
 
 
-def erasure_page(table: pd.DataFrame, lines: Sequence[str], target: str) -> str:
-    """The page: what was done, the finding, the table, and what its columns mean."""
-    out = [f"# Erasing {target} from the residual stream", "", *(f"- {line}" for line in lines), ""]
-    out += [*sentences(table, target), "", "| " + " | ".join(_FULL) + " |", "|" + "---|" * len(_FULL)]
-    for row in _records(table):
-        cells = (
-            f"L{row['layer']}",
-            _slots(row),
-            str(row["n"]),
-            percent(row["base_acc"]),
-            percent(row["acc"]),
-            estimate(row["impact_pp"], row["impact_low"], row["impact_high"]),
-            percent(row["changed"]),
-            estimate(row["random_impact_pp"], row["random_low"], row["random_high"]),
-            percent(row["random_changed"]),
-            _gap(row),
-            *_tests(row),
-            f"{percent(row['read_before'], 0)} → {percent(row['read_after'], 0)} ({percent(row['read_random'], 0)})",
-            f"{percent(row['change'], 0)} ({percent(row['random_change'], 0)})",
-            row["verdict"],
+def write_erasure_report(run: Path | str, *, force: bool = False) -> ReportPaths:
+    """Write `report.md` and `report.html` (opens offline) from the table that the run computed.
+
+    Args:
+        run: The run's folder.
+        force: State results although the certificate failed; every page then says so.
+
+    Raises:
+        RunError: It is not a run's, has no such table yet, a file of it is damaged, or the disk refuses.
+    """
+    store = RunStore.open(run)
+    spec, certificate = store.spec, read_certificate(store)
+    table = read_frame(store.path / TABLE_FILE)
+    target = str(spec.plan.get("target", "the label"))
+    refused = bool(certificate.failed) and not force
+    parts = [Section("finding", "What was found", _finding(table, target, refused))]
+    parts += [
+        Section("design", "Design", (Bullets(tuple(design_lines(spec.plan, spec.n_hosts))),)),
+        Section("certificate", "Certificate", checks(certificate)),
+        Section("provenance", "Provenance", provenance_blocks(spec)),
+    ]
+    version = package_versions().get("thoughtgraft")
+    report = Report(
+        title=f"Erasing {target} from the residual stream of {spec.model}",
+        facts=(
+            ("protocol", spec.protocol),
+            ("problems", f"{plural(spec.n_hosts, 'problem')} of {spec.problems}"),
+            ("generations", count(spec.n_cells)),
+            ("run", spec.run_id),
+        ),
+        badge=certificate.badge,
+        banner=certificate_banner(certificate, force, "the edits did what they say"),
+        sections=tuple(parts),
+        generator=f"thoughtgraft {version}" if version else "thoughtgraft",
+        source=f"the records of the run and {TABLE_FILE}",
+    )
+    paths = ReportPaths(store.path / "report.md", store.path / "report.html", ())
+    write_atomic(paths.md, to_markdown(report).encode())
+    write_atomic(paths.html, to_html(report).encode())
+    return paths
+
+
+def design_lines(plan: Mapping[str, Any], n_problems: int) -> list[str]:
+    """What an erasure study does, in words.
+
+    Args:
+        plan: The plan as run.json holds it, with the facts of the erasure.
+        n_problems: Problems that are edited.
+    """
+    sets = {tuple(arm["slots"]) for arm in plan["arms"] if arm["slots"]}
+    return [
+        f"{plan['target']} erased from the stream (LEACE, rank {plan['rank']}): fitted on {plan['n_fit']} problems, "
+        f"done on {n_problems} others",
+        f"{plural(len(plan['layers']), 'layer')} x {plural(len(sets), 'set')} of slots = "
+        f"{len(plan['layers']) * len(sets)} cells, each with {plan['draws']} random erasures: "
+        f"{len(plan['arms']):,} arms, {len(plan['arms']) * n_problems:,} generations",
+        f"features of {plan['source']}",
+    ]
+
+
+def _finding(table: pd.DataFrame, target: str, refused: bool) -> tuple[Block, ...]:
+    if refused:
+        return (Prose("The certificate failed, so no result is stated in this report.", "warn"),)
+    return (*(Prose(line, "lead") for line in sentences(table, target)), full_table(table))
+
+
+def full_table(table: pd.DataFrame) -> Table:
+    """Every cell with every figure, and what the columns mean."""
+    rows = []
+    for row in records_of(table):
+        before, after, random = (percent(row[f"read_{when}"], 0) for when in ("before", "after", "random"))
+        rows.append(
+            (
+                f"L{row['layer']}",
+                _slots(row),
+                str(row["n"]),
+                percent(row["base_acc"]),
+                percent(row["acc"]),
+                estimate(row["impact_pp"], row["impact_low"], row["impact_high"]),
+                percent(row["changed"]),
+                estimate(row["random_impact_pp"], row["random_low"], row["random_high"]),
+                percent(row["random_changed"]),
+                _gap(row),
+                *_tests(row),
+                f"{before} → {after} ({random})",
+                f"{percent(row['change'], 0)} ({percent(row['random_change'], 0)})",
+                str(row["verdict"]),
+            )
         )
-        out.append("| " + " | ".join(cells) + " |")
-    chance = percent(table["chance"].iloc[0], 0)
-    out += [
-        "",
+    reading = (
         "Impact: accuracy lost, pp, 95% intervals. Random: directions of the same rank, drawn to take as much variance "
         "out and to leave the class means where they are. Erased − random: two-way clustered over hosts and draws, "
         "Holm over the cells; rank p: where the erasure's impact stands among the draws'. MDE: the least difference "
         "found with 80% power. Read: cross-validated balanced accuracy of a linear probe of the label on the held-out "
-        f"problems' own states, chance {chance}. Moved: mean of |x′ − x| / |x|. With several slots, read and moved are "
-        "means over the slots' clean states.",
-        "",
-    ]
-    return "\n".join(out)
+        f"problems' own states, chance {percent(table['chance'].iloc[0], 0)}. Moved: mean of |x′ − x| / |x|. With "
+        "several slots, read and moved are means over the slots' clean states."
+    )
+    return Table(_FULL, tuple(rows), reading, frozenset(range(2, 13)))
 
 
 def sentences(table: pd.DataFrame, target: str) -> list[str]:
@@ -70,7 +147,7 @@ def sentences(table: pd.DataFrame, target: str) -> list[str]:
     out = []
     if len(more):
         named = ", ".join(
-            f"L{row['layer']} {_slots(row)} ({number(row['difference_pp'])} pp)" for row in _records(more)
+            f"L{row['layer']} {_slots(row)} ({number(row['difference_pp'])} pp)" for row in records_of(more)
         )
         out.append(
             f"Erasing {target} costs more than random directions do in {len(more)} of {len(tested)} cells: {named}."
@@ -81,7 +158,7 @@ def sentences(table: pd.DataFrame, target: str) -> list[str]:
             f"{plural(len(tested), 'cell')}; MDE (median) {number(tested['mde80_pp'].median())} pp."
         )
     if len(less):
-        named = ", ".join(f"L{row['layer']} {_slots(row)}" for row in _records(less))
+        named = ", ".join(f"L{row['layer']} {_slots(row)}" for row in records_of(less))
         out.append(f"It costs less than they do in {len(less)}: {named}.")
     before, after = (percent(tested[name].median(), 0) for name in ("read_before", "read_after"))
     out.append(
@@ -90,10 +167,6 @@ def sentences(table: pd.DataFrame, target: str) -> list[str]:
         "the other problems did not take out."
     )
     return out
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
 def _slots(row: dict[str, Any]) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from thoughtgraft.errors import RunError
 from thoughtgraft.records import RunSpec, RunStore
+from thoughtgraft.records.frames import read_frame
 from thoughtgraft.records.layout import PROBLEMS_FILE, STARTS_FILE
 from thoughtgraft.report.certificate import Certificate, read_certificate
 from thoughtgraft.report.formats import shorten
@@ -58,7 +58,7 @@ def load(path: Path | str) -> RunData:
         RunError: The folder is not a run's, or one of its files is damaged.
     """
     store = RunStore.open(path)
-    table = _parquet(store.path / PROBLEMS_FILE)
+    table = _table(store.path / PROBLEMS_FILE)
     problems: dict[str, Mapping[str, Any]] = {}
     if table is not None and "id" in table:
         problems = {str(row["id"]): {str(k): v for k, v in row.items()} for row in table.to_dict("records")}
@@ -68,18 +68,11 @@ def load(path: Path | str) -> RunData:
         store=store,
         records=store.frame(),
         problems=problems,
-        decoded=_parquet(store.path / DECODED_FILE),
+        decoded=_table(store.path / DECODED_FILE),
         certificate=read_certificate(store),
         starts=tuple(starts),
     )
 
 
-def _parquet(file: Path) -> pd.DataFrame | None:
-    if not file.is_file():
-        return None
-    try:
-        return pd.read_parquet(file)
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{file} is damaged", got=str(error), fix="run the same command again to write it anew"
-        ) from error
+def _table(file: Path) -> pd.DataFrame | None:
+    return read_frame(file) if file.is_file() else None

@@ -20,7 +20,7 @@ class Sizing:
     Attributes:
         mde_pp: Percentage points; NaN where nothing varied, so that no effect can be named.
         basis: In words.
-        needed: Hosts at which the rule's own effect is detectable (None: not known, or any number).
+        needed: Hosts at which the rule's own effect is detectable; None where nothing varied.
         worst_slot: The slot that needs the most, where a pilot says so.
     """
 

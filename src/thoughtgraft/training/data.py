@@ -18,6 +18,8 @@ from thoughtgraft.problems.problem import Problem, ProblemSet
 IGNORE = -100
 ANSWER_PREFIX = "The answer is:"
 COCONUT_ANSWER_PREFIX = "###"
+_READ, _UNKNOWN = 200, 0.05
+"""Questions that are looked at for unknown words, and the share of those that is too much."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,12 @@ class Encoder:
             raise ModelError("steps cannot be told apart in this tokenizer", got=f"{len(ids)} tokens for '>>'")
         return int(ids[0])
 
+    def unknown_share(self, problems: list[Problem]) -> float:
+        """Share of the questions' tokens that are the unknown token; 0 for tokenizers without one."""
+        unknown = self.tokenizer.unk_token_id
+        tokens = [token for question in self._questions(problems) for token in question]
+        return sum(token == unknown for token in tokens) / len(tokens)
+
     def lengths(self, problems: list[Problem]) -> list[int]:
         """Tokens of question, steps and answer together, for each problem."""
         questions = self._questions(problems)
@@ -140,6 +148,22 @@ def short_enough(problems: ProblemSet, encoder: Encoder, max_token_num: int | No
             f"every problem of {problems.name} is too long", got=f"{min(sizes)} tokens", expected=f"{max_token_num}"
         )
     return ProblemSet(kept, problems.name)
+
+
+def refuse_unreadable(problems: ProblemSet, encoder: Encoder, base: str) -> None:
+    """Refuse problems of whose words a vocabulary lacks many.
+
+    Raises:
+        ModelError: More than 5% of the tokens of the first questions are unknown.
+    """
+    share = encoder.unknown_share(list(problems[:_READ]))
+    if share > _UNKNOWN:
+        raise ModelError(
+            f"the vocabulary of {base} does not hold the words of {problems.name}",
+            got=f"{share:.0%} of the tokens unknown",
+            expected=f"at most {_UNKNOWN:.0%}",
+            fix="--base smollm2, or another base with a subword tokenizer",
+        )
 
 
 def problem_stream(problems: ProblemSet | None, seed: int) -> Iterator[Problem]:

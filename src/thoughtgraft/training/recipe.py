@@ -27,7 +27,7 @@ from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.controls import CotObjective, PauseObjective
 from thoughtgraft.training.cost import forward_flops, parameter_count
 from thoughtgraft.training.curves import draw_curves
-from thoughtgraft.training.data import ANSWER_PREFIX, COCONUT_ANSWER_PREFIX, Encoder, short_enough
+from thoughtgraft.training.data import ANSWER_PREFIX, COCONUT_ANSWER_PREFIX, Encoder, refuse_unreadable, short_enough
 from thoughtgraft.training.lora import add_lora, learned
 from thoughtgraft.training.objective import Objective
 from thoughtgraft.training.tiny import tiny_lm, tiny_tokenizer
@@ -143,6 +143,9 @@ def train(
     encoder = make_encoder(start, config)
     chosen = None if problems is None else short_enough(problems.problems, encoder, config.max_token_num)
     validation = short_enough(usable(validation), encoder, config.max_token_num)
+    for asked in (chosen, validation):
+        if asked is not None:
+            refuse_unreadable(asked, encoder, base)
     objective = make_objective(start, encoder, config)
     trainer = Trainer(objective, encoder, chosen, validation, config, out, device, base)
     folder = out / "model"

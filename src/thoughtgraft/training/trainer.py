@@ -98,6 +98,8 @@ class Trainer:
         except OSError as error:
             fix = "choose a folder that you may write to"
             raise ModelError(f"{out} cannot be written", got=str(error), fix=fix) from error
+        if not (out / STATE).exists():
+            self._begin()
         for lines in (out / LOG, out / SAMPLES):
             if lines.exists() and not lines.read_bytes().endswith(b"\n"):  # a crash cut the last one off
                 lines.write_bytes(lines.read_bytes() + b"\n")
@@ -134,8 +136,10 @@ class Trainer:
                 bar.set_postfix(figures)
                 self._log(figures)
             if self.step % config.eval_steps == 0 or self.step == config.total_steps:
+                bar.set_description("validating")
                 self._log(self.evaluate())
                 self._write_samples()
+                bar.set_description("training")
             if self.step % config.save_steps == 0 or self.step == config.total_steps:
                 self.save()
         bar.close()
@@ -167,6 +171,20 @@ class Trainer:
             temporary,
         )
         temporary.replace(self.out / STATE)
+
+    def _begin(self) -> None:
+        """Refuse a folder of other things; drop the lines of a start that saved nothing."""
+        own = (LOG, SAMPLES, f"{STATE}.tmp")
+        names = sorted(entry.name for entry in self.out.iterdir() if not entry.name.startswith("."))
+        if foreign := [name for name in names if name not in own]:
+            raise ModelError(
+                f"{self.out} holds other things and no training",
+                got=", ".join(foreign[:4]),
+                expected="a new or empty folder, or a training to continue",
+                fix="--out another folder",
+            )
+        for name in own:
+            (self.out / name).unlink(missing_ok=True)
 
     def _resume(self) -> None:
         try:

@@ -12,11 +12,11 @@ import pandas as pd
 
 from thoughtgraft.errors import RunError
 from thoughtgraft.records import RunSpec, RunStore
+from thoughtgraft.records.frames import read_frame
 from thoughtgraft.records.jsonfile import read_json
 from thoughtgraft.records.layout import SPEC_FILE, STARTS_FILE
-from thoughtgraft.report.certificate import Certificate, read_certificate
+from thoughtgraft.report.certificate import Certificate, certificate_banner, read_certificate
 from thoughtgraft.report.document import Banner, records_of
-from thoughtgraft.report.formats import sentence_list
 
 SUMMARY = "analysis/operations.json"
 NO_RUN = "not certified: the features come from a file, not from a run of this program"
@@ -111,7 +111,7 @@ class OperationsData:
     @property
     def broken(self) -> list[str]:
         """The certificate's failed checks."""
-        return [f"check {name}" for name in self.certificate.failed] if self.certificate.checks else []
+        return [f"check {name}" for name in self.certificate.failed]
 
     @property
     def refused(self) -> bool:
@@ -126,15 +126,9 @@ class OperationsData:
     @property
     def banner(self) -> Banner | None:
         """The warning on every page, if one is due."""
-        if self.broken:
-            shown = "shown by force: " if self.force else ""
-            end = "No result in this report may be quoted." if self.force else "No result is stated."
-            return Banner("bad", "INVALID", f"INVALID, {shown}{sentence_list(self.broken)}. {end}")
-        if self.certificate.state != "passed":
-            words = self.badge[1]
-            text = f"{words[0].upper()}{words[1:]}. Nothing proves that the features are of the thoughts they name."
-            return Banner("warn", "NOT CERTIFIED", text)
-        return None
+        return certificate_banner(
+            self.certificate, self.force, "the features are of the thoughts they name", self.badge[1]
+        )
 
     @property
     def model(self) -> str:
@@ -162,10 +156,7 @@ def load(path: Path | str, *, force: bool = False) -> OperationsData:
     summary = read_json(path / SUMMARY)
     tables = {}
     for file in sorted((path / "analysis").glob("*.parquet")):
-        try:
-            tables[file.stem] = pd.read_parquet(file)
-        except (OSError, ValueError) as error:
-            raise RunError(f"{file} is damaged", got=str(error), fix=f"thoughtgraft analyze {path}") from error
+        tables[file.stem] = read_frame(file, fix=f"thoughtgraft analyze {path}")
     targets = tuple(
         TargetData(
             name=entry["target"],

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from thoughtgraft.records.atomic import write_atomic
 from thoughtgraft.records.provenance import package_versions
-from thoughtgraft.report.document import Code, Picture, Prose, Report, Section, key_values
+from thoughtgraft.report.document import Picture, Report, Section
 from thoughtgraft.report.formats import count, plural
 from thoughtgraft.report.operations import claims, definitions, sections
 from thoughtgraft.report.operations.data import OperationsData, load
@@ -15,6 +14,12 @@ from thoughtgraft.report.operations.figures import make_figures
 from thoughtgraft.report.paths import ReportPaths
 from thoughtgraft.report.render import to_html, to_markdown
 from thoughtgraft.report.sections.certificate import checks
+from thoughtgraft.report.sections.provenance import provenance_blocks
+
+_NOTE = (
+    "The same features, labels and analysis seed give the same numbers. Every table of this report is in the folder "
+    "analysis/ as parquet, and operations.json holds the settings."
+)
 
 
 def write_operations_report(folder: Path | str, *, force: bool = False) -> ReportPaths:
@@ -35,7 +40,7 @@ def write_operations_report(folder: Path | str, *, force: bool = False) -> Repor
     if not data.refused:
         for target in data.targets:
             parts += [sections.reading(data, target, figures), sections.description(data, target, figures)]
-    parts += [provenance(data), definitions.section()]
+    parts += [Section("provenance", "Provenance", provenance_blocks(data.spec, _NOTE)), definitions.section()]
     version = package_versions().get("thoughtgraft")
     report = Report(
         title=f"Operations study of {data.model}",
@@ -49,36 +54,6 @@ def write_operations_report(folder: Path | str, *, force: bool = False) -> Repor
         write_atomic(data.path / name, text.encode())
     pictures = tuple(data.path / p.png for p in figures.values() if isinstance(p, Picture))
     return ReportPaths(data.path / "report.md", data.path / "report.html", pictures)
-
-
-def provenance(data: OperationsData) -> Section:
-    """Where the numbers come from and how to make them again."""
-    versions, spec = package_versions(), data.spec
-    names = ("thoughtgraft", "numpy", "scipy", "scikit-learn", "pandas")
-    pairs: list[tuple[str, Any]] = [
-        ("versions of the analysis", ", ".join(f"{name} {versions[name]}" for name in names if name in versions))
-    ]
-    blocks: list[Any] = []
-    if spec is not None:
-        source = spec.provenance.get("source") or {}
-        pairs += [
-            ("run id", spec.run_id),
-            ("model weights", spec.model_hash),
-            ("problems", spec.problem_hash),
-            ("plan", spec.plan_hash),
-            ("dtype, device", f"{spec.dtype}, {spec.device}"),
-            ("seed of the run", spec.seed),
-            ("source commit", source.get("commit")),
-        ]
-        command = spec.provenance.get("command")
-        if command:
-            text = " ".join(map(str, command)) if isinstance(command, list) else str(command)
-            blocks = [Prose("The command that made this run:"), Code(text)]
-    note = (
-        "The same features, labels and analysis seed give the same numbers. Every table of this report is in the "
-        "folder analysis/ as parquet, and operations.json holds the settings."
-    )
-    return Section("provenance", "Provenance", (key_values(pairs, note), *blocks))
 
 
 def _facts(data: OperationsData) -> list[tuple[str, str]]:

@@ -63,7 +63,7 @@ def _unusual(context: Context) -> list[str]:
             f"The model is right on {percent(right, 0)} of the hosts without any edit: there is little accuracy to "
             "lose, so small impacts, and claims that a slot does not matter, say little about the thoughts."
         )
-    if frame.n_rows < spec.n_cells:
+    if context.missing:
         found.append(f"The run is unfinished: {count(frame.n_rows)} of {plural(spec.n_cells, 'generation')}.")
     if failed := sum(cells.n_failed for cells in frame.arms.values()):
         found.append(f"{plural(failed, 'generation')} failed and are left out of every estimate.")
@@ -84,8 +84,8 @@ def _unusual(context: Context) -> list[str]:
 def _size(context: Context) -> str:
     pilot, rule = context.analysis.decision.pilot, context.analysis.decision.rule
     aim = f"{100 * rule.pilot_mde:g} pp at {rule.pilot_power:.0%} power with {rule.full_draws} donors per host"
-    if pilot.needed is None:
-        return f"Sample size: no slot varied in this run, so nothing can be said about the hosts needed for {aim}."
+    if not pilot.worst_slot:
+        return f"Sample size: no slot varied in this run, so its variances say nothing about the hosts for {aim}."
     need = f"{plural(pilot.needed, 'host')} are needed to find {aim}, at every slot"
     has = len(context.analysis.frame.hosts)
     return (

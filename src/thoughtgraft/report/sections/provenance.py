@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from thoughtgraft.records import RunSpec
+from thoughtgraft.records.provenance import package_versions
 from thoughtgraft.report.context import Context
 from thoughtgraft.report.document import Block, Code, Prose, Section, key_values
 from thoughtgraft.report.formats import count
@@ -37,6 +39,39 @@ def provenance(context: Context) -> Section:
     return Section("provenance", "Provenance", (key_values(facts, reading),))
 
 
+def provenance_blocks(spec: RunSpec | None, note: str = "Hashes name contents.") -> tuple[Block, ...]:
+    """Where the numbers of a study without gates come from, and the command that made them.
+
+    Args:
+        spec: The run; None where the numbers come from a file.
+        note: How to read it.
+    """
+    versions = package_versions()
+    names = ("thoughtgraft", "numpy", "scipy", "scikit-learn", "pandas")
+    pairs: list[tuple[str, Any]] = [
+        ("versions of the analysis", ", ".join(f"{name} {versions[name]}" for name in names if name in versions))
+    ]
+    if spec is None:
+        return (key_values(pairs, note),)
+    pairs += [
+        ("run id", spec.run_id),
+        ("model weights", spec.model_hash),
+        ("problems", spec.problem_hash),
+        ("plan", spec.plan_hash),
+        ("dtype, device", f"{spec.dtype}, {spec.device}"),
+        ("seed of the run", spec.seed),
+        ("source commit", (spec.provenance.get("source") or {}).get("commit")),
+    ]
+    command = _command(spec)
+    made = (Prose("The command that made this run:"), Code(command)) if command else ()
+    return (key_values(pairs, note), *made)
+
+
+def _command(spec: RunSpec) -> str:
+    command = spec.provenance.get("command") or ""
+    return " ".join(map(str, command)) if isinstance(command, list) else str(command)
+
+
 def _starts(context: Context) -> str:
     parts = []
     for start in context.run.starts:
@@ -48,13 +83,10 @@ def _starts(context: Context) -> str:
 
 def reproduce(context: Context) -> Section:
     """The command, if the run knows it."""
-    command = context.run.spec.provenance.get("command")
-    if isinstance(command, list):
-        command = " ".join(str(part) for part in command)
     spec = context.run.spec
     blocks: tuple[Block, ...]
-    if command:
-        blocks = (Prose("The command that made this run:"), Code(str(command)))
+    if command := _command(spec):
+        blocks = (Prose("The command that made this run:"), Code(command))
     else:
         text = (
             "The command is not on record in run.json. The same study, model, protocol, problems, plan and seed (see "
