@@ -10,7 +10,7 @@ import pytest
 
 from thoughtgraft.analysis.erased import DEAD, LESS, MORE, NONE, Condition, Reading, erasure_table
 from thoughtgraft.errors import AnalysisError, PlanError
-from thoughtgraft.report.erasure import erasure_page, sentences, short_rows
+from thoughtgraft.report.erasure import full_table, sentences, short_rows
 from thoughtgraft.studies.erasure import halves, slot_sets
 
 DRAWS, HOSTS = 20, 80
@@ -61,15 +61,16 @@ def test_with_no_difference_verdicts_stay_rare() -> None:
 def test_nothing_lost_at_all_is_no_evidence_and_no_number_is_invented() -> None:
     found = table({(0, (1,)): (0.0, 0.0)})
     assert found["verdict"].tolist() == [NONE] and found["p"].isna().all()
-    assert "no variation" in erasure_page(found, ["done"], "operation")
+    assert "no variation" in full_table(found).rows[0]
 
 
-def test_the_page_says_what_was_found() -> None:
+def test_the_table_and_the_sentences_say_what_was_found() -> None:
     found = table({(0, (1,)): (0.6, 0.1), (1, tuple(range(6))): (0.3, 0.3)})
-    page = erasure_page(found, ["fitted on 300 problems"], "operation")
-    assert "Erasing operation costs more than random directions do in 1 of 2 cells: L0 CT1 (" in page
-    assert "| L1 | CT0-CT5 | 80 | 100.0% |" in page and "90% → 34% (88%)" in page and "chance 33%" in page
-    assert "reads operation on held-out problems at 90% before the erasure and 34% after it" in page
+    said, shown = " ".join(sentences(found, "operation")), full_table(found)
+    assert "Erasing operation costs more than random directions do in 1 of 2 cells: L0 CT1 (" in said
+    assert "reads operation on held-out problems at 90% before the erasure and 34% after it" in said
+    assert shown.rows[1][:4] == ("L1", "CT0-CT5", "80", "100.0%") and "90% → 34% (88%)" in shown.rows[1]
+    assert "chance 33%" in shown.reading and all(len(row) == len(shown.header) for row in shown.rows)
     assert len(short_rows(found)) == 3
     assert sentences(found.iloc[1:], "operation")[0].startswith("No evidence that erasing operation matters more")
 

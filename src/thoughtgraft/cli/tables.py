@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,7 +196,8 @@ def status_table(status: Status, *, every: bool = False) -> Table:
 
 def _is_main(arm: ArmStatus, widest: int) -> bool:
     plain = arm.downstream in ("", "recompute") and arm.donor_stratum in ("", "random", "self")
-    return plain and len(arm.slots) in (0, 1, widest)
+    draw = re.match(r"random \d+ ", arm.method)  # of an erasure study, many for each erasure
+    return plain and not draw and len(arm.slots) in (0, 1, widest)
 
 
 def status_lines(status: Status) -> list[str]:
