@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,16 @@ def test_effects_stand_side_by_side_with_what_differs(runs: tuple[Path, Path]) -
     assert "B - A" in result.stdout
     same = CliRunner().invoke(app, ["compare", str(runs[0]), str(runs[0]), "--all"])
     assert "the runs do not differ in model, protocol or plan" in same.stdout
+    assert "the runs do not differ: no interval" in same.stdout
+
+
+def test_an_unfinished_run_is_named(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    shutil.copytree(runs[0], part)
+    spec = json.loads((part / "run.json").read_text())
+    (part / "run.json").write_text(json.dumps(spec | {"n_cells": spec["n_cells"] + 5}))
+    result = CliRunner().invoke(app, ["compare", str(part), str(runs[1])])
+    assert result.exit_code == 0 and "UNFINISHED" in result.stdout, result.output
 
 
 def test_json_holds_every_arm(runs: tuple[Path, Path]) -> None:

@@ -157,6 +157,14 @@ def test_another_base_is_refused(adapter, tmp_path):
         load_model(adapter, base=tmp_path, device="cpu")
 
 
+def test_a_wrong_field_of_an_adapters_description_is_named(adapter, tmp_path):
+    save_file(load_file(adapter / WEIGHTS), tmp_path / WEIGHTS)
+    fields = json.loads((adapter / DESCRIPTION).read_text())
+    (tmp_path / DESCRIPTION).write_text(json.dumps(fields | {"lora_alpha": "much"}))
+    with pytest.raises(CheckpointError, match=r"does not describe an adapter; got lora_alpha: Input should be a valid"):
+        load_model(tmp_path, device="cpu")
+
+
 def test_an_incomplete_adapter_is_refused(adapter, tmp_path):
     save_file({"prj.1.weight": torch.zeros(2, 2)}, tmp_path / WEIGHTS)
     with pytest.raises(CheckpointError, match=r"does not describe an adapter.*base_hash"):
@@ -192,6 +200,8 @@ def test_export_writes_the_official_format_and_refuses_what_is_no_adapter(adapte
     done = CliRunner().invoke(app, ["export", str(adapter), "--out", str(tmp_path / "official")])
     assert done.exit_code == 0, done.output
     assert (tmp_path / "official" / "model.safetensors").is_file()
+    again = CliRunner().invoke(app, ["export", str(adapter), "--out", str(tmp_path / "official")])
+    assert again.exit_code == 2 and "official is not empty" in again.output
     refused = CliRunner().invoke(app, ["export", str(tmp_path), "--out", str(tmp_path / "other")])
     assert refused.exit_code != 0
     assert "is not an adapter" in refused.output

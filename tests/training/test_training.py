@@ -15,6 +15,7 @@ from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.load import ADAPTERS, load_model
 from thoughtgraft.models.projection import build_projection
+from thoughtgraft.problems import ProblemSet
 from thoughtgraft.problems.arithmetic import arithmetic
 from thoughtgraft.training.card import add_accuracies
 from thoughtgraft.training.codi import CodiObjective
@@ -187,6 +188,28 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, validation):
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match=r"file cannot be written.*choose a folder"):
         train("tiny", None, validation, SMALL, tmp_path / "file", CPU)
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path, validation):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ModelError, match=r"holds other things and no training; got notes\.txt"):
+        train("tiny", None, validation, SMALL, tmp_path, CPU)
+
+
+def test_a_start_that_saved_nothing_leaves_no_lines(tmp_path, validation):
+    (tmp_path / "log.jsonl").write_text('{"step": 99, "time": 0}\n')
+    train("tiny", None, validation, SMALL, tmp_path, CPU)
+    assert {entry["step"] for entry in read_log(tmp_path)} == set(range(1, 7))
+
+
+def test_a_vocabulary_that_cannot_read_the_problems_is_refused(tmp_path, validation):
+    odd = tuple(replace(p, question=f"Zebras quarrel incessantly: {p.question}") for p in arithmetic("test")[:16])
+    problems = prepare(ProblemSet(odd, "zebras"), validation, None, SMALL)
+    with pytest.raises(
+        ModelError, match=r"vocabulary of tiny does not hold the words of zebras; got \d+% of the tokens"
+    ):
+        train("tiny", problems, validation, SMALL, tmp_path, CPU)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_base_that_lacks_weights_is_refused(tmp_path, validation):

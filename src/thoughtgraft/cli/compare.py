@@ -62,6 +62,12 @@ def compare(
         console.print(
             f"[bold red]INVALID[/bold red] {escape(str(path))}: {', '.join(failed)} failed; nothing here may be quoted"
         )
+    for run in (a, b):
+        if run.frame.n_rows < run.spec.n_cells:
+            console.print(
+                f"[bold yellow]UNFINISHED[/bold yellow] {escape(str(run.path))}: {run.frame.n_rows:,} of "
+                f"{run.spec.n_cells:,} generations"
+            )
     console.print("the runs differ in:" if differences else "the runs do not differ in model, protocol or plan")
     for name, left, right in differences:
         console.print(f"  {name}: {left} | {right}", markup=False, highlight=False)
