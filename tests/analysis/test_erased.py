@@ -10,7 +10,7 @@ import pytest
 
 from thoughtgraft.analysis.erased import DEAD, LESS, MORE, NONE, Condition, Reading, erasure_table
 from thoughtgraft.errors import AnalysisError, PlanError
-from thoughtgraft.report.erasure import full_table, sentences, short_rows
+from thoughtgraft.report.erasure import sentences, short_rows, tables
 from thoughtgraft.studies.erasure import halves, slot_sets
 
 DRAWS, HOSTS = 20, 80
@@ -61,16 +61,17 @@ def test_with_no_difference_verdicts_stay_rare() -> None:
 def test_nothing_lost_at_all_is_no_evidence_and_no_number_is_invented() -> None:
     found = table({(0, (1,)): (0.0, 0.0)})
     assert found["verdict"].tolist() == [NONE] and found["p"].isna().all()
-    assert "no variation" in full_table(found).rows[0]
+    assert "no variation" in tables(found)[0].rows[0]
 
 
 def test_the_table_and_the_sentences_say_what_was_found() -> None:
     found = table({(0, (1,)): (0.6, 0.1), (1, tuple(range(6))): (0.3, 0.3)})
-    said, shown = " ".join(sentences(found, "operation")), full_table(found)
+    said, (effects, details) = " ".join(sentences(found, "operation")), tables(found)
     assert "Erasing operation costs more than random directions do in 1 of 2 cells: L0 CT1 (" in said
     assert "reads operation on held-out problems at 90% before the erasure and 34% after it" in said
-    assert shown.rows[1][:4] == ("L1", "CT0-CT5", "80", "100.0%") and "90% → 34% (88%)" in shown.rows[1]
-    assert "chance 33%" in shown.reading and all(len(row) == len(shown.header) for row in shown.rows)
+    assert effects.rows[1][:4] == ("L1", "CT0-CT5", NONE, "80") and "100.0%" in details.rows[1]
+    assert "90% → 34% (88%)" in details.rows[1] and "chance 33%" in details.reading
+    assert all(len(row) == len(part.header) for part in (effects, details) for row in part.rows)
     assert len(short_rows(found)) == 3
     assert sentences(found.iloc[1:], "operation")[0].startswith("No evidence that erasing operation matters more")
 

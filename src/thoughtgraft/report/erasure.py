@@ -23,9 +23,12 @@ from thoughtgraft.report.sections.provenance import provenance_blocks
 
 TABLE_FILE = "analysis/erasure.parquet"
 
-_FULL = (
-    "layer", "slot", "n", "accuracy", "erased", "impact, pp", "changed", "random: impact, pp", "random: changed",
-    "erased − random, pp", "p (Holm)", "rank p", "MDE, pp", "read before → after (random)", "moved (random)", "verdict",
+_EFFECTS = (
+    "layer", "slot", "verdict", "n", "impact, pp", "random: impact, pp", "erased − random, pp", "p (Holm)", "rank p",
+    "MDE, pp",
+)  # fmt: skip
+_DETAILS = (
+    "layer", "slot", "n", "accuracy", "erased", "changed", "random: accuracy", "random: changed", "read", "moved",
 )  # fmt: skip
 _SHORT = ("layer, slot", "erased", "random", "erased − random", "p (Holm)", "rank p", "read")
 
@@ -103,41 +106,45 @@ def design_lines(plan: Mapping[str, Any], n_problems: int) -> list[str]:
 def _finding(table: pd.DataFrame, target: str, refused: bool) -> tuple[Block, ...]:
     if refused:
         return (Prose("The certificate failed, so no result is stated in this report.", "warn"),)
-    return (*(Prose(line, "lead") for line in sentences(table, target)), full_table(table))
+    return (*(Prose(line, "lead") for line in sentences(table, target)), *tables(table))
 
 
-def full_table(table: pd.DataFrame) -> Table:
-    """Every cell with every figure, and what the columns mean."""
-    rows = []
+def tables(table: pd.DataFrame) -> tuple[Table, Table]:
+    """Every cell with its effect and verdict; and the figures behind them."""
+    effects, details = [], []
     for row in records_of(table):
+        cell, verdict = (f"L{row['layer']}", _slots(row)), str(row["verdict"])
+        own = estimate(row["impact_pp"], row["impact_low"], row["impact_high"])
+        drawn = estimate(row["random_impact_pp"], row["random_low"], row["random_high"])
+        figures = ("–",) * 3 if verdict == DEAD else (own, drawn, _gap(row))
+        effects.append((*cell, verdict, str(row["n"]), *figures, *_tests(row)))
         before, after, random = (percent(row[f"read_{when}"], 0) for when in ("before", "after", "random"))
-        rows.append(
+        details.append(
             (
-                f"L{row['layer']}",
-                _slots(row),
+                *cell,
                 str(row["n"]),
-                percent(row["base_acc"]),
-                percent(row["acc"]),
-                estimate(row["impact_pp"], row["impact_low"], row["impact_high"]),
-                percent(row["changed"]),
-                estimate(row["random_impact_pp"], row["random_low"], row["random_high"]),
-                percent(row["random_changed"]),
-                _gap(row),
-                *_tests(row),
+                *(percent(row[name]) for name in ("base_acc", "acc", "changed", "random_acc", "random_changed")),
                 f"{before} → {after} ({random})",
                 f"{percent(row['change'], 0)} ({percent(row['random_change'], 0)})",
-                str(row["verdict"]),
             )
         )
     reading = (
-        "Impact: accuracy lost, pp, 95% intervals. Random: directions of the same rank, drawn to take as much variance "
-        "out and to leave the class means where they are. Erased − random: two-way clustered over hosts and draws, "
+        "Impact: accuracy lost, pp, 95% intervals (undefined: no grade changed). Random: directions of the same rank, "
+        "drawn to take as much variance out and to leave the class means where they are. Erased − random: two-way "
+        "clustered over hosts and draws, "
         "Holm over the cells; rank p: where the erasure's impact stands among the draws'. MDE: the least difference "
-        "found with 80% power. Read: cross-validated balanced accuracy of a linear probe of the label on the held-out "
-        f"problems' own states, chance {percent(table['chance'].iloc[0], 0)}. Moved: mean of |x′ − x| / |x|. With "
-        "several slots, read and moved are means over the slots' clean states."
+        "found with 80% power."
     )
-    return Table(_FULL, tuple(rows), reading, frozenset(range(2, 13)))
+    behind = (
+        "Changed: share of answers that are not the unedited ones. Read: cross-validated balanced accuracy of a linear "
+        "probe of the label on the held-out problems' own states, before and after the erasure (after a random one), "
+        f"chance {percent(table['chance'].iloc[0], 0)}. Moved: mean of |x′ − x| / |x| (of a random one). With several "
+        "slots, read and moved are means over the slots' clean states."
+    )
+    return (
+        Table(_EFFECTS, tuple(effects), reading, frozenset(range(3, 10)), title="The effects"),
+        Table(_DETAILS, tuple(details), behind, frozenset(range(2, 10)), title="What is behind them"),
+    )
 
 
 def sentences(table: pd.DataFrame, target: str) -> list[str]:
