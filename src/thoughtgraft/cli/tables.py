@@ -211,7 +211,7 @@ def status_lines(status: Status) -> list[str]:
     if status.state != "finished" and status.heartbeat_age_s is not None:
         lines.append(f"last sign of life {status.heartbeat_age_s:.0f} s ago")
     if status.state in ("stopped", "dead"):
-        how = "was stopped in good order" if status.state == "stopped" else "is gone"
+        how = "stopped before its end and stored what was finished" if status.state == "stopped" else "is gone"
         lines.append(f"the process that wrote it {how}; run its command again to continue")
     if status.errors:
         lines.append(f"{status.errors:,} cells failed")

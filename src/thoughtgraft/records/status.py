@@ -58,8 +58,8 @@ class Status:
     """A run at one moment.
 
     Attributes:
-        state: `finished` when every planned cell is stored; else `alive` while the writing process lives, `stopped`
-            if it ended in good order (an interrupt), `dead` if it did not.
+        state: `finished` when every planned cell is stored; else `alive` while the writing process writes,
+            `stopped` if it closed the run early (an interrupt, an error), `dead` if it is gone without a word.
         done, total: Items stored and planned.
         item: What is counted: `cell`, or `feature` for a run that keeps what layers held.
         phase: What the process said it was doing.
