@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -147,6 +148,15 @@ def test_an_adapter_passes_its_audit(adapter):
     assert not found.wrong
     assert found.same_hash
     assert found.projects
+
+
+def test_an_adapter_whose_base_was_moved_is_audited_where_it_lies_now(base, adapter, tmp_path):
+    shutil.copytree(base, tmp_path / "moved")
+    shutil.copytree(adapter, tmp_path / "adapter")
+    fields = json.loads((adapter / DESCRIPTION).read_text())
+    (tmp_path / "adapter" / DESCRIPTION).write_text(json.dumps(fields | {"base": str(tmp_path / "gone")}))
+    found = load_model(tmp_path / "adapter", base=tmp_path / "moved", device="cpu").audit()
+    assert not found.wrong and found.same_hash
 
 
 def test_another_base_is_refused(adapter, tmp_path):

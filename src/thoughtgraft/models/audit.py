@@ -54,7 +54,7 @@ def audit(checkpoint: Checkpoint, project: Callable[[Tensor, int], Tensor]) -> A
         CheckpointError: The files are gone or damaged.
     """
     files = checkpoint.files
-    stored = assemble(files[0]).stored if is_adapter(files) else open_tensors(files)
+    stored = assemble(files[0], checkpoint.base).stored if is_adapter(files) else open_tensors(files)
     by_name = {_WRAPPER.sub("", _LM.sub("", name)): tensor for name, tensor in stored.items()}
     hasher, wrong = TensorHasher(), []
     tied = tied_head(checkpoint.lm)
