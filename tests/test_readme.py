@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from tests.conftest import ROOT
@@ -37,3 +38,14 @@ def test_every_file_it_links_to_exists():
 def test_the_example_runs(capsys):
     exec((ROOT / "examples" / "graft_one_thought.py").read_text(), {})
     assert "answer with the donor's" in capsys.readouterr().out
+
+
+def test_the_notebook_runs_and_shows_no_machine(capsys):
+    text = (ROOT / "examples" / "tour.ipynb").read_text()
+    names: dict[str, object] = {}
+    for cell in json.loads(text)["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"], "stored as it was run"
+            exec("".join(cell["source"]), names)
+    assert "certificate passed: True" in capsys.readouterr().out
+    assert not re.search(r"/(home|work|tmp|root)/", text)

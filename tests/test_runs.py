@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import thoughtgraft
 from tests.planted.reasoner import Planted, planted_problems
 from thoughtgraft.analysis import RULE
 from thoughtgraft.engine.run import run
-from thoughtgraft.errors import RunError
+from thoughtgraft.errors import AnalysisError, RunError
 from thoughtgraft.problems.table import problem_table, problems_from_table
 from thoughtgraft.studies.resampling import resampling_plan
 
@@ -57,6 +59,29 @@ def test_a_table_that_is_changed_does_not_change_the_run(folder: Path) -> None:
     table["impact_pp"] = 0
     assert opened.positions().impact_pp.any()
     assert len(opened.records()) == opened.spec.n_cells
+
+
+def test_figures_are_the_reports(folder: Path) -> None:
+    opened = thoughtgraft.load_run(folder)
+    figure = opened.figure("impact")
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert figure.axes and any("run " in text.get_text() for text in figure.texts)
+    with pytest.raises(AnalysisError, match="no such figure; got 'impct'; expected impact, agreement"):
+        opened.figure("impct")
+    with pytest.raises(AnalysisError, match="cannot have the figure 'mediation'"):
+        opened.figure("mediation")
+
+
+def test_a_run_that_fails_a_gate_is_drawn_by_force_only(folder: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    shutil.copytree(folder, bad)
+    spec = json.loads((bad / "run.json").read_text())
+    spec["provenance"].pop("certify")  # not switched off on purpose: lost
+    (bad / "run.json").write_text(json.dumps(spec))
+    opened = thoughtgraft.load_run(bad)
+    with pytest.raises(AnalysisError, match=r"states no effect; got the run has no certificate\. Fix: force=True"):
+        opened.figure()
+    assert any("INVALID" in text.get_text() for text in opened.figure(force=True).texts)
 
 
 def test_reading_needs_no_torch(folder: Path) -> None:

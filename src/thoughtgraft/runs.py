@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ from thoughtgraft.records.layout import FEATURES_FOLDER, PROBLEMS_FILE, THOUGHTS
 from thoughtgraft.report.certificate import Certificate, read_certificate
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from thoughtgraft.report.context import Context
     from thoughtgraft.thoughts import Thoughts
 
 
@@ -151,6 +155,21 @@ class Run:
         """
         return load_features(self.path, folder=UNTRAINED_FOLDER if untrained else FEATURES_FOLDER)
 
+    def figure(self, name: str = "impact", *, force: bool = False) -> Figure:
+        """A figure of the report, drawn from the records: a matplotlib Figure, which a notebook shows.
+
+        Args:
+            name: impact, agreement, mediation, adoption, dose, problems_by_slot, distribution or decoded_thoughts.
+            force: Draw it although a gate failed; its foot line then says INVALID.
+
+        Raises:
+            AnalysisError: There is no such figure, this run cannot have it (and why), or a gate failed.
+        """
+        from thoughtgraft.report.figures import draw_figure
+
+        context = self._context if not force else replace(self._context, force=True)
+        return draw_figure(context, name)
+
     @property
     def largest_number(self) -> int | None:
         """The largest number that the model can write, if it has one."""
@@ -160,6 +179,13 @@ class Run:
     def frame(self) -> Frame:
         """The records as arrays, what every table is made from."""
         return build_frame(self._records)
+
+    @cached_property
+    def _context(self) -> Context:
+        from thoughtgraft.report.write import analysed
+
+        known = self.problem_set() if (self.path / PROBLEMS_FILE).is_file() else None
+        return analysed(self.path, seed=self.seed, problems=known, largest=self.largest_number)
 
     @cached_property
     def _certificate(self) -> Certificate:

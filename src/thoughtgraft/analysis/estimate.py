@@ -204,9 +204,9 @@ def position_table(
         AnalysisError: The records cannot be used; see `build_frame`.
     """
     frame = as_frame(records)
-    rows = [arm_row(frame, cells) for key, cells in frame.arms.items() if key.slots or key.method == "noop"]
     arms = [key for key in frame.arms if key.slots or key.method == "noop"]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    arms.sort(key=lambda key: (key.family, len(key.slots), key.slots))  # single slots in order, all of them last
+    table = pd.DataFrame([arm_row(frame, frame.arms[key]) for key in arms], columns=list(COLUMNS))
     _adjust(table, frame, seed, resamples)
     for place, arm in enumerate(arms):
         if found := by_construction(arm, dead_slots, shared_slots):

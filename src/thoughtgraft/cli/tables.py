@@ -64,10 +64,8 @@ def position_summary(run: Path) -> Table:
     strata = positions["donor_stratum"]
     if "random" in set(strata):
         main &= strata.isin(["", "random"]) | strata.isna()
-    # Single slots stay in their order; all slots come after them.
-    shown = positions[main].assign(whole=positions["slots"] == "all").sort_values(["method", "whole"])
     last = None
-    for row in shown.to_dict("records"):
+    for row in positions[main].to_dict("records"):
         if last is not None and row["method"] != last:
             table.add_section()
         last = row["method"]

@@ -21,6 +21,34 @@ from thoughtgraft.report.run import load
 from thoughtgraft.report.tables_out import write_tables
 
 
+def analysed(
+    run: Path | str,
+    *,
+    seed: int = 0,
+    force: bool = False,
+    problems: Iterable[Any] | None = None,
+    largest: int | None = None,
+) -> Context:
+    """A run with its analysis, and whether its effects may be stated; nothing is written. Arguments: `write_report`'s.
+
+    Raises:
+        RunError: The folder is not a run's, or a file in it is damaged.
+        AnalysisError: The records cannot be analysed.
+    """
+    data = load(run)
+    analysis = analyse(
+        data.records,
+        problems,
+        seed,
+        certificate=data.certificate.gates,
+        dead_slots=data.certificate.dead_slots,
+        shared_slots=data.certificate.shared_slots,
+        available_hosts=data.plan("available_hosts"),
+        largest=largest,
+    )
+    return Context(data, analysis, force, {})
+
+
 def write_report(
     run: Path | str,
     *,
@@ -49,19 +77,9 @@ def write_report(
         RunError: The folder is not a run's, a file in it is damaged, or the disk refuses.
         AnalysisError: The records cannot be analysed (none yet, or they contradict one another).
     """
-    data = load(run)
-    analysis = analyse(
-        data.records,
-        problems,
-        seed,
-        certificate=data.certificate.gates,
-        dead_slots=data.certificate.dead_slots,
-        shared_slots=data.certificate.shared_slots,
-        available_hosts=data.plan("available_hosts"),
-        largest=largest,
-    )
+    context = analysed(run, seed=seed, force=force, problems=problems, largest=largest)
+    data, analysis = context.run, context.analysis
     write_tables(data, analysis)
-    context = Context(data, analysis, force, {})
     if not context.refused:
         context = replace(context, figures=make_figures(data, analysis, context.foot))
     report = build(context)
