@@ -8,7 +8,7 @@ from benchmarks.ours import Sweep
 from benchmarks.shapes import trained_model
 from benchmarks.workload import make_workload
 from thoughtgraft.engine.reference import reference_run
-from thoughtgraft.interventions.plan import Arm
+from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.schedule import schedule
 from thoughtgraft.problems import load_problems
 

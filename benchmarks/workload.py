@@ -11,8 +11,8 @@ from torch import Tensor
 
 from thoughtgraft.engine.grid import Row
 from thoughtgraft.engine.rollout import Source, rollout
+from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.ops import OPS
-from thoughtgraft.interventions.plan import Arm
 from thoughtgraft.interventions.schedule import Action, Feed, schedule
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
 

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from thoughtgraft.engine.collect import collect_thoughts
     from thoughtgraft.engine.run import run
     from thoughtgraft.engine.verify import verify
-    from thoughtgraft.interventions.plan import Arm, Plan
+    from thoughtgraft.interventions.arms import Arm
+    from thoughtgraft.interventions.plan import Plan
     from thoughtgraft.models.load import load_model
     from thoughtgraft.problems import Problem, ProblemSet, load_problems
     from thoughtgraft.readouts.lens import decode_thoughts

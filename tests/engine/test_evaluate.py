@@ -12,7 +12,8 @@ from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.evaluate import Evaluation, always_explicit, measure
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import RunError
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.load import load_model
 from thoughtgraft.problems import Problem, ProblemSet
 from thoughtgraft.problems.arithmetic import arithmetic

@@ -15,7 +15,8 @@ from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.rollout import Source
 from thoughtgraft.engine.run import run
 from thoughtgraft.engine.verify import verify
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.interventions.schedule import schedule
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt

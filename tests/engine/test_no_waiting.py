@@ -22,7 +22,7 @@ from thoughtgraft.engine.edits import Source
 from thoughtgraft.engine.forked import plan_steps, think_forked
 from thoughtgraft.engine.grid import Grid
 from thoughtgraft.engine.rollout import shared_bias
-from thoughtgraft.interventions.plan import Arm
+from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.site import Resid
 from thoughtgraft.models.prefix import ATTENTION, ColumnCache, Prefix
 from thoughtgraft.models.reasoner import attention_implementation

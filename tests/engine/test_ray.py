@@ -20,7 +20,8 @@ from thoughtgraft.engine.executors import LocalExecutor, make_executor
 from thoughtgraft.engine.ray_executor import RayExecutor, Worker, make_tasks, worker_versions
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import MissingExtraError, ModelError, PlanError, RunError
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.problems import Problem, ProblemSet, extract_answer
 from thoughtgraft.records import read_status
 

@@ -19,7 +19,8 @@ from thoughtgraft.engine.feature_run import run_features
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import ModelError
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.problems import Problem, ProblemSet, extract_answer, grade

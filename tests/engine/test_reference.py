@@ -13,7 +13,7 @@ from torch import Tensor
 
 from thoughtgraft.engine import reference
 from thoughtgraft.engine.reference import ReferenceRun, reference_run
-from thoughtgraft.interventions.plan import Arm
+from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.schedule import Action, Feed, schedule
 
 K = 6

@@ -13,8 +13,9 @@ from thoughtgraft.engine.features import features_of
 from thoughtgraft.engine.rollout import Source
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import PlanError
+from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.ops import EditContext, Project, Projection
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.interventions.site import Resid
 from thoughtgraft.problems import Problem, ProblemSet
 

@@ -31,7 +31,7 @@ from thoughtgraft.engine.drafts import Draft
 from thoughtgraft.engine.reference import ReferenceRun
 from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
 from thoughtgraft.errors import ModelError
-from thoughtgraft.interventions.plan import DOWNSTREAM, METHODS, Arm
+from thoughtgraft.interventions.arms import DOWNSTREAM, METHODS, Arm
 from thoughtgraft.models.reasoner import Prompt
 
 BOUND = 1e-9

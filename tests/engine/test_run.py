@@ -11,7 +11,8 @@ from thoughtgraft.engine import cells as cells_module
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.run import make_spec, run
 from thoughtgraft.errors import PlanError, RunError
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.problems import Problem, ProblemSet, extract_answer, format_number
 from thoughtgraft.records import RECORD_SCHEMA, RunStore
 from thoughtgraft.thoughts import Thoughts

@@ -20,7 +20,8 @@ from thoughtgraft.engine.batching import Budget, packs, plan_budget, surviving
 from thoughtgraft.engine.decode import best_token
 from thoughtgraft.engine.memory import free_memory, is_out_of_memory, keep_freed_memory
 from thoughtgraft.errors import ModelError
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models import load
 from thoughtgraft.models.load import load_model
 from thoughtgraft.problems import ProblemSet, load_problems

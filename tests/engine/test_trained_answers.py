@@ -9,8 +9,8 @@ from thoughtgraft.engine.drafts import make_draft
 from thoughtgraft.engine.grid import Row
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.rollout import Source, rollout
+from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.ops import OPS
-from thoughtgraft.interventions.plan import Arm
 from thoughtgraft.interventions.schedule import Action, Feed, schedule
 from thoughtgraft.models.load import load_model
 from thoughtgraft.problems import load_problems

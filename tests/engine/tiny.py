@@ -19,8 +19,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from thoughtgraft.engine.grid import Row
 from thoughtgraft.engine.reference import ReferenceRun, reference_run
 from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
+from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.ops import OPS, EditContext, Op
-from thoughtgraft.interventions.plan import Arm
 from thoughtgraft.interventions.schedule import schedule
 from thoughtgraft.models.checkpoints import write_checkpoint
 from thoughtgraft.models.coconut import CoconutReasoner

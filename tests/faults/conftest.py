@@ -12,7 +12,8 @@ from tests.engine.tiny import loaded, questions
 from tests.faults.runner import table
 
 from thoughtgraft.engine.run import run
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.problems import Problem, ProblemSet, extract_answer
 
 SmallRun = Callable[..., pd.DataFrame]

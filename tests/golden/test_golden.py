@@ -31,7 +31,8 @@ from torch import Tensor
 from thoughtgraft.engine.reference import _mask
 from thoughtgraft.engine.rollout import Source, rollout
 from thoughtgraft.errors import PlanError
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, attention_implementation
 from thoughtgraft.problems import Problem, ProblemSet
 

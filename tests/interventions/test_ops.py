@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from thoughtgraft.interventions.arms import METHODS
 from thoughtgraft.interventions.ops import OPS, EditContext, noise, shuffle
-from thoughtgraft.interventions.plan import METHODS
 
 N, K, D = 3, 4, 2
 

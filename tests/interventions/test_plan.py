@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thoughtgraft.errors import PlanError
+from thoughtgraft.interventions.arms import METHODS, Arm, slots_label
 from thoughtgraft.interventions.donors import STRATA, draw_donors
-from thoughtgraft.interventions.plan import METHODS, Arm, Cell, Plan, check_slots, slots_label
+from thoughtgraft.interventions.plan import Cell, Plan, check_slots
 from thoughtgraft.problems import Problem, ProblemSet, Ref, Step
 
 IDENTITY: dict[str, Any] = {"model": "weights", "protocol": "official", "dtype": "float32", "num_latents": 6}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from thoughtgraft.interventions.plan import Arm
+from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.schedule import Action, Feed, schedule
 
 LETTER = {Feed.CLEAN: "C", Feed.LIVE: "L", Feed.EDIT: "E", Feed.REPLAY: "R", Feed.ABSENT: "-"}

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from thoughtgraft.errors import PlanError
+from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.ops import EditContext, Project, Projection
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.interventions.site import Resid
 from thoughtgraft.problems import Problem, ProblemSet
 

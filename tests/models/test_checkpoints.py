@@ -18,8 +18,8 @@ from transformers import AutoConfig
 
 from thoughtgraft.errors import CheckpointError
 from thoughtgraft.models.assembly import build_lm
-from thoughtgraft.models.bases import KNOWN_BASES
 from thoughtgraft.models.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from thoughtgraft.models.known_bases import KNOWN_BASES
 from thoughtgraft.models.lora import merge_lora
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"

@@ -24,7 +24,8 @@ from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.rollout import Source, rollout
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import CheckpointError, ModelError
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.checkpoints import read_checkpoint, write_checkpoint
 from thoughtgraft.models.coconut import CoconutReasoner
 from thoughtgraft.models.families import COCONUT, CODI, find_family

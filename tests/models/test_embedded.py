@@ -19,7 +19,8 @@ from thoughtgraft.engine.verify import verify
 from thoughtgraft.engine.verify.certificate import Check
 from thoughtgraft.engine.verify.weights import fingerprint, weights
 from thoughtgraft.errors import ModelError, PlanError
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.embedded import EMBEDDED, model_folder
 from thoughtgraft.models.fingerprint import Fingerprint, read_fingerprint
 from thoughtgraft.models.load import load_model

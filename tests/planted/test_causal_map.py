@@ -11,7 +11,8 @@ from tests.planted.reasoner import Planted, planted_problems, said
 
 from thoughtgraft.analysis import Analysis, analyse
 from thoughtgraft.engine.run import run
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.problems import ProblemSet
 
 HOSTS, DONORS, SLOTS = 110, 4, 5

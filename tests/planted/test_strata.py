@@ -12,7 +12,8 @@ from thoughtgraft.analysis import RULE, build_frame
 from thoughtgraft.engine import cells as engine_cells
 from thoughtgraft.engine import run as engine
 from thoughtgraft.errors import PlanError, RunError
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.records import RunStore
 from thoughtgraft.studies.resampling import resampling_plan
 

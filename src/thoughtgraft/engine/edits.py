@@ -12,8 +12,8 @@ from torch import Tensor
 
 from thoughtgraft.engine.grid import Row
 from thoughtgraft.errors import ModelError, PlanError
+from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.ops import EditContext, Op
-from thoughtgraft.interventions.plan import Arm
 from thoughtgraft.models.reasoner import LatentReasoner
 
 

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from thoughtgraft.engine.collect import collect_thoughts, encode
 from thoughtgraft.engine.run import run
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.reasoner import LatentReasoner, attention_implementation
 from thoughtgraft.problems import ProblemSet, grade
 from thoughtgraft.thoughts import Thoughts

@@ -1,126 +1,18 @@
-"""What to run: arms (conditions), cells (one generation each, with a stable key) and plans (which cells)."""
+"""What to run: cells (one generation each, with a stable key) and plans (which cells)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from thoughtgraft.errors import PlanError
-from thoughtgraft.interventions.donors import STRATA, draw_donors
-from thoughtgraft.interventions.site import Resid
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.donors import draw_donors
 from thoughtgraft.problems import ProblemSet
-
-METHODS = ("baseline", "noop", "self", "swap", "mean", "zero", "noise", "skip", "truncate", "shuffle")
-DOWNSTREAM = ("recompute", "freeze_input", "freeze_kv")
-
-_UNEDITED = frozenset({"baseline", "noop"})
-_SHORTER = {
-    "skip": "leaves out one slot and recomputes what follows",
-    "truncate": "names the one slot before which the thoughts end",
-}
-_FROM_DONOR = frozenset({"swap", "shuffle"})
-_REPEATED = frozenset({"swap", "shuffle", "noise"})
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One condition: an edit at some slots and a rule for what follows.
-
-    Attributes:
-        method: A method of this module, or any name of your own with `op`.
-        slots: 0-based slots that are edited; empty for baseline and noop.
-        downstream: What the unedited slots after the first edited one receive.
-        op: Your own edit, `op(live [n, d], context) -> [n, d]` (see interventions.ops); it replaces the vector that
-            each slot would be fed, or the state at its site. A stored run knows it by its module and name, not by its
-            code; an edit made of numbers says which by an attribute `identity`, text that two others never share.
-        repeats: True: one cell for each donor of the host (noise: for each draw). None: as the method needs.
-        stratum: How the donors are drawn: random, or the same operation, steps or answer as the host. A label:
-            a generation is the same whichever way its donor was found.
-        site: Where the edit acts: None is the vector that a slot is fed.
-    """
-
-    method: str
-    slots: tuple[int, ...] = ()
-    downstream: str = "recompute"
-    op: Callable[..., Any] | None = field(default=None, compare=False)
-    repeats: bool | None = None
-    stratum: str = "random"
-    site: Resid | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "slots", tuple(self.slots))
-        if self.method not in METHODS and self.op is None:
-            raise PlanError(
-                "unknown method", got=repr(self.method), expected=", ".join(METHODS), fix="or give the arm an op"
-            )
-        if self.downstream not in DOWNSTREAM:
-            raise PlanError("unknown downstream rule", got=repr(self.downstream), expected=", ".join(DOWNSTREAM))
-        if (self.method in _UNEDITED) == bool(self.slots):
-            raise PlanError(
-                f"arm {self.method!r} has the wrong slots",
-                got=list(self.slots),
-                expected="none" if self.method in _UNEDITED else "at least one",
-            )
-        if self.site is not None:
-            self.site.check(self.method, self.slots, self.downstream, self.op is not None)
-        if list(self.slots) != sorted(set(self.slots)) or (self.slots and self.slots[0] < 0):
-            raise PlanError("slots must be ascending, distinct and 0 or more", got=list(self.slots))
-        if self.method in _SHORTER and (len(self.slots) != 1 or self.downstream != "recompute"):
-            raise PlanError(
-                f"{self.method} {_SHORTER[self.method]}",
-                got=f"slots={list(self.slots)}, downstream={self.downstream}",
-                fix="use one slot and downstream='recompute'",
-            )
-        if self.stratum not in STRATA:
-            raise PlanError("unknown donor stratum", got=repr(self.stratum), expected=", ".join(STRATA))
-        if self.stratum != "random" and not self.needs_donor:
-            raise PlanError(
-                f"arm {self.method!r} takes nothing from a donor, so it has no donor stratum",
-                got=repr(self.stratum),
-                fix="leave stratum out",
-            )
-
-    @property
-    def needs_donor(self) -> bool:
-        """Whether each cell takes something from another problem."""
-        return self.method in _FROM_DONOR or (self.op is not None and self.repeated)
-
-    @property
-    def repeated(self) -> bool:
-        """Whether a host has one cell for each of its donors (or draws)."""
-        return self.repeats if self.repeats is not None else self.method in _REPEATED
-
-    @property
-    def op_name(self) -> str | None:
-        """What tells two own edits apart: their `identity`, or where they are defined, as functions have no hash."""
-        if self.op is None:
-            return None
-        return getattr(self.op, "identity", None) or f"{self.op.__module__}.{self.op.__qualname__}"
-
-    @property
-    def name(self) -> str:
-        """The method, and where it acts if not on what slots are fed: `swap`, `zero after L2`."""
-        return self.method if self.site is None else f"{self.method} {self.site}"
-
-    @property
-    def label(self) -> str:
-        """A short name for people and logs, for example `swap CT3` or `swap CT3 (same operation)`."""
-        parts = [self.name, slots_label(self.slots)]
-        parts += [self.downstream] if self.downstream != "recompute" else []
-        return " ".join([*parts, *([f"(same {self.stratum})"] if self.stratum != "random" else [])])
-
-
-def slots_label(slots: Sequence[int]) -> str:
-    """`CT3`, `CT0-CT5`, `CT0,CT2`, or `-` where there is none."""
-    if not slots:
-        return "-"
-    if len(slots) > 1 and list(slots) == list(range(slots[0], slots[-1] + 1)):
-        return f"CT{slots[0]}-CT{slots[-1]}"
-    return ",".join(f"CT{k}" for k in slots)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from thoughtgraft.interventions.plan import Arm
+from thoughtgraft.interventions.arms import Arm
 
 
 class Feed(Enum):

@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from thoughtgraft.models.adapter import assemble, is_adapter
-from thoughtgraft.models.assembly import tied_head
 from thoughtgraft.models.checkpoints import Checkpoint
 from thoughtgraft.models.families import FAMILIES
+from thoughtgraft.models.fit import tied_head
 from thoughtgraft.models.tensors import TensorHasher, open_tensors
 
 _LM = re.compile(r"^((codi|coconut)\.(base_model\.model\.)?|(base_causallm|pause_lm|direct_lm|cot_lm)\.)")

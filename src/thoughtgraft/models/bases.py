@@ -1,81 +1,20 @@
-"""The base model behind a checkpoint: its Hugging Face config and where its tokenizer lies."""
+"""The base model behind a checkpoint: its Hugging Face config."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PretrainedConfig
 
 from thoughtgraft.errors import CheckpointError
-from thoughtgraft.models.families import Family
 from thoughtgraft.models.keys import StateKeys
+from thoughtgraft.models.known_bases import KNOWN_BASES
 from thoughtgraft.models.sources import find_directory, read_object
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-
-
-def _gpt2(d_model: int, layers: int, heads: int) -> dict[str, Any]:
-    return {
-        "model_type": "gpt2",
-        "vocab_size": 50257,
-        "n_positions": 1024,
-        "n_embd": d_model,
-        "n_layer": layers,
-        "n_head": heads,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
-        "bos_token_id": 50256,
-        "eos_token_id": 50256,
-        "tie_word_embeddings": True,
-    }
-
-
-def _llama3(d_model: int, layers: int, heads: int, inner: int, *, rope_factor: float, tied: bool) -> dict[str, Any]:
-    return {
-        "model_type": "llama",
-        "vocab_size": 128256,
-        "max_position_embeddings": 131072,
-        "hidden_size": d_model,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": 8,
-        "head_dim": d_model // heads,
-        "intermediate_size": inner,
-        "hidden_act": "silu",
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 500000.0,
-        "rope_scaling": {
-            "rope_type": "llama3",
-            "factor": rope_factor,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 8192,
-        },
-        "attention_bias": False,
-        "mlp_bias": False,
-        "bos_token_id": 128000,
-        "eos_token_id": [128001, 128008, 128009],
-        "tie_word_embeddings": tied,
-    }
-
-
-# The public config.json values of the bases that published checkpoints were trained on.
-KNOWN_BASES: Mapping[str, Mapping[str, Any]] = {
-    "openai-community/gpt2": _gpt2(768, 12, 12),
-    "openai-community/gpt2-medium": _gpt2(1024, 24, 16),
-    "meta-llama/Llama-3.2-1B-Instruct": _llama3(2048, 16, 32, 8192, rope_factor=32.0, tied=True),
-    "meta-llama/Llama-3.2-3B-Instruct": _llama3(3072, 28, 24, 8192, rope_factor=32.0, tied=True),
-    "meta-llama/Llama-3.1-8B-Instruct": _llama3(4096, 32, 32, 14336, rope_factor=8.0, tied=False),
-}
-
 
 # Labels of a classifier cost memory by their number; code from elsewhere is never run.
 _UNUSED = ("num_labels", "id2label", "label2id", "auto_map")
 _MOST, _MOST_LAYERS = 1 << 24, 1 << 12
-_MOST_TEXT = 64 << 20  # bytes of a tokenizer's file
 
 
 @dataclass(frozen=True)
@@ -135,95 +74,11 @@ def find_base(base: str | Path | None, directory: Path, keys: StateKeys) -> Base
     )
 
 
-def load_tokenizer(
-    tokenizer: str | Path | PreTrainedTokenizerBase | None, directory: Path, base: Base, family: Family
-) -> PreTrainedTokenizerBase:
-    """Loads the tokenizer: what the user gave, else the checkpoint's own, else the base model's.
-
-    Raises:
-        CheckpointError: It cannot be found or read, or its ids reach into the rows that the family adds.
-    """
-    if isinstance(tokenizer, PreTrainedTokenizerBase):
-        loaded, origin = tokenizer, type(tokenizer).__name__
-    else:
-        if tokenizer is not None:
-            folder = find_directory(tokenizer, "tokenizer")
-        elif any((directory / name).is_file() for name in _TOKENIZER_FILES):
-            folder = directory
-        else:
-            folder = _base_directory(base)
-        origin = str(tokenizer or folder)
-        loaded = _read_tokenizer(folder, base.config)
-    _check_tokenizer(loaded, origin, base, family)
-    return loaded
-
-
-def _read_tokenizer(folder: Path, config: PretrainedConfig) -> PreTrainedTokenizerBase:
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise CheckpointError(
-            f"{folder} holds no tokenizer",
-            expected=" or ".join(_TOKENIZER_FILES),
-            fix="pass --tokenizer with a folder or hub id of the base model's tokenizer",
-        )
-    large = [name for name in _TOKENIZER_FILES if (folder / name).is_file() and _bytes(folder / name) > _MOST_TEXT]
-    if large:
-        raise CheckpointError(
-            f"{folder / large[0]} is larger than any tokenizer",
-            got=f"{_bytes(folder / large[0]):,} bytes",
-            expected=f"at most {_MOST_TEXT:,}",
-            fix="pass --tokenizer with the base model's own tokenizer",
-        )
-    try:
-        # The config is handed over because the folder's own config.json may be empty.
-        return AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises bare Exception on a damaged file
-        raise CheckpointError(
-            f"the tokenizer in {folder} cannot be read",
-            got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}",
-            fix="download it again, or pass --tokenizer with another folder or hub id",
-        ) from error
-
-
-def _base_directory(base: Base) -> Path:
-    try:
-        return find_directory(base.name, "base model")
-    except CheckpointError as error:
-        mirror = base.name.replace("meta-llama/", "unsloth/")
-        open_copy = f", or the ungated copy: --tokenizer {mirror}" if mirror != base.name else ""
-        raise CheckpointError(
-            f"the tokenizer of {base.name} is needed and cannot be had",
-            got=error.what,
-            fix=f"run `hf download {base.name} --include '*.json' '*.txt'` where there is a network, "
-            f"or pass --tokenizer with a folder{open_copy}",
-        ) from error
-
-
-def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, origin: str, base: Base, family: Family) -> None:
-    vocab = base.config.vocab_size
-    # A family's own token in its own row is no clash. CODI's official code adds [PAD] to the tokenizer, at V.
-    own = {name: vocab + row for row, name in enumerate(family.rows)} if family.in_tokenizer else {}
-    pad = None if family.pad is None else vocab + family.pad
-    ids = {
-        i
-        for token, i in tokenizer.get_vocab().items()
-        if own.get(token) != i and (i != pad or i != tokenizer.pad_token_id)
-    }
-    size = max(ids, default=-1) + 1
-    if size > vocab or (base.known and size != vocab):
-        limit = "exactly" if base.known else "at most"
-        raise CheckpointError(
-            f"the tokenizer {origin} is not that of {base.name}",
-            got=f"ids up to {size - 1}",
-            expected=f"{limit} {vocab} ids, below the rows of {', '.join(family.rows)}",
-            fix="pass --tokenizer with the base model's own tokenizer",
-        )
-
-
 def _read_config(path: Path) -> tuple[PretrainedConfig | None, str]:
     """Returns the config, or None and why it cannot be used."""
     if not path.is_file():
         return None, "no such file"
-    if _bytes(path) == 0:
+    if path.stat().st_size == 0:
         return None, "empty (0 bytes)"
     try:
         values = read_object(path)
@@ -241,10 +96,6 @@ def _read_config(path: Path) -> tuple[PretrainedConfig | None, str]:
     except Exception as error:  # config classes validate with many exception types
         return None, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
     return config, ""
-
-
-def _bytes(path: Path) -> int:
-    return path.stat().st_size
 
 
 def _absurd(name: str, value: object) -> bool:

@@ -11,24 +11,15 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.models.adapter import assemble, is_adapter
-from thoughtgraft.models.assembly import (
-    SPECIAL_ROWS,
-    build_lm,
-    check_copies,
-    check_keys,
-    check_sizes,
-    empty_feeder,
-    fill_feeder,
-    fill_lm,
-    rows_error,
-    tied_head,
-)
-from thoughtgraft.models.bases import find_base, load_tokenizer
-from thoughtgraft.models.families import FAMILIES, Family
+from thoughtgraft.models.assembly import build_lm, empty_feeder, fill_feeder, fill_lm
+from thoughtgraft.models.bases import find_base
+from thoughtgraft.models.families import FAMILIES, SPECIAL_ROWS, Family
+from thoughtgraft.models.fit import check_copies, check_keys, check_sizes, rows_error, tied_head
 from thoughtgraft.models.folders import write_folder
 from thoughtgraft.models.keys import sort_keys
 from thoughtgraft.models.sources import find_checkpoint, trained_thoughts
 from thoughtgraft.models.tensors import TensorHasher, open_tensors
+from thoughtgraft.models.tokenizers import load_tokenizer
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 
 from thoughtgraft.errors import CheckpointError
 
+SPECIAL_ROWS = 3
+"""Embedding rows that every family adds to the base vocabulary: pad, BOT, EOT; or start, end, latent."""
+
 
 @dataclass(frozen=True)
 class Family:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thoughtgraft.records.export import export_records, load_records
     from thoughtgraft.records.features import Features, load_features
+    from thoughtgraft.records.folder import check_folder
     from thoughtgraft.records.schema import RECORD_SCHEMA, SCHEMA_VERSION, arm_key, rows_to_table
     from thoughtgraft.records.spec import RunSpec
     from thoughtgraft.records.status import Status, read_status
-    from thoughtgraft.records.store import RunStore, check_folder
+    from thoughtgraft.records.store import RunStore
 
 # Loaded when first asked for: `status` must not pay for importing what it does not use.
 _HOMES = {
@@ -20,7 +21,7 @@ _HOMES = {
     "RunStore": "store",
     "Status": "status",
     "arm_key": "schema",
-    "check_folder": "store",
+    "check_folder": "folder",
     "export_records": "export",
     "load_features": "features",
     "load_records": "export",

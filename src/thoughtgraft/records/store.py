@@ -13,17 +13,15 @@ import pyarrow as pa
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.atomic import make_folder, sweep, write_atomic
 from thoughtgraft.records.filters import RecordFilter
+from thoughtgraft.records.folder import check_folder
 from thoughtgraft.records.frames import table_to_frame
 from thoughtgraft.records.heartbeat import HeartbeatWriter
 from thoughtgraft.records.jsonfile import read_json, to_json
 from thoughtgraft.records.layout import (
-    HEARTBEAT_FILE,
-    LOCK_FILE,
     QUARANTINE_FOLDER,
     RECORDS_FOLDER,
     SPEC_FILE,
     STARTS_FILE,
-    THOUGHTS_FILE,
 )
 from thoughtgraft.records.lock import RunLock
 from thoughtgraft.records.provenance import Meter, utc_now
@@ -34,34 +32,6 @@ from thoughtgraft.records.spec import RunSpec, read_spec, refuse_another_run
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-_BEFORE_SPEC = (LOCK_FILE, HEARTBEAT_FILE, THOUGHTS_FILE)
-"""What a start that was broken off early leaves behind."""
-_NAMED = 4
-
-
-def check_folder(path: str | Path) -> None:
-    """Refuse a place where no run can start or be continued, before anything is computed for it.
-
-    Raises:
-        RunError: It is a file, or a folder with other things in it and no run; files of theirs could be overwritten.
-    """
-    path = Path(path)
-    if not path.exists() or (path / SPEC_FILE).exists():
-        return
-    make_folder(path)
-    if any(path.glob(f"{RECORDS_FOLDER}/*.parquet")):
-        raise RunError(f"{path} holds records but no {SPEC_FILE}", fix="restore it, or use --out another folder")
-    names = sorted(entry.name for entry in path.iterdir())
-    if foreign := [name for name in names if name not in _BEFORE_SPEC and not name.startswith(".")]:
-        more = f" and {len(foreign) - _NAMED} more" if len(foreign) > _NAMED else ""
-        raise RunError(
-            f"{path} holds other things and no run",
-            got=", ".join(foreign[:_NAMED]) + more,
-            expected="a new or empty folder, or a run to continue",
-            fix="use --out another folder",
-        )
 
 
 class RunStore:

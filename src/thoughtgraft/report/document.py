@@ -76,6 +76,8 @@ class Picture:
 
 
 Block = Prose | Code | Bullets | Table | Picture
+Figures = Mapping[str, Picture | Prose]
+"""Figures by name; a sentence stands for one that cannot be."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from thoughtgraft.errors import PlanError
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 
 STANDARD = "official"
 PROTOCOLS = (STANDARD, "cot-exploration-original", "cot-exploration-fixed")

@@ -12,7 +12,8 @@ from typing import Any
 
 from thoughtgraft.analysis.erased import Condition
 from thoughtgraft.errors import PlanError
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.interventions.site import Resid
 
 DRAWS = 20

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from thoughtgraft.errors import PlanError
+from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.donors import STRATA
-from thoughtgraft.interventions.plan import Arm, Plan
+from thoughtgraft.interventions.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models import coconut, codi
 from thoughtgraft.models.adapter import PREFIX, ROWS, Description, write_adapter
-from thoughtgraft.models.assembly import SPECIAL_ROWS
 from thoughtgraft.models.checkpoints import write_checkpoint
+from thoughtgraft.models.families import SPECIAL_ROWS
 from thoughtgraft.models.language_models import LanguageModel, load_language_model
 from thoughtgraft.models.projection import build_projection, pause_vectors
 from thoughtgraft.problems.augment import TrainingSet, training_set, usable

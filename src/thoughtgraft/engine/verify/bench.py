@@ -14,8 +14,8 @@ from thoughtgraft.engine.collect import encode
 from thoughtgraft.engine.grid import Row
 from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
 from thoughtgraft.engine.verify.listen import disturbing
+from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.ops import OPS, EditContext, Op
-from thoughtgraft.interventions.plan import Arm
 from thoughtgraft.interventions.schedule import schedule
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
 from thoughtgraft.problems import ProblemSet

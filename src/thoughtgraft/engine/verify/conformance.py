@@ -20,8 +20,8 @@ from thoughtgraft.engine.rollout import Source, rollout
 from thoughtgraft.engine.verify.bench import gap, logits_of
 from thoughtgraft.engine.verify.certificate import Check, at_most
 from thoughtgraft.errors import ModelError
+from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.ops import OPS
-from thoughtgraft.interventions.plan import Arm
 from thoughtgraft.interventions.schedule import schedule
 from thoughtgraft.models.reasoner import LatentReasoner
 

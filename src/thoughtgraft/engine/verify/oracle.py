@@ -13,7 +13,7 @@ from thoughtgraft.engine.rollout import Source, rollout
 from thoughtgraft.engine.verify.bench import Bench, gap, logits_of, slot_name
 from thoughtgraft.engine.verify.certificate import Check, at_most
 from thoughtgraft.engine.verify.plain import plain_run
-from thoughtgraft.interventions.plan import Arm
+from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.schedule import schedule
 
 

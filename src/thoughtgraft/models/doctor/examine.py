@@ -11,17 +11,20 @@ from transformers import PreTrainedTokenizerBase
 
 from thoughtgraft.errors import CheckpointError, ThoughtgraftError
 from thoughtgraft.models.adapter import assemble, is_adapter
-from thoughtgraft.models.assembly import SPECIAL_ROWS, build_lm, check_copies, check_keys, check_sizes, empty_feeder
-from thoughtgraft.models.bases import Base, find_base, load_tokenizer
+from thoughtgraft.models.assembly import build_lm, empty_feeder
+from thoughtgraft.models.bases import Base, find_base
 from thoughtgraft.models.doctor import rules
 from thoughtgraft.models.doctor.diagnosis import Diagnosis, Finding
 from thoughtgraft.models.doctor.facts import ADAPTER_FILES, Facts, read_facts
 from thoughtgraft.models.doctor.published import published_for
 from thoughtgraft.models.embedded import EMBEDDED, model_folder
+from thoughtgraft.models.families import SPECIAL_ROWS
+from thoughtgraft.models.fit import check_copies, check_keys, check_sizes
 from thoughtgraft.models.keys import sort_keys
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.sources import WEIGHT_NAMES, Source, find_checkpoint, shard_names, trained_thoughts
 from thoughtgraft.models.tensors import StoredTensor, open_tensors
+from thoughtgraft.models.tokenizers import load_tokenizer
 
 _Result = TypeVar("_Result")
 

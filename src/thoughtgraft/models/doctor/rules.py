@@ -8,11 +8,10 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from thoughtgraft.models.assembly import SPECIAL_ROWS
-from thoughtgraft.models.bases import KNOWN_BASES
 from thoughtgraft.models.doctor.diagnosis import Finding
 from thoughtgraft.models.doctor.facts import Facts
-from thoughtgraft.models.families import CODI
+from thoughtgraft.models.families import CODI, SPECIAL_ROWS
+from thoughtgraft.models.known_bases import KNOWN_BASES
 
 _LLAMA3_VOCAB, _BASE_EOS, _INSTRUCT_EOS = 128256, "<|end_of_text|>", "<|eot_id|>"
 # prj without its Dropout counts one less: Linear, GELU, Linear (, LayerNorm).

@@ -18,7 +18,7 @@ from thoughtgraft.report.document import Report, records_of
 from thoughtgraft.report.formats import sentence_list
 from thoughtgraft.report.render import to_markdown
 from thoughtgraft.report.tables_out import plain
-from thoughtgraft.report.zoo import sections
+from thoughtgraft.report.zoo import sections, thoughts
 from thoughtgraft.report.zoo.conclusions import Conclusion, against_controls, hardest, surviving
 from thoughtgraft.report.zoo.figures import displays
 
@@ -59,10 +59,10 @@ def write_zoo(result: ZooResult, facts: Mapping[str, str], out: Path) -> Path:
             sections.budget(result),
             sections.answers(result, figures),
             sections.pairs(result, figures),
-            sections.resampling(result, figures),
-            sections.reading(result, figures),
-            sections.findings(result),
-            sections.certificates(result),
+            thoughts.resampling(result, figures),
+            thoughts.reading(result, figures),
+            thoughts.findings(result),
+            thoughts.certificates(result),
         ),
         generator=f"thoughtgraft {version}" if version else "thoughtgraft",
         source=f"{DATA} and {TABLES}/ beside it",

@@ -1,0 +1,103 @@
+"""A checkpoint's tokenizer: where it lies, and whether it is the base's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.bases import Base
+from thoughtgraft.models.families import Family
+from thoughtgraft.models.sources import find_directory
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+_MOST_TEXT = 64 << 20  # bytes of a tokenizer's file
+
+
+def load_tokenizer(
+    tokenizer: str | Path | PreTrainedTokenizerBase | None, directory: Path, base: Base, family: Family
+) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer: what the user gave, else the checkpoint's own, else the base model's.
+
+    Raises:
+        CheckpointError: It cannot be found or read, or its ids reach into the rows that the family adds.
+    """
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        loaded, origin = tokenizer, type(tokenizer).__name__
+    else:
+        if tokenizer is not None:
+            folder = find_directory(tokenizer, "tokenizer")
+        elif any((directory / name).is_file() for name in _TOKENIZER_FILES):
+            folder = directory
+        else:
+            folder = _base_directory(base)
+        origin = str(tokenizer or folder)
+        loaded = _read_tokenizer(folder, base.config)
+    _check_tokenizer(loaded, origin, base, family)
+    return loaded
+
+
+def _read_tokenizer(folder: Path, config: PretrainedConfig) -> PreTrainedTokenizerBase:
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise CheckpointError(
+            f"{folder} holds no tokenizer",
+            expected=" or ".join(_TOKENIZER_FILES),
+            fix="pass --tokenizer with a folder or hub id of the base model's tokenizer",
+        )
+    large = [
+        name for name in _TOKENIZER_FILES if (folder / name).is_file() and (folder / name).stat().st_size > _MOST_TEXT
+    ]
+    if large:
+        raise CheckpointError(
+            f"{folder / large[0]} is larger than any tokenizer",
+            got=f"{(folder / large[0]).stat().st_size:,} bytes",
+            expected=f"at most {_MOST_TEXT:,}",
+            fix="pass --tokenizer with the base model's own tokenizer",
+        )
+    try:
+        # The config is handed over because the folder's own config.json may be empty.
+        return AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises bare Exception on a damaged file
+        raise CheckpointError(
+            f"the tokenizer in {folder} cannot be read",
+            got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}",
+            fix="download it again, or pass --tokenizer with another folder or hub id",
+        ) from error
+
+
+def _base_directory(base: Base) -> Path:
+    try:
+        return find_directory(base.name, "base model")
+    except CheckpointError as error:
+        mirror = base.name.replace("meta-llama/", "unsloth/")
+        open_copy = f", or the ungated copy: --tokenizer {mirror}" if mirror != base.name else ""
+        raise CheckpointError(
+            f"the tokenizer of {base.name} is needed and cannot be had",
+            got=error.what,
+            fix=f"run `hf download {base.name} --include '*.json' '*.txt'` where there is a network, "
+            f"or pass --tokenizer with a folder{open_copy}",
+        ) from error
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, origin: str, base: Base, family: Family) -> None:
+    vocab = base.config.vocab_size
+    # A family's own token in its own row is no clash. CODI's official code adds [PAD] to the tokenizer, at V.
+    own = {name: vocab + row for row, name in enumerate(family.rows)} if family.in_tokenizer else {}
+    pad = None if family.pad is None else vocab + family.pad
+    ids = {
+        i
+        for token, i in tokenizer.get_vocab().items()
+        if own.get(token) != i and (i != pad or i != tokenizer.pad_token_id)
+    }
+    size = max(ids, default=-1) + 1
+    if size > vocab or (base.known and size != vocab):
+        limit = "exactly" if base.known else "at most"
+        raise CheckpointError(
+            f"the tokenizer {origin} is not that of {base.name}",
+            got=f"ids up to {size - 1}",
+            expected=f"{limit} {vocab} ids, below the rows of {', '.join(family.rows)}",
+            fix="pass --tokenizer with the base model's own tokenizer",
+        )
