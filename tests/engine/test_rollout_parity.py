@@ -30,7 +30,7 @@ from thoughtgraft.engine import clean, decode
 from thoughtgraft.engine.drafts import Draft
 from thoughtgraft.engine.reference import ReferenceRun
 from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
-from thoughtgraft.errors import ModelError
+from thoughtgraft.errors import PlanError
 from thoughtgraft.interventions.arms import DOWNSTREAM, METHODS, Arm
 from thoughtgraft.models.reasoner import Prompt
 
@@ -269,8 +269,10 @@ def test_edits_are_measured_against_the_hosts_own_vector(family: str) -> None:
 def test_an_op_that_changes_the_shape_is_refused() -> None:
     runs = oracle("codi-gpt2")
     arm = Arm("own", (0,), op=lambda live, context: live[:, :3])
-    with pytest.raises(ModelError, match="an op changed the shape"):
+    with pytest.raises(PlanError, match="an op changed the shape"):
         run_cases(runs.model, runs.prompts, [Case(arm, 0)], Source.from_fed(runs.fed()))
+    with pytest.raises(PlanError, match="an op gave no vectors; got None"):
+        run_cases(runs.model, runs.prompts, [Case(Arm("own", (0,), op=print), 0)], Source.from_fed(runs.fed()))
 
 
 @EVERY

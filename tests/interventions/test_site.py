@@ -49,7 +49,7 @@ def test_sites_layers_and_numbers_tell_cells_apart() -> None:
         Arm("zero", (2,), site=Resid(0)),
         Arm("zero", (2,), site=Resid(1)),
         Arm("erase", (2,), op=project(), site=Resid(1)),
-        Arm("erase", (2,), op=project(2.0), site=Resid(1)),
+        Arm("erase twice", (2,), op=project(2.0), site=Resid(1)),
     ]
     assert len(set(keys(*arms))) == len(arms)
     assert len({Plan((arm,)).plan_hash for arm in arms}) == len(arms)
@@ -78,5 +78,5 @@ def test_what_has_no_meaning_there_is_refused(arm: dict[str, Any], message: str)
 
 
 def test_an_own_edit_may_do_what_the_named_ones_may_not() -> None:
-    arm = Arm("swap", (0,), op=project(slot=0), site=Resid(1))
-    assert replace(arm, site=None).name == "swap" and arm.name == "swap after L1"
+    arm = Arm("mine", (0,), op=project(slot=0), site=Resid(1))
+    assert replace(arm, site=None).name == "mine" and arm.name == "mine after L1"

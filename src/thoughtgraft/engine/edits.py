@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from thoughtgraft.engine.grid import Row
-from thoughtgraft.errors import ModelError, PlanError
+from thoughtgraft.errors import PlanError
 from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.ops import EditContext, Op
 from thoughtgraft.models.reasoner import LatentReasoner
@@ -72,13 +72,15 @@ class Edited:
         """What the op makes of its rows' vectors [m, d] at a slot of its arm.
 
         Raises:
-            ModelError: It changed their shape.
+            PlanError: It gave something else than vectors of their shape.
         """
         assert self.op is not None and source is not None, "an edit needs an op and source thoughts"
         context = EditContext(slot, source.fed[self.hosts], source.fed[self.donors], source.mean[self.hosts], self.keys)
         edited = self.op(live, context)
+        if not isinstance(edited, Tensor):
+            raise PlanError("an op gave no vectors", got=repr(edited), expected=f"a tensor {list(live.shape)}")
         if edited.shape != live.shape:
-            raise ModelError("an op changed the shape", got=tuple(edited.shape), expected=tuple(live.shape))
+            raise PlanError("an op changed the shape", got=list(edited.shape), expected=list(live.shape))
         return edited
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from thoughtgraft.errors import PlanError
 from thoughtgraft.interventions.donors import STRATA
+from thoughtgraft.interventions.identity import op_identity
 from thoughtgraft.interventions.site import Resid
 
 METHODS = ("baseline", "noop", "self", "swap", "mean", "zero", "noise", "skip", "truncate", "shuffle")
@@ -40,8 +41,8 @@ class Arm:
         slots: 0-based slots that are edited; empty for baseline and noop.
         downstream: What the unedited slots after the first edited one receive.
         op: Your own edit, `op(live [n, d], context) -> [n, d]` (see interventions.ops); it replaces the vector that
-            each slot would be fed, or the state at its site. A stored run knows it by its module and name, not by its
-            code; an edit made of numbers says which by an attribute `identity`, text that two others never share.
+            each slot would be fed, or the state at its site. A stored run knows it by its name, code and values
+            (`interventions.identity`), or by an attribute `identity`, text that two others never share.
         repeats: True: one cell for each donor of the host (noise: for each draw). None: as the method needs.
         stratum: How the donors are drawn: random, or the same operation, steps or answer as the host. A label:
             a generation is the same whichever way its donor was found.
@@ -57,11 +58,20 @@ class Arm:
     site: Resid | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "slots", tuple(self.slots))
+        slots: Any = self.slots
+        object.__setattr__(self, "slots", (slots,) if isinstance(slots, int) else tuple(slots))
         if self.method not in METHODS and self.op is None:
             raise PlanError(
                 "unknown method", got=repr(self.method), expected=", ".join(METHODS), fix="or give the arm an op"
             )
+        if self.method in METHODS and self.op is not None and self.site is None:
+            raise PlanError(
+                f"{self.method!r} is a method of its own, so an op cannot take that name",
+                got=f"Arm({self.method!r}, ..., op=...)",
+                fix="give your edit another name",
+            )
+        if self.op is not None and not callable(self.op):
+            raise PlanError("an arm's op is a function", got=repr(self.op), expected="op(live, context) -> vectors")
         if self.downstream not in DOWNSTREAM:
             raise PlanError("unknown downstream rule", got=repr(self.downstream), expected=", ".join(DOWNSTREAM))
         if (self.method in _UNEDITED) == bool(self.slots):
@@ -101,10 +111,8 @@ class Arm:
 
     @property
     def op_name(self) -> str | None:
-        """What tells two own edits apart: their `identity`, or where they are defined, as functions have no hash."""
-        if self.op is None:
-            return None
-        return getattr(self.op, "identity", None) or f"{self.op.__module__}.{self.op.__qualname__}"
+        """What tells two own edits apart."""
+        return None if self.op is None else op_identity(self.op)
 
     @property
     def name(self) -> str:

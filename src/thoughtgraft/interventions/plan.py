@@ -65,6 +65,17 @@ class Plan:
         object.__setattr__(self, "arms", tuple(self.arms))
         if not self.arms and not self.triples:
             raise PlanError("the plan has nothing to run", expected="at least one arm or triple")
+        seen: set[tuple[Any, ...]] = set()
+        for arm in self.arms:
+            # What records know an arm by.
+            key = (arm.name, arm.slots, arm.downstream if arm.slots else "", arm.stratum)
+            if key in seen:
+                raise PlanError(
+                    "two arms of the plan have one name, so that records could not tell them apart",
+                    got=arm.label,
+                    fix="give each edit of your own another name, and every other arm once",
+                )
+            seen.add(key)
 
     @classmethod
     def from_triples(cls, triples: Sequence[tuple[int, int, int]], *, seed: int = 0) -> Plan:
