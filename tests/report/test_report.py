@@ -236,7 +236,7 @@ def test_values_of_single_steps_are_shown_when_the_problems_are_given(build_run,
         for i, a in zip(answers.problem_id, answers.base_pred, strict=True)
     ]
     rows = parse_table(write_report(run, problems=problems).md.read_text(), "### Values of single steps")
-    assert [(row["slot"], row["step"]) for row in rows] == [(f"CT{k}", "1") for k in range(6)]
+    assert [(row["slot"], row["step"]) for row in rows] == [(f"CT{k}", "0") for k in range(6)]
     # The only step is the answer that the model gives, so adopting its value is adopting the answer.
     stored = pd.read_parquet(run / "analysis" / "positions.parquet").query("method == 'swap'")
     assert [row["rate"] for row in rows] == [percent(rate) for rate in stored.adoption_rate]

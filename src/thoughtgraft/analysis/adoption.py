@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -90,4 +90,18 @@ def adoption(cells: Cells, offered: np.ndarray) -> Adoption:
     influence = (hit - rate * own) / n_own
     influence = influence - (match_row + match_column - null * (pairs_row + pairs_column)) / total_pairs
     excess = clustered_total(influence, rate - null, cells.host, cells.donor)
+    if not hit.any():
+        units = min(len(np.unique(cells.host[own])), len(np.unique(cells.donor[own])))
+        excess = _none_adopted(excess, null, units)
     return Adoption(rate, null, excess, n_own)
+
+
+def _none_adopted(excess: Estimate, null: float, units: int) -> Estimate:
+    """The excess where no cell adopted: variances see the null's error only, so the upper end is the exact one.
+
+    Of `units` independent tries that all failed, the rate is below 1 - .025^(1/units) with 97.5% confidence.
+    """
+    bound = 1 - 0.025 ** (1 / units)
+    high = float(np.nanmax([excess.high, bound - null]))
+    note = f"none adopted: exact upper end (rate below {100 * bound:.1f}%)"
+    return replace(excess, high=high, note=note if excess.se > 0 else f"{note}; {excess.note}")

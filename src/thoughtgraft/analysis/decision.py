@@ -94,6 +94,9 @@ def pilot_verdict(
         )
         reason = null if run else f"no single-slot {method} cells to take variances from"
         return PilotVerdict("NO-GO", None, "", available, reason)
+    if needed is None and min(min(cells.n_hosts, cells.n_donors) for cells in arms.values()) < 2:
+        reason = "one host or one donor shows no variance, so that nothing can be said of the hosts needed"
+        return PilotVerdict("NO-GO", None, "", available, reason)
     if needed is None:
         # Not zero variance, only none seen: what an exact test of so many unchanged hosts can exclude.
         needed = unchanged_hosts(rule.pilot_mde, alpha=rule.alpha)

@@ -122,7 +122,8 @@ def arm_row(frame: Frame, cells: Cells) -> dict[str, Any]:
         notes = [f"every difference is 0: exact 95% upper bound {100 * bound:.2f} pp instead of an interval"]
     moved = len(np.unique(cells.host[cells.difference != 0]))
     if 0 < moved < FEW:
-        notes.append(f"only {moved} hosts differ: the t interval may be too short")
+        hosts = "host differs" if moved == 1 else "hosts differ"
+        notes.append(f"only {moved} {hosts}: the t interval may be too short")
     if given.note:
         notes.append(f"given correct: {given.note}")
     if not key.stratum:
@@ -205,7 +206,6 @@ def position_table(
     """
     frame = as_frame(records)
     arms = [key for key in frame.arms if key.slots or key.method == "noop"]
-    arms.sort(key=lambda key: (key.family, len(key.slots), key.slots))  # single slots in order, all of them last
     table = pd.DataFrame([arm_row(frame, frame.arms[key]) for key in arms], columns=list(COLUMNS))
     _adjust(table, frame, seed, resamples)
     for place, arm in enumerate(arms):

@@ -129,7 +129,7 @@ def _arms(records: pd.DataFrame, donor: Ints) -> tuple[list[ArmKey], Ints]:
     for m, s, d, t, paired in np.transpose(np.unravel_index(numbers, sizes)):
         edited = sets[s]
         keys.append(ArmKey(texts[0][m], edited, texts[2][d] if edited else "", texts[3][t] if paired else ""))
-    order = sorted(set(keys))
+    order = sorted(set(keys), key=lambda key: (key.family, len(key.slots), key.slots))  # all slots come last
     place = {key: i for i, key in enumerate(order)}
     return order, np.array([place[key] for key in keys])[group]
 

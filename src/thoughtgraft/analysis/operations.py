@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from thoughtgraft.analysis.probing.curve import words_still_climb
 from thoughtgraft.analysis.probing.features import FeatureSource
 from thoughtgraft.analysis.probing.picture import Picture, describe
 from thoughtgraft.analysis.probing.rows import Rows, join
@@ -24,7 +25,10 @@ FOLDER = "analysis"
 
 @dataclass(frozen=True)
 class TargetResult:
-    """One label: strata (the one that claims are made on first), tables, and the picture of the first stratum."""
+    """One label: strata (the one that claims are made on first), tables, the picture of the first stratum, and a note.
+
+    The note says what was left out, and where the text baseline has not learnt what it can.
+    """
 
     target: str
     strata: tuple[Stratum, ...]
@@ -187,12 +191,15 @@ def _target(rows: Rows, source: FeatureSource, settings: Settings, untrained: Fe
                 notes.append(f"no test stratum: {error.what}")
         strata.append(analyse_stratum(ALL, whole, source, settings, untrained))
     main = strata[0]
+    picture = describe(main, source, settings)
+    if climbing := words_still_climb(picture.curve.to_dict("records"), settings.margin):
+        notes.append(climbing)
     return TargetResult(
         target=rows.target,
         strata=tuple(strata),
         probes=pd.concat([probe_table(s) for s in strata], ignore_index=True),
         claims=claim_table(main, settings),
-        picture=describe(main, source, settings),
+        picture=picture,
         note="; ".join(notes),
     )
 

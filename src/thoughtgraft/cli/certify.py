@@ -11,6 +11,8 @@ import typer
 from thoughtgraft.cli import options
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from thoughtgraft.models.reasoner import LatentReasoner
     from thoughtgraft.problems import ProblemSet
 
@@ -117,3 +119,29 @@ def certificate_for(model: LatentReasoner, problems: ProblemSet, out: Path, cert
     level = "full" if certify == "full" else "core"
     recorded = read_fingerprint(model_folder(model.name)) if certify == "full" else None
     return run_checks(model, problems, level=level, recorded=recorded).to_json()  # type: ignore[arg-type]
+
+
+def certified(
+    model: LatentReasoner, problems: ProblemSet, out: Path, certify: str, console: Console
+) -> dict[str, Any] | None:
+    """`certificate_for`, told on the console; a run that could state no effect is not begun.
+
+    Raises:
+        RunError: The certificate failed under the official protocol. The others are there to replay what went wrong.
+        PlanError, ModelError: As `certificate_for`.
+    """
+    from thoughtgraft.cli.tables import certificate_line
+    from thoughtgraft.errors import RunError
+
+    certificate = certificate_for(model, problems, out, certify)
+    if certificate is None:
+        return None
+    console.print(certificate_line(certificate), soft_wrap=True)
+    if not certificate["passed"] and model.protocol.name == "official":
+        failed = ", ".join(check["name"] for check in certificate["checks"] if not check["passed"])
+        raise RunError(
+            "the certificate failed, so a run could state no effect",
+            got=failed,
+            fix="repair the cause; --certify off runs all the same, and every page of the report says so",
+        )
+    return certificate

@@ -106,6 +106,8 @@ def shown(table: pd.DataFrame) -> Table:
     """The comparison for a terminal."""
     from rich.table import Table
 
+    from thoughtgraft.report.formats import p_value
+
     sizes = [int(max(table[name].fillna(0), default=0)) for name in ("n_hosts_a", "n_hosts_b", "n_shared")]
     title = "accuracy and impact (accuracy lost), pp; 95% intervals over hosts and donors\n"
     title += "hosts: {} in A, {} in B, {} shared".format(*sizes)
@@ -124,7 +126,7 @@ def shown(table: pd.DataFrame) -> Table:
             "-" if row["slots"] == "none" else row["slots"],
             *(number(row[name], name != "a_pp" and name != "b_pp") for name in ("a_pp", "b_pp", "difference_pp")),
             f"[{low:+.1f}, {high:+.1f}]" if math.isfinite(low) else "",
-            f"{row['p_holm']:.3f}" if math.isfinite(row["p_holm"]) else "",
+            p_value(row["p_holm"]) if math.isfinite(row["p_holm"]) else "",
         )
     return out
 

@@ -50,9 +50,8 @@ def erasure(
     from rich.console import Console
     from rich.markup import escape
 
-    from thoughtgraft.cli.certify import certificate_for
+    from thoughtgraft.cli.certify import certified
     from thoughtgraft.cli.erasure_job import prepare
-    from thoughtgraft.cli.tables import certificate_line
     from thoughtgraft.engine.run import run as run_plan
     from thoughtgraft.models.load import load_model
     from thoughtgraft.records import RunStore, check_folder
@@ -78,9 +77,7 @@ def erasure(
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     if dry_run:
         return
-    certificate = certificate_for(reasoner, job.problems, out, certify)
-    if certificate is not None:
-        console.print(certificate_line(certificate), soft_wrap=True)
+    certificate = certified(reasoner, job.problems, out, certify, console)
     records = run_plan(
         reasoner,
         job.problems,

@@ -100,17 +100,14 @@ class FeatureJob:
 
     def run(self, out: Path, certify: str, console: Console) -> None:
         """Make what is missing of the run's folder."""
-        from thoughtgraft.cli.certify import certificate_for
-        from thoughtgraft.cli.tables import certificate_line
+        from thoughtgraft.cli.certify import certified
         from thoughtgraft.engine.feature_run import run_features
         from thoughtgraft.records import RunStore
         from thoughtgraft.records.layout import CERTIFICATE_FILE
         from thoughtgraft.records.provenance import without_home
 
         model, problems = self.model, self.sample.problems
-        certificate = certificate_for(model, problems, out, certify)
-        if certificate is not None:
-            console.print(certificate_line(certificate), soft_wrap=True)
+        certificate = certified(model, problems, out, certify, console)
         run_features(
             model,
             problems,
@@ -154,6 +151,9 @@ def read_features(
     paths = write_operations_report(out)
     claims = result.tables()["claims"]
     console.print(claims_summary(claims))
+    for target in result.targets:
+        if target.note:
+            console.print(f"{target.target}: {target.note}", soft_wrap=True, markup=False, highlight=False)
     for row in claims[claims["verdict"] == NOT_JUDGED].itertuples():
         console.print(f"{row.target}: not judged: {row.note}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"\nThe report: [bold]{escape(str(paths.html.resolve()))}[/bold]", soft_wrap=True)

@@ -106,6 +106,7 @@ def evaluate(
     from thoughtgraft.engine.evaluate import evaluate as measure
     from thoughtgraft.models.load import load_model
     from thoughtgraft.problems import load_problems
+    from thoughtgraft.readouts.vocabulary import warn_of_unseen
 
     if card:
         from thoughtgraft.models.embedded import model_folder
@@ -128,6 +129,8 @@ def evaluate(
         device=device,
         dtype=dtype,
     )
+    if warning := warn_of_unseen(reasoner, chosen):
+        typer.echo(f"warning: {warning}", err=True)
     reasoner.max_new_tokens = max_new_tokens or reasoner.max_new_tokens
     table = measure(reasoner, chosen, batch_size=batch_size)
     if as_json:

@@ -91,6 +91,7 @@ def operations(
     from thoughtgraft.models.reasoner import require_thoughts
     from thoughtgraft.problems import load_problems
     from thoughtgraft.problems.classes import draw_classes
+    from thoughtgraft.readouts.vocabulary import warn_of_unseen
     from thoughtgraft.tracking import open_tracking
 
     sample = draw_classes(
@@ -110,6 +111,8 @@ def operations(
         num_latents=num_latents,
     )
     require_thoughts(reasoner)
+    if warning := warn_of_unseen(reasoner, sample.problems):
+        typer.echo(f"warning: {warning}", err=True)
     job = FeatureJob(reasoner, sample, layers, mode, seed, feature_dtype, untrained, batch_size, max_new_tokens)
     if unknown := [name for name in targets if name not in job.labels]:
         expected = ", ".join(str(name) for name in job.labels if name not in ("id", "split"))

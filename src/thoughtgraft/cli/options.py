@@ -7,6 +7,15 @@ from typing import Annotated
 
 import typer
 
+from thoughtgraft.errors import ModelError
+
+
+def _batch_size(value: str) -> str:
+    if value != "auto" and not (value.isdecimal() and int(value) > 0):
+        raise ModelError("batch size is not usable", got=repr(value), expected="auto or a number from 1")
+    return value
+
+
 Model = Annotated[
     str,
     typer.Option(
@@ -34,7 +43,9 @@ Problems = Annotated[
         "--problems", "-p", help="arithmetic[:split], gsm8k:test|train|validation|all, or a .jsonl/.json/.parquet file."
     ),
 ]
-BatchSize = Annotated[str, typer.Option(help="Rows at once, or auto. It does not change results.")]
+BatchSize = Annotated[
+    str, typer.Option(callback=_batch_size, help="Rows at once, or auto. It does not change results.")
+]
 Seed = Annotated[int, typer.Option(help="Permutes the problems, draws donors and random edits.")]
 Out = Annotated[
     Path, typer.Option("--out", "-o", help="The run's folder. Running the same command again continues it.")

@@ -31,6 +31,9 @@ class Pilot:
         from thoughtgraft.runs import load_run
 
         run = load_run(path)
+        if run.spec.study != "resampling":
+            fix = "give the folder of a `run resampling --preset pilot`"
+            raise RunError(f"{path} is no pilot", got=f"an {run.spec.study} run", expected="a resampling run", fix=fix)
         if run.spec.problems != without_home(problems):
             fix = "give the pilot of these problems, or leave --pilot out"
             raise RunError("the pilot drew from other problems", got=run.spec.problems, expected=problems, fix=fix)

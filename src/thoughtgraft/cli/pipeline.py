@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from thoughtgraft.cli.tables import certificate_line, run_summary
+from thoughtgraft.cli.tables import run_summary
 
 if TYPE_CHECKING:
     from thoughtgraft.cli.pilot import Pilot
@@ -56,7 +56,7 @@ def carry_out(
     `executor` and `watch` as `run` has them.
     """
     from thoughtgraft.analysis import RULE
-    from thoughtgraft.cli.certify import certificate_for
+    from thoughtgraft.cli.certify import certified
     from thoughtgraft.cli.signals import current
     from thoughtgraft.engine.run import run
     from thoughtgraft.readouts.lens import decode_thoughts
@@ -68,9 +68,7 @@ def carry_out(
     model, problems = job.model, job.sample.problems
     if model.protocol.flaw:
         console.print(f"protocol {model.protocol.name}: {model.protocol.flaw}", soft_wrap=True, highlight=False)
-    certificate = certificate_for(model, problems, out, certify)
-    if certificate is not None:
-        console.print(certificate_line(certificate), soft_wrap=True)
+    certificate = certified(model, problems, out, certify, console)
     command = without_home(shlex.join(["thoughtgraft", *sys.argv[1:]]))
     with current().held():
         run(

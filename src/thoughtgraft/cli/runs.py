@@ -136,6 +136,8 @@ def records(
     from thoughtgraft.records import RunStore, export_records
 
     chosen = format or (out.suffix.removeprefix(".") if out else "") or "csv"
+    if out and format and out.suffix[1:] in ("csv", "parquet", "jsonl") and out.suffix[1:] != format:
+        raise RunError(f"{out} is named otherwise than --format {format}", fix="leave --format out, or rename the file")
     path = out or run / f"records.{chosen}"
     store = RunStore.open(run)
     if store.spec.study == OPERATIONS:

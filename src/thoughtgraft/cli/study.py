@@ -65,6 +65,7 @@ def resampling(
     from thoughtgraft.interventions.donors import check_donors
     from thoughtgraft.models.load import load_model
     from thoughtgraft.models.reasoner import require_thoughts
+    from thoughtgraft.readouts.vocabulary import warn_of_unseen
     from thoughtgraft.records import check_folder
     from thoughtgraft.studies.resampling import PRESETS, resampling_plan
     from thoughtgraft.studies.sample import draw_sample
@@ -100,6 +101,8 @@ def resampling(
     if before is not None:
         before.check_model(reasoner)
     require_thoughts(reasoner)
+    if warning := warn_of_unseen(reasoner, sample.problems):
+        typer.echo(f"warning: {warning}", err=True)
     plan = resampling_plan(reasoner.num_latents, n_donors, seed, full=size.full, hosts=limit)
     plan = replace(plan, only_correct=only_correct)
     job = pipeline.Job(reasoner, sample, plan, preset, before, batch_size, max_new_tokens)

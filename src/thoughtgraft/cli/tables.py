@@ -200,7 +200,7 @@ def _is_main(arm: ArmStatus, widest: int) -> bool:
 
 def status_lines(status: Status) -> list[str]:
     """The run's own state in words."""
-    items = "problems' features" if status.item == "feature" else "cells"
+    items = "problems' features, an untrained model's counted too" if status.item == "feature" else "cells"
     title = f"{status.study} on {status.model}, protocol {status.protocol}"
     lines = [title, f"{status.state}: {status.done:,} of {status.total:,} {items}, certificate {status.certificate}"]
     if status.rate_per_s is not None and status.state == "alive":

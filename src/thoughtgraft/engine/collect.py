@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,6 +11,7 @@ from tqdm import tqdm
 from thoughtgraft.engine.batching import packs, plan_budget, surviving
 from thoughtgraft.engine.grid import Row
 from thoughtgraft.engine.rollout import RolloutResult, fits, rollout, too_long
+from thoughtgraft.errors import ModelError
 from thoughtgraft.interventions.schedule import Action, Feed
 from thoughtgraft.models.protocols import padding
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
@@ -62,7 +63,7 @@ def collect_thoughts(
         `fed [P, K, d]`, `hidden [P, K+1, d]` on the CPU in the model's dtype, answers and grades.
 
     Raises:
-        ModelError: A question does not fit the model's context.
+        ModelError: A question does not fit the model's context, or a thought is not made of finite numbers.
     """
     prompts = encode(model, problems)
     clean = tuple([Action(Feed.CLEAN)] * model.num_latents)
@@ -80,6 +81,7 @@ def collect_thoughts(
         for batch in surviving(once, batches, lambda i: 1, lambda i: [i], model.device, stop):
             bar.update(len(batch))
     found = [results[i] for i in range(len(problems))]
+    _refuse_broken(found, problems)
     ids = tuple(out.answers.token_ids[at] for out, at in found)
     texts = tuple(model.text(answer) for answer in ids)
     numbers = [extract_answer(text) for text in texts]
@@ -95,3 +97,14 @@ def collect_thoughts(
         identity=model.identity,
         problem_hash=problems.content_hash,
     )
+
+
+def _refuse_broken(found: Sequence[tuple[RolloutResult, int]], problems: ProblemSet) -> None:
+    finite = torch.stack([torch.isfinite(out.hidden[at]).all() for out, at in found])
+    if not finite.all():
+        first = int((~finite).int().argmax())
+        raise ModelError(
+            "the model's thoughts are not finite numbers",
+            got=f"NaN or infinite in {int((~finite).sum())} of {len(found)} problems, first in {problems[first].id!r}",
+            fix="--dtype float32 if it overflows in half precision; else its weights are damaged (thoughtgraft doctor)",
+        )

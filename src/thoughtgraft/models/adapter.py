@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from thoughtgraft.errors import CheckpointError, first_line
@@ -38,7 +38,7 @@ class Description(BaseModel):
 
     base: str
     base_hash: str
-    lora_alpha: float
+    lora_alpha: float = Field(gt=0, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

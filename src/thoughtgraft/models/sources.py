@@ -12,6 +12,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.embedded import EMBEDDED
 from thoughtgraft.models.guards import MAX_INDEX
 
 SMALL_FILES = ("*.json", "*.txt", "*.model")
@@ -106,7 +107,7 @@ def fetch(name: str, patterns: Sequence[str]) -> Path:
         raise CheckpointError(
             f"no model at {name!r}",
             got="a path that does not exist",
-            expected="a directory, a weight file, or a hub id such as zen-E/CODI-gpt2",
+            expected=f"{', '.join(EMBEDDED)}, a directory, a weight file, or a hub id such as zen-E/CODI-gpt2",
             fix="check the spelling, or give the full path",
         )
     try:

@@ -40,7 +40,7 @@ def source_state() -> dict[str, Any]:
     if root is None or Path(root).resolve() / "src" / package.name != package:
         return {}
     commit = _git(package, "rev-parse", "HEAD")
-    changes = _git(package, "status", "--porcelain")
+    changes = _git(package, "status", "--porcelain", "--", ".")  # of the package: run folders beside it are no change
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from thoughtgraft.analysis.equivalence import exact_upper_bound
 from thoughtgraft.analysis.erased import DEAD, LESS, MORE
 from thoughtgraft.records import RunStore
 from thoughtgraft.records.atomic import write_atomic
@@ -15,7 +17,7 @@ from thoughtgraft.records.frames import read_frame
 from thoughtgraft.records.provenance import package_versions
 from thoughtgraft.report.certificate import certificate_banner, read_certificate
 from thoughtgraft.report.document import Block, Bullets, Prose, Report, Section, Table, records_of
-from thoughtgraft.report.formats import UNDEFINED, count, estimate, number, p_value, percent, plural
+from thoughtgraft.report.formats import UNDEFINED, bounded, count, estimate, number, p_value, percent, plural
 from thoughtgraft.report.paths import ReportPaths
 from thoughtgraft.report.render import to_html, to_markdown
 from thoughtgraft.report.sections.certificate import checks
@@ -114,8 +116,14 @@ def tables(table: pd.DataFrame) -> tuple[Table, Table]:
     effects, details = [], []
     for row in records_of(table):
         cell, verdict = (f"L{row['layer']}", _slots(row)), str(row["verdict"])
-        own = estimate(row["impact_pp"], row["impact_low"], row["impact_high"])
-        drawn = estimate(row["random_impact_pp"], row["random_low"], row["random_high"])
+        unseen = 100 * exact_upper_bound(int(row["n"]))
+        own, drawn = (
+            bounded(row[value], row[low], row[high], unseen if row[value] == 0 and isnan(row[low]) else nan)
+            for value, low, high in (
+                ("impact_pp", "impact_low", "impact_high"),
+                ("random_impact_pp", "random_low", "random_high"),
+            )
+        )
         figures = ("–",) * 3 if verdict == DEAD else (own, drawn, _gap(row))
         effects.append((*cell, verdict, str(row["n"]), *figures, *_tests(row)))
         before, after, random = (percent(row[f"read_{when}"], 0) for when in ("before", "after", "random"))
@@ -129,11 +137,10 @@ def tables(table: pd.DataFrame) -> tuple[Table, Table]:
             )
         )
     reading = (
-        "Impact: accuracy lost, pp, 95% intervals (undefined: no grade changed). Random: directions of the same rank, "
-        "drawn to take as much variance out and to leave the class means where they are. Erased − random: two-way "
-        "clustered over hosts and draws, "
-        "Holm over the cells; rank p: where the erasure's impact stands among the draws'. MDE: the least difference "
-        "found with 80% power."
+        "Impact: accuracy lost, pp, 95% intervals (where no grade changed, the exact upper bound). Random: directions "
+        "of the same rank, drawn to take as much variance out and to leave the class means where they are. Erased − "
+        "random: two-way clustered over hosts and draws, Holm over the cells; rank p: where the erasure's impact "
+        "stands among the draws'. MDE: the least difference found with 80% power."
     )
     behind = (
         "Changed: share of answers that are not the unedited ones. Read: cross-validated balanced accuracy of a linear "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -62,6 +63,26 @@ def learning_curve(x: np.ndarray, setup: Setup, rng: np.random.Generator, repeat
                 }
             )
     return out
+
+
+def words_still_climb(curve: Sequence[Mapping[Any, Any]], margin: float) -> str | None:
+    """A sentence where the text baseline rose by more than `margin` over the last half of the problems.
+
+    A gain over a baseline that has not learnt what it can is a gain of few problems, and may not last.
+
+    Args:
+        curve: Rows of `learning_curve`.
+        margin: In the unit of the score.
+    """
+    points = sorted((row["n_train"], row["score"]) for row in curve if row["series"] == "text")
+    earlier = [point for point in points if point[0] <= points[-1][0] / 2]
+    if not earlier or not points[-1][1] - earlier[-1][1] > margin:
+        return None
+    (few, before), (many, now) = earlier[-1], points[-1]
+    return (
+        f"the question's words still gain with more problems ({before:.2f} from {few}, {now:.2f} from {many} training "
+        "problems), so a gain over them may be one of few problems"
+    )
 
 
 def _fewest(rows: Rows, folds: tuple[Fold, ...]) -> int:

@@ -23,6 +23,8 @@ def section(data: OperationsData) -> Section:
     for place, target in enumerate(data.targets):
         also = "" if place == 0 else " (a further target: exploratory)"
         blocks.append(Prose(headline(target) + also, "lead"))
+        if target.note:
+            blocks.append(Prose(f"{target.note[0].upper()}{target.note[1:]}.", "note"))
     for target in data.targets:
         blocks.append(table(target, data.summary["settings"]))
     return Section("claims", "Claims and verdicts", tuple(blocks))
@@ -75,7 +77,8 @@ def table(target: TargetData, settings: dict[str, Any]) -> Table:
         f"Score: {target.score[1]} of the linear probe (chance {number(target.chance, 2)}), at the layer of largest "
         "gain among those that pass, or among all. Intervals are 95%, corrected resampled t, not adjusted for the map; "
         f"the p-values are. Supported if {supported}. Refuted if {refuted}; alpha {settings['alpha']:g}, margin "
-        f"{settings['margin']:g}. UNDERPOWERED: neither; this run cannot tell."
+        f"{settings['margin']:g}. UNDERPOWERED: neither; this run cannot tell. The words' baseline learns from the "
+        "same problems: with few of them it may not have learnt what it could (see the learning curve)."
     )
     numeric = frozenset(range(3, 12))
     return Table(HEADER, tuple(rows), reading, numeric, 1, notes.pairs, f"{target.name}: the claim by position")

@@ -34,7 +34,7 @@ def _steps(context: Context) -> Block:
         rows.append(
             (
                 row["slots"],
-                str(row["step"] + 1),
+                str(row["step"]),
                 size(row["n_hosts"], None, row["n_gen"]),
                 count(row["n_eligible"]),
                 percent(row["rate"]),
@@ -48,10 +48,10 @@ def _steps(context: Context) -> Block:
         )
     reading = (
         "Which thought holds which step? Counterfactual answer: what the host would answer if its step had the value "
-        "of the donor's step. Rate: share of eligible swaps answered so; excess over donors exchanged between hosts, "
-        "pp, 95% t interval clustered over hosts and donors. Exploratory: Benjamini-Hochberg over the table. Not "
-        "eligible, in order: no such step / not a whole positive number / outside the model's numbers / equal to the "
-        "host's own answer. n: hosts (generations)."
+        "of the donor's step; steps are numbered from 0, as slots are. Rate: share of eligible swaps answered so; "
+        "excess over donors exchanged between hosts, pp, 95% t interval clustered over hosts and donors. Exploratory: "
+        "Benjamini-Hochberg over the table. Not eligible, in order: no such step / not a whole positive number / "
+        "outside the model's numbers / equal to the host's own answer. n: hosts (generations)."
     )
     header = (
         "slot", "step", "n", "eligible", "rate", "null", "excess, pp [95%]", "p", "p (BH)", "not eligible", "notes",
