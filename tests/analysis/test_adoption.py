@@ -66,6 +66,20 @@ def test_no_adoption_is_not_found() -> None:
     assert wrong <= 10
 
 
+def test_where_none_adopted_the_upper_end_is_exact() -> None:
+    """Variances then see the null's error only; 20 hosts and donors cannot exclude an adoption of 5%."""
+    records = make_records(20, 5, loss={(0,): 0.3}, adopt=0.0, seed=1)
+    swaps = records.method == "swap"
+    records.loc[swaps & (records.pred == records.donor_pred), "pred"] = "-1"
+    frame = build_frame(records)
+    cells = arm(frame)
+    found = adoption(cells, donor_answers(cells, len(frame.hosts), len(frame.donors)))
+    assert found.rate == 0
+    bound = 1 - 0.025 ** (1 / min(len(np.unique(cells.host)), len(np.unique(cells.donor))))
+    assert found.excess.high == pytest.approx(bound - found.null) and found.excess.high > 0.05
+    assert "none adopted: exact upper end (rate below 16.8%)" in found.excess.note
+
+
 def test_same_answer_donors_leave_it_undefined() -> None:
     records = make_records(10, 3, loss={(0,): 0.2}, base_acc=1.0)
     for name in ("gold", "base_pred"):

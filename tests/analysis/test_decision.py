@@ -120,6 +120,13 @@ def test_a_pilot_without_a_change_bounds_an_effect_and_shows_none_absent() -> No
     assert 1 - 0.05 ** (1 / 59) < 0.05 < 1 - 0.05 ** (1 / 58)
 
 
+def test_one_host_or_donor_is_no_evidence_for_a_pilot() -> None:
+    for still in (make_records(1, 1, loss={(0,): 0.0}), make_records(6, 1, loss={(0,): 0.0}, seed=2)):
+        few = still[still.donor_id.isna() | (still.donor_id == still.donor_id.dropna().iloc[0])]
+        verdict = decide(few, available_hosts=1_000).pilot
+        assert verdict.verdict == "NO-GO" and "one host or one donor" in verdict.reason
+
+
 def test_a_pilot_of_slots_that_carry_nothing_is_no_go() -> None:
     alike = decide(make_records(20, 5, loss={(0,): 0.0}), available_hosts=1_000, shared_slots=(0,)).pilot
     assert alike.verdict == "NO-GO" and alike.needed is None and "can have an effect" in alike.reason

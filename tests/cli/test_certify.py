@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tests.engine.tiny import tiny
 from tests.report.invent import FEW, make_run
 from typer.testing import CliRunner, Result
@@ -16,6 +18,7 @@ from thoughtgraft.cli.certify import certificate_for
 from thoughtgraft.engine import verify as verify_module
 from thoughtgraft.engine.verify import Certificate
 from thoughtgraft.errors import PlanError
+from thoughtgraft.models.embedded import model_folder
 from thoughtgraft.problems import Problem, ProblemSet
 
 CORE = ["verify", "--level", "core", "--device", "cpu"]
@@ -57,6 +60,21 @@ def test_wrong_inputs_exit_2(words: list[str], message: str) -> None:
     result = type_in("verify", "--device", "cpu", *words)
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.stderr.split())
+
+
+def test_a_run_that_could_state_no_effect_is_not_begun(tmp_path: Path) -> None:
+    weights = load_file(model_folder("tiny-codi") / "model.safetensors")
+    broken = tmp_path / "model"
+    shutil.copytree(model_folder("tiny-codi"), broken)
+    name = next(name for name in weights if name.startswith("prj.") and name.endswith("weight"))
+    save_file(weights | {name: weights[name] * float("nan")}, broken / "model.safetensors")
+    asked = ["--model", broken, "--device", "cpu"]
+    run = type_in("run", "resampling", *asked, "--hosts", 4, "--donors", 2, "--out", tmp_path / "run")
+    assert run.exit_code == 2 and not (tmp_path / "run").exists(), run.output
+    assert "the certificate failed, so a run could state no effect; got thoughts fed" in " ".join(run.stderr.split())
+    for words in (["evaluate", *asked, "--limit", 4], ["think", "Tom has 3 bags.", *asked]):
+        told = type_in(*words)
+        assert told.exit_code == 2 and "the model's thoughts are not finite numbers" in told.stderr, told.output
 
 
 def test_a_run_is_certified_once_and_again_only_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,6 +182,19 @@ def test_records_are_written_as_the_file_is_named(pilot: tuple[Path, Result], tm
     assert "unknown export format" in type_in("records", out, "--out", tmp_path / "a.xlsx").stderr
 
 
+def test_a_file_named_otherwise_than_its_format_is_refused(pilot: tuple[Path, Result], tmp_path: Path) -> None:
+    result = type_in("records", pilot[0], "--out", tmp_path / "a.csv", "--format", "jsonl")
+    assert result.exit_code == 2 and "a.csv is named otherwise than --format jsonl" in result.stderr
+
+
+def test_words_that_the_model_has_never_seen_are_a_warning(jobs: list[pipeline.Job], tmp_path: Path) -> None:
+    rows = [{"question": f"Zebras quarrel {i} times incessantly?", "answer": f"{i}"} for i in range(5)]
+    (tmp_path / "odd.json").write_text(json.dumps(rows))
+    told = type_in(*SMALL, "--problems", tmp_path / "odd.json", "--out", tmp_path / "run")
+    assert "warning: tiny-codi has never seen" in told.stderr and "mean little" in told.stderr
+    assert "warning" not in type_in(*SMALL, "--out", tmp_path / "run").stderr
+
+
 def test_status_names_the_main_arms_and_counts_the_rest(pilot: tuple[Path, Result]) -> None:
     out, _ = pilot
     short, whole = (flat(type_in("status", out, *words).stdout) for words in ([], ["--all"]))
@@ -233,6 +246,7 @@ def test_what_cannot_work_is_refused_before_the_model_is_loaded(
         ([*SMALL, "--donors", "9", "--out", tmp_path / "new"], "9 donors for each of 4 problems"),
         (["demo", "--hosts", "5", "--out", tmp_path / "new"], "10 donors for each of 5 problems"),
         (["run", "operations", "--probes", "svm", "--out", tmp_path / "new"], "unknown probe; got svm"),
+        ([*SMALL, "--batch-size", "0", "--out", tmp_path / "new"], "batch size is not usable; got '0'"),
     ):
         result = type_in(*words)
         assert result.exit_code == 2 and message in result.stderr, result.output
