@@ -104,16 +104,15 @@ def main_arms(table: pd.DataFrame) -> pd.DataFrame:
 
 def shown(table: pd.DataFrame) -> Table:
     """The comparison for a terminal."""
-    from rich.table import Table
-
+    from thoughtgraft.cli.tables import narrow_table
     from thoughtgraft.report.formats import p_value
 
     sizes = [int(max(table[name].fillna(0), default=0)) for name in ("n_hosts_a", "n_hosts_b", "n_shared")]
-    title = "accuracy and impact (accuracy lost), pp; 95% intervals over hosts and donors\n"
+    title = "accuracy, and impact of edits, pp\n95% intervals over hosts and donors\n"
     title += "hosts: {} in A, {} in B, {} shared".format(*sizes)
-    out = Table(title=title, title_style="dim")
-    for name in ("edit", "thoughts", "A", "B", "B - A", "95% interval", "p (Holm)"):
-        out.add_column(name, justify="left" if name in ("edit", "thoughts") else "right")
+    out = narrow_table(title)
+    for name in ("edit", "slot", "A", "B", "B - A", "95% interval", "p (Holm)"):
+        out.add_column(name, justify="left" if name in ("edit", "slot") else "right")
     last = None
     for row in table.to_dict("records"):
         if last is not None and row["method"] != last:

@@ -101,11 +101,10 @@ def erasure(
 
 def shown(table: pd.DataFrame, target: str) -> Table:
     """The main columns for a terminal; the page has them all."""
-    from rich.table import Table
-
+    from thoughtgraft.cli.tables import narrow_table
     from thoughtgraft.report.erasure import short_rows
 
-    out = Table(title=f"Accuracy lost when {target} is erased, pp\n95% intervals", title_style="dim")
+    out = narrow_table(f"Accuracy lost when {target} is erased, pp; 95% intervals")
     header, *rows = short_rows(table)
     for i, name in enumerate(header):
         out.add_column(name, justify="left" if i == 0 else "right")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -40,17 +41,20 @@ def run_summary(run: Path) -> Group:
     return Group(*lines, position_summary(run))
 
 
+def narrow_table(title: str) -> Table:
+    """A table of figures that wastes no column: 80 hold one row in one line."""
+    return Table(title=title, title_style="dim", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+
+
 def position_summary(run: Path) -> Table:
     """The main figures of an analysed run: single slots and all, random donors, later thoughts recomputed."""
     from thoughtgraft.records.frames import read_frame
 
     positions = read_frame(run / "analysis" / "positions.parquet", fix="thoughtgraft analyze")
-    table = Table(
-        title="impact = accuracy lost against the clean run; 95% interval over hosts and donors", title_style="dim"
-    )
+    table = narrow_table("impact: accuracy lost against the clean run\n95% intervals over hosts and donors")
     for name, justify in (
         ("edit", "left"),
-        ("thoughts", "left"),
+        ("slot", "left"),
         ("n", "right"),
         ("accuracy", "right"),
         ("impact, pp", "right"),
@@ -58,7 +62,7 @@ def position_summary(run: Path) -> Table:
         ("adopted", "right"),
         ("by chance", "right"),
     ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     main = positions["slots"].isin(["all", "none"]) | positions["slots"].astype(str).str.fullmatch(r"CT\d+")
     main &= positions["downstream"].isin(["recompute", ""]) | positions["downstream"].isna()
     strata = positions["donor_stratum"]
@@ -71,7 +75,7 @@ def position_summary(run: Path) -> Table:
         last = row["method"]
         table.add_row(
             row["method"],
-            row["slots"] or "-",
+            "-" if row["slots"] == "none" else row["slots"],
             f"{row['n_gen']:,}",
             percent(row["acc"]),
             signed(row["impact_pp"]),
@@ -84,13 +88,12 @@ def position_summary(run: Path) -> Table:
 
 def claims_summary(claims: pd.DataFrame) -> Table:
     """Where a label can be read beyond the question's words: one row per position."""
-    title = "score, words' score and gain are fractions; p max-T is adjusted for all positions and layers"
-    table = Table(title=title, title_style="dim")
+    table = narrow_table("score, words' score and gain are fractions\np max-T is adjusted for all positions and layers")
     several = claims["target"].nunique() > 1
     names = ("position", "verdict", "layers", "score", "words", "gain [95%]", "p max-T")
     for name in ("label", *names) if several else names:
         left = name in ("label", "position", "verdict", "layers")
-        table.add_column(name, justify="left" if left else "right", no_wrap=name in ("position", "verdict"))
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "layers")
     for row in claims.to_dict("records"):
         low, high = row["delta_ci_low"], row["delta_ci_high"]
         bounds = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
