@@ -78,6 +78,7 @@ def test_where_none_adopted_the_upper_end_is_exact() -> None:
     bound = 1 - 0.025 ** (1 / min(len(np.unique(cells.host)), len(np.unique(cells.donor))))
     assert found.excess.high == pytest.approx(bound - found.null) and found.excess.high > 0.05
     assert "none adopted: exact upper end (rate below 16.8%)" in found.excess.note
+    assert found.excess.p == 1 and found.excess.low <= 0
 
 
 def test_same_answer_donors_leave_it_undefined() -> None:

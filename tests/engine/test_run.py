@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -171,3 +173,11 @@ def test_thoughts_survive_the_disk_and_refuse_another_model(tmp_path, model, pro
     (tmp_path / "t.safetensors").write_bytes(b"cut")
     with pytest.raises(RunError, match="not a readable thoughts file"):
         Thoughts.load(tmp_path / "t.safetensors")
+
+
+def test_a_run_is_not_continued_with_other_ids(tmp_path, model, problems):
+    plan = Plan((Arm("baseline"), Arm("zero", (0,))))
+    run(model, problems, plan, tmp_path / "run", progress=False, max_new_tokens=2)
+    renamed = ProblemSet(tuple(replace(p, id=f"b{p.id}") for p in problems))
+    with pytest.raises(RunError, match=r"have other ids there.*got 'b0'; expected '0'"):
+        run(model, renamed, plan, tmp_path / "run", progress=False, max_new_tokens=2)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.identity import op_identity
 from thoughtgraft.interventions.plan import Plan
 
+cloudpickle = pytest.importorskip("cloudpickle")  # joblib and Ray bring it
 FACTOR = 2.0
 
 
@@ -62,6 +64,14 @@ class Keeps:
         (partial(scaled, context=1), partial(scaled, context=1), partial(scaled, context=2)),
         (Times(2.0), Times(2.0), Times(3.0)),
         (by(by(1)), by(by(1)), by(by(2))),
+        (by(slice(0, 3)), by(slice(0, 3)), by(slice(3, 6))),
+        (by(torch.float16), by(torch.float16), by(torch.float64)),
+        (by(torch.tensor([1j])), by(torch.tensor([1j])), by(torch.tensor([2j]))),
+        (by({1: 2, "1": [3]}), by({1: 2, "1": [3]}), by({1: 2, "1": [4]})),
+        (by(np.array([1, "a"], object)), by(np.array([1, "a"], object)), by(np.array([1, "b"], object))),
+        (by(torch.eye(2).to_sparse()), by(torch.eye(2).to_sparse()), by(torch.eye(3).to_sparse())),
+        (by(pd.Series([1, 2])), by(pd.Series([1, 2])), by(pd.Series([1, 3]))),
+        (by(torch.empty(2, device="meta")),) * 2 + (by(torch.empty(3, device="meta")),),
         (by(torch.ones(2, dtype=torch.bfloat16)), by(torch.ones(2, dtype=torch.bfloat16)), by(torch.ones(2))),
     ],
 )
@@ -81,7 +91,41 @@ def test_what_cannot_be_looked_into_is_told_by_its_type():
     assert op_identity(recursive) == op_identity(recursive)
     assert op_identity(by(object())) == op_identity(by(object()))
     assert op_identity(torch.zeros_like).startswith("torch")
-    assert op_identity(Keeps(1).edit) == op_identity(Keeps(1).edit)
+
+
+class Called:
+    def __call__(self, live, context):
+        return live
+
+
+class CalledOtherwise:
+    def __call__(self, live, context):
+        return -live
+
+
+CalledOtherwise.__qualname__ = "Called"
+
+
+def test_objects_are_told_by_their_code_and_attributes():
+    assert op_identity(Keeps(1).edit) == op_identity(Keeps(1).edit) != op_identity(Keeps(2).edit)
+    assert op_identity(Called()) == op_identity(Called()) != op_identity(CalledOtherwise())
+    torch.manual_seed(0)
+    one, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    assert op_identity(one) == op_identity(one) != op_identity(other)
+
+
+slot = 1
+
+
+def test_an_attributes_name_is_no_global(monkeypatch):
+    def reads(live, context):
+        return live * context.slot
+
+    before = op_identity(reads)
+    monkeypatch.setitem(globals(), "slot", 2)
+    assert op_identity(reads) == before
+    again = cloudpickle.loads(cloudpickle.dumps(reads))
+    assert op_identity(again).split()[-1] == before.split()[-1]
 
 
 def test_it_is_the_same_in_another_process():

@@ -99,9 +99,10 @@ def adoption(cells: Cells, offered: np.ndarray) -> Adoption:
 def _none_adopted(excess: Estimate, null: float, units: int) -> Estimate:
     """The excess where no cell adopted: variances see the null's error only, so the upper end is the exact one.
 
-    Of `units` independent tries that all failed, the rate is below 1 - .025^(1/units) with 97.5% confidence.
+    Of `units` independent tries that all failed, the rate is below 1 - .025^(1/units) with 97.5% confidence. Nothing
+    is tested: p is 1, since the one that those variances give would count against other slots in Holm's adjustment.
     """
     bound = 1 - 0.025 ** (1 / units)
     high = float(np.nanmax([excess.high, bound - null]))
-    note = f"none adopted: exact upper end (rate below {100 * bound:.1f}%)"
-    return replace(excess, high=high, note=note if excess.se > 0 else f"{note}; {excess.note}")
+    low = -null if np.isnan(excess.low) else excess.low
+    return replace(excess, low=low, high=high, p=1.0, note=f"none adopted: exact upper end (rate below {bound:.1%})")

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from thoughtgraft.analysis.clustered import clustered_mean
 from thoughtgraft.analysis.multiplicity import holm
-from thoughtgraft.analysis.power import detectable_effect
+from thoughtgraft.analysis.power import detectable_pp
 from thoughtgraft.errors import AnalysisError
 
 ALPHA = 0.05
@@ -173,7 +173,7 @@ def _row(wide: pd.DataFrame, dead: bool) -> dict[str, Any]:
         "p": np.nan if dead else gap.p,
         "p_holm": np.nan,
         "p_draws": np.nan if dead else (as_large + 1) / (draws + 1),
-        "mde80_pp": np.nan if dead else 100 * detectable_effect(gap.se, gap.df),
+        "mde80_pp": np.nan if dead else detectable_pp(gap.se, gap.df),
         "verdict": DEAD if dead else NONE,
     }
 

@@ -16,7 +16,7 @@ from thoughtgraft.analysis.equivalence import equivalence, exact_upper_bound, in
 from thoughtgraft.analysis.frame import ArmKey, Frame, as_frame
 from thoughtgraft.analysis.multiplicity import holm
 from thoughtgraft.analysis.permutation import sign_flip_max_t
-from thoughtgraft.analysis.power import detectable_effect
+from thoughtgraft.analysis.power import detectable_pp
 from thoughtgraft.analysis.resampling import family_rng
 
 COLUMNS = (
@@ -146,11 +146,9 @@ def arm_row(frame: Frame, cells: Cells) -> dict[str, Any]:
     row |= {"changed_rate": float(cells.weight @ cells.changed)}
     row |= {"dlogp": dlogp.value, "dlogp_ci_low": dlogp.low, "dlogp_ci_high": dlogp.high}
     row |= {"kl": arm_mean(cells, cells.kl).value, "p": effect.p, "tost_p": same.p, "tost_power": same.power}
-    detectable = detectable_effect(effect.se, effect.df)
-    if detectable > 1:
-        detectable = np.nan
+    row |= {"mde80_pp": detectable_pp(effect.se, effect.df)}
+    if effect.se > 0 and np.isnan(row["mde80_pp"]):
         notes.append("no MDE: not even a loss of 100 pp would be found with 80% power")
-    row |= {"mde80_pp": 100 * detectable}
     row["verdict"] = NULL if key.method not in CONTROLS and structurally_null(cells) else same.verdict
     if key.stratum:
         taken = adoption(cells, donor_answers(cells, len(frame.hosts), len(frame.donors)))

@@ -33,6 +33,12 @@ def detectable_effect(se: float, df: float, *, alpha: float = 0.05, power: float
     return float(optimize.brentq(shortfall, 0, high, xtol=1e-6)) * se
 
 
+def detectable_pp(se: float, df: float) -> float:
+    """`detectable_effect` of a difference of shares in percentage points; NaN where not even 100 could be found."""
+    effect = detectable_effect(se, df)
+    return 100 * effect if effect <= 1 else np.nan
+
+
 def needed_hosts(sd: float, effect: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
     """Hosts needed to find a mean of `effect` among host values of standard deviation `sd` (same unit).
 

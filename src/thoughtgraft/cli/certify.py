@@ -113,7 +113,8 @@ def certificate_for(model: LatentReasoner, problems: ProblemSet, out: Path, cert
     if certify not in CERTIFY:
         raise PlanError("unknown choice for --certify", got=repr(certify), expected=", ".join(CERTIFY))
     there = read_json(out / CERTIFICATE_FILE) if (out / CERTIFICATE_FILE).exists() else None
-    if certify == "off" or (there is not None and (certify == "auto" or there.get("kind") == "full")):
+    passed = there is not None and bool(there.get("passed"))
+    if certify == "off" or (there is not None and passed and (certify == "auto" or there.get("kind") == "full")):
         return None
     encode(model, problems)  # the checks are of the first few, and take their time
     level = "full" if certify == "full" else "core"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from thoughtgraft.records import Status
     from thoughtgraft.report import ReportPaths
 
+FORMATS = ("csv", "parquet", "jsonl")
 OPERATIONS, ERASURE = "operations", "erasure"
 WATCH_S = 2.0
 
@@ -135,8 +136,9 @@ def records(
     from thoughtgraft.errors import RunError
     from thoughtgraft.records import RunStore, export_records
 
-    chosen = format or (out.suffix.removeprefix(".") if out else "") or "csv"
-    if out and format and out.suffix[1:] in ("csv", "parquet", "jsonl") and out.suffix[1:] != format:
+    named = out.suffix[1:].lower() if out else ""
+    chosen = format or {"": "csv", "txt": "csv"}.get(named, named)
+    if named in FORMATS and named != chosen:
         raise RunError(f"{out} is named otherwise than --format {format}", fix="leave --format out, or rename the file")
     path = out or run / f"records.{chosen}"
     store = RunStore.open(run)

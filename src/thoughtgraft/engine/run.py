@@ -24,7 +24,7 @@ from thoughtgraft.problems import ProblemSet
 from thoughtgraft.problems.table import problem_table
 from thoughtgraft.records import RunSpec, RunStore, arm_key, rows_to_table
 from thoughtgraft.records.atomic import write_atomic
-from thoughtgraft.records.frames import table_to_frame
+from thoughtgraft.records.frames import read_frame, table_to_frame
 from thoughtgraft.records.layout import CERTIFICATE_FILE, DECISION_FILE, PROBLEMS_FILE, THOUGHTS_FILE
 from thoughtgraft.records.provenance import collect_provenance, without_home
 from thoughtgraft.thoughts import Thoughts
@@ -230,6 +230,14 @@ def _keep(store: RunStore, thoughts: Thoughts, problems: ProblemSet, rule: str |
         thoughts.save(store.path / THOUGHTS_FILE)
     if not (store.path / PROBLEMS_FILE).exists():
         store.write_table(PROBLEMS_FILE, problem_table(problems))
+    elif (stored := list(read_frame(store.path / PROBLEMS_FILE)["id"])) != [problem.id for problem in problems]:
+        now, then = next(pair for pair in zip((p.id for p in problems), stored, strict=False) if pair[0] != pair[1])
+        raise RunError(
+            f"the problems of {store.path} have other ids there, so that one problem would count as two",
+            got=repr(now),
+            expected=repr(then),
+            fix="give the file of problems its old ids, or use --out another folder",
+        )
     file = store.path / DECISION_FILE
     if rule is not None and not file.exists():
         write_atomic(file, rule.encode())

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+import dis
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-_DEEPEST = 6
+_DEEPEST = 8
 
 
 def op_identity(op: Callable[..., Any]) -> str:
     """A text that two edits share only if they do the same, as far as can be seen without running them.
 
     An attribute `identity` speaks for itself. Otherwise it is the name and a hash of the bytecode, the defaults, what
-    a closure holds, and the globals that the code names: numbers, texts, containers, tensors, functions of the same
-    module. Of other objects only the type is looked at. Bytecode differs between versions of Python.
+    a closure or an object holds, and the globals that the code names: numbers, texts, containers, arrays, functions of
+    the same module. An edit that changes what it reads, a list that it appends to, is another one afterwards; give it
+    an `identity`. Bytecode differs between versions of Python.
     """
     given = getattr(op, "identity", None)
     if isinstance(given, str) and given:
         return given
-    named = op if hasattr(op, "__qualname__") else type(op)
     text = json.dumps(_content(op, 0), sort_keys=True)
-    return f"{named.__module__}.{named.__qualname__} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"{_kind(op)} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _content(value: Any, depth: int) -> Any:
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | slice | range):
         return repr(value)
     if depth > _DEEPEST:
         return _kind(value)
@@ -46,22 +46,51 @@ def _content(value: Any, depth: int) -> Any:
         case ModuleType():
             return value.__name__
         case Mapping():
-            return sorted([str(k), _content(v, deeper)] for k, v in value.items())
+            return sorted((json.dumps([repr(k), _content(v, deeper)], sort_keys=True) for k, v in value.items()))
         case set() | frozenset():
             return sorted(json.dumps(_content(v, deeper), sort_keys=True) for v in value)
         case list() | tuple():
             return [_content(v, deeper) for v in value]
-    if hasattr(value, "dtype") and hasattr(value, "shape"):  # numpy's or torch's, without importing either
-        array = value.detach().cpu().double().numpy() if hasattr(value, "detach") else value
-        return [str(value.dtype), list(value.shape), hashlib.sha256(array.tobytes()).hexdigest()]
-    if is_dataclass(value) and not isinstance(value, type):
-        return [_kind(value), *([f.name, _content(getattr(value, f.name), deeper)] for f in fields(value))]
-    return _kind(value)
+    found = _array(value, deeper)
+    return _object(value, deeper) if found is None else found
+
+
+def _array(value: Any, depth: int) -> Any:
+    """The numbers of numpy's and torch's arrays, without importing either; None for what is neither."""
+    library = type(value).__module__.partition(".")[0]
+    if library == "pandas" and hasattr(value, "to_numpy"):
+        value, library = value.to_numpy(), "numpy"
+    if type(value).__name__ == "dtype":
+        return repr(value)
+    if library == "torch" and hasattr(value, "detach"):
+        shape = [str(value.dtype), list(value.shape), str(value.layout)]
+        if value.is_meta or str(value.layout) != "torch.strided":
+            return shape
+        value = value.detach().cpu().resolve_conj().resolve_neg()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+        return [*shape, hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()]
+    if library == "numpy" and hasattr(value, "tobytes"):
+        shape = [str(value.dtype), list(value.shape)]
+        if value.dtype.hasobject:
+            return [*shape, _content(value.tolist(), depth)]
+        return [*shape, hashlib.sha256(value.tobytes()).hexdigest()]
+    return None
+
+
+def _object(value: Any, depth: int) -> Any:
+    """An object: what it says of itself, else its type, the code that calls it, and its attributes."""
+    if isinstance(value, type) or not hasattr(value, "__dict__"):
+        return _kind(value)
+    if isinstance(given := getattr(value, "identity", None), str | Mapping):
+        return [_kind(value), _content(given, depth)]
+    calls = [getattr(type(value), name, None) for name in ("__call__", "forward")]
+    code = [_function(call, depth) for call in calls if isinstance(call, FunctionType)]
+    return [_kind(value), code, _content(vars(value), depth)]
 
 
 def _function(function: FunctionType, depth: int) -> Any:
     cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-    used = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
+    used = {name: function.__globals__[name] for name in _globals(function.__code__) if name in function.__globals__}
     # Functions of other modules are their libraries' business.
     own = {
         name: value
@@ -69,13 +98,14 @@ def _function(function: FunctionType, depth: int) -> Any:
         if not isinstance(value, FunctionType) or (value.__module__ == function.__module__ and value is not function)
     }
     parts = (function.__code__, function.__defaults__, function.__kwdefaults__, cells, own)
-    return [_content(part, depth) for part in parts]
+    return [_content(part, depth + 1) for part in parts]
 
 
-def _names(code: CodeType) -> list[str]:
-    """Global names in a function's code and in that of the functions inside it."""
-    inner = [name for c in code.co_consts if isinstance(c, CodeType) for name in _names(c)]
-    return sorted({*code.co_names, *inner})
+def _globals(code: CodeType) -> list[str]:
+    """Names that a function's code, and that of the functions inside it, looks up outside of itself."""
+    inner = [name for c in code.co_consts if isinstance(c, CodeType) for name in _globals(c)]
+    own = [i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
+    return sorted({*own, *inner})
 
 
 def _is_filled(cell: Any) -> bool:

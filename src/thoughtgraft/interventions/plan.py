@@ -101,7 +101,8 @@ class Plan:
             PlanError: A slot, host or donor that does not exist, more donors than problems allow, or no host is left.
         """
         num_latents = int(identity["num_latents"])
-        maker = _CellMaker(problems, dict(identity), self.seed, pads)
+        # Each op is looked at once, so that all cells of an arm agree on what it is.
+        maker = _CellMaker(problems, dict(identity), self.seed, pads, {id(arm): arm.op_name for arm in self.arms})
         if self.triples:
             return [self._triple(maker, triple, num_latents) for triple in self.triples]
         for arm in self.arms:
@@ -173,6 +174,7 @@ class _CellMaker:
     identity: dict[str, Any]
     seed: int
     pads: Sequence[int] | None
+    ops: Mapping[int, str | None]
 
     @cached_property
     def source(self) -> str:
@@ -190,7 +192,7 @@ class _CellMaker:
             downstream=arm.downstream,
         )
         if arm.op is not None:
-            content.update(op=arm.op_name)
+            content.update(op=self.ops[id(arm)])
         if arm.site is not None:
             content.update(resid=arm.site.layer)
         if arm.method == "noise" or arm.op is not None:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from thoughtgraft.errors import ProblemError
 from thoughtgraft.problems.problem import Problem, ProblemSet
@@ -14,6 +13,8 @@ from thoughtgraft.problems.rows import problem_from_row
 from thoughtgraft.problems.table import read_graph
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
+_WRITTEN = {"id", "split", "question", "gold", "n_steps", "graph"}
+"""Columns that only a table of `problem_table` has all of; a user's own `id` may repeat, a `graph` be anything."""
 
 
 def read_problems(path: str | Path) -> ProblemSet:
@@ -22,7 +23,7 @@ def read_problems(path: str | Path) -> ProblemSet:
     Args:
         path: A `.jsonl` (one object a line), `.json` (a list of objects) or `.parquet` file. Its name without the
             suffix is the split, so that row 51 of `test.jsonl` is `test_51` (rows 0-based, blank lines not counted);
-            a row's own `id`, `split` and `graph` (steps, as `problem_table` writes them) go before that.
+            what `problem_table` wrote is read as it was, with its ids, splits and steps.
 
     Raises:
         ProblemError: The file is missing, unreadable, damaged or empty, or a row lacks what a problem needs; the
@@ -51,15 +52,9 @@ def read_problems(path: str | Path) -> ProblemSet:
 
 def _with_own(problem: Problem, row: object) -> Problem:
     """The problem with what its row says of itself: a sample that was written here is read as it was."""
-    given = row if isinstance(row, Mapping) else {}
-    own: dict[str, Any] = {name: given[name] for name in ("id", "split") if _is_name(given.get(name))}
-    if isinstance(given.get("graph"), str):
-        own["steps"] = read_graph(given["graph"], own.get("id", problem.id))
-    return replace(problem, **own) if own else problem
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    if not isinstance(row, Mapping) or not row.keys() >= _WRITTEN:
+        return problem
+    return replace(problem, id=str(row["id"]), split=str(row["split"]), steps=read_graph(row["graph"], str(row["id"])))
 
 
 def _jsonl(path: Path) -> list[tuple[str, object]]:

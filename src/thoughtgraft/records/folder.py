@@ -10,6 +10,8 @@ from thoughtgraft.records.layout import HEARTBEAT_FILE, LOCK_FILE, RECORDS_FOLDE
 
 _BEFORE_SPEC = (LOCK_FILE, HEARTBEAT_FILE, THOUGHTS_FILE)
 """What a start that was broken off early leaves behind."""
+_LOGS = (".log", ".out", ".err")
+"""What a shell or a scheduler writes of the very command that starts the run."""
 _NAMED = 4
 
 
@@ -26,7 +28,8 @@ def check_folder(path: str | Path) -> None:
     if any(path.glob(f"{RECORDS_FOLDER}/*.parquet")):
         raise RunError(f"{path} holds records but no {SPEC_FILE}", fix="restore it, or use --out another folder")
     names = sorted(entry.name for entry in path.iterdir())
-    if foreign := [name for name in names if name not in _BEFORE_SPEC and not name.startswith(".")]:
+    names = [name for name in names if not name.startswith(".") and Path(name).suffix not in _LOGS]
+    if foreign := [name for name in names if name not in _BEFORE_SPEC]:
         more = f" and {len(foreign) - _NAMED} more" if len(foreign) > _NAMED else ""
         raise RunError(
             f"{path} holds other things and no run",

@@ -122,7 +122,7 @@ def read_status(path: str | Path) -> Status:
     planned = spec["plan"].get("cells_per_arm")
     totals = planned if isinstance(planned, dict) else {}
     done = sum(tally.done for tally in tallies.values())
-    keeps_features = "features" in spec["plan"]
+    keeps_features = isinstance(spec["plan"].get("features"), dict)
     if keeps_features:  # A run of features holds no records: what counts is whose features are stored.
         from thoughtgraft.records.features import count_stored
 

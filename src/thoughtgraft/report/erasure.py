@@ -101,7 +101,7 @@ def design_lines(plan: Mapping[str, Any], n_problems: int) -> list[str]:
         f"{plural(len(plan['layers']), 'layer')} x {plural(len(sets), 'set')} of slots = "
         f"{len(plan['layers']) * len(sets)} cells, each with {plan['draws']} random erasures: "
         f"{len(plan['arms']):,} arms, {len(plan['arms']) * n_problems:,} generations",
-        f"features of {plan['source']}",
+        f"features of {plan.get('source', plan.get('features'))}",
     ]
 
 

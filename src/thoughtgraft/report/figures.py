@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from thoughtgraft.analysis.result import Analysis
@@ -53,7 +54,7 @@ def draw_figure(context: Context, name: str) -> Any:
     if isinstance(display, Skipped):
         raise AnalysisError(f"this run cannot have the figure {name!r}: {display.reason}")
     figure = draw(display, context.foot)
-    figure._repr_png_ = lambda: encode(figure, "png")  # so that a notebook shows it, whatever its backend
+    figure._repr_png_ = partial(encode, figure, "png")  # so that a notebook shows it, whatever its backend
     return figure
 
 
