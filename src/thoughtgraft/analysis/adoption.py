@@ -8,6 +8,7 @@ import numpy as np
 
 from thoughtgraft.analysis.cells import Cells
 from thoughtgraft.analysis.clustered import Estimate, clustered_total
+from thoughtgraft.analysis.equivalence import exact_upper_bound
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _none_adopted(excess: Estimate, null: float, units: int) -> Estimate:
     Of `units` independent tries that all failed, the rate is below 1 - .025^(1/units) with 97.5% confidence. Nothing
     is tested: p is 1, since the one that those variances give would count against other slots in Holm's adjustment.
     """
-    bound = 1 - 0.025 ** (1 / units)
+    bound = exact_upper_bound(units, alpha=0.025)
     high = float(np.nanmax([excess.high, bound - null]))
     low = -null if np.isnan(excess.low) else excess.low
     return replace(excess, low=low, high=high, p=1.0, note=f"none adopted: exact upper end (rate below {bound:.1%})")

@@ -10,10 +10,11 @@ import pandas as pd
 
 from thoughtgraft.analysis.agreement import agreement_table
 from thoughtgraft.analysis.claims import claim_table
+from thoughtgraft.analysis.equivalence import unchanged_hosts
 from thoughtgraft.analysis.estimate import position_table
 from thoughtgraft.analysis.frame import Frame, as_frame
 from thoughtgraft.analysis.gates import FAIL, NOT_RUN, GateResult, check_gates
-from thoughtgraft.analysis.power import hosts_after_pilot, unchanged_hosts
+from thoughtgraft.analysis.power import hosts_after_pilot
 from thoughtgraft.analysis.rule import RULE, Rule
 
 

@@ -28,6 +28,14 @@ def exact_upper_bound(n: int, alpha: float = ALPHA) -> float:
     return float(1 - alpha ** (1 / n))
 
 
+def unchanged_hosts(effect: float, *, alpha: float = 0.05) -> int:
+    """Hosts that must all stay unchanged for the exact upper bound of the effect to lie below `effect` (a fraction).
+
+    The smallest n with 1 - alpha^(1/n) <= effect: 59 for 5 pp.
+    """
+    return int(np.ceil(np.log(alpha) / np.log1p(-effect)))
+
+
 def independent_units(estimate: Estimate) -> int:
     """Units that an exact bound may count: the smaller of hosts and donors, as the t test's degrees of freedom do."""
     return min(estimate.n_hosts, estimate.n_donors) if estimate.n_donors else estimate.n_hosts

@@ -111,14 +111,6 @@ def critical_correlation(n: int, *, alpha: float = 0.05) -> float:
     return float(t / np.sqrt(n - 2 + t**2))
 
 
-def unchanged_hosts(effect: float, *, alpha: float = 0.05) -> int:
-    """Hosts that must all stay unchanged for the exact upper bound of the effect to lie below `effect` (a fraction).
-
-    The smallest n with 1 - alpha^(1/n) <= effect: 59 for 5 pp.
-    """
-    return int(np.ceil(np.log(alpha) / np.log1p(-effect)))
-
-
 @dataclass(frozen=True)
 class Components:
     """Variance components of a paired difference (squared units of the values), none below 0."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,8 +115,8 @@ def certificate_for(model: LatentReasoner, problems: ProblemSet, out: Path, cert
     if certify not in CERTIFY:
         raise PlanError("unknown choice for --certify", got=repr(certify), expected=", ".join(CERTIFY))
     there = read_json(out / CERTIFICATE_FILE) if (out / CERTIFICATE_FILE).exists() else None
-    passed = there is not None and bool(there.get("passed"))
-    if certify == "off" or (there is not None and passed and (certify == "auto" or there.get("kind") == "full")):
+    enough = there is not None and there.get("passed") and (certify == "auto" or there.get("kind") == "full")
+    if certify == "off" or enough:
         return None
     encode(model, problems)  # the checks are of the first few, and take their time
     level = "full" if certify == "full" else "core"
@@ -146,3 +148,10 @@ def certified(
             fix="repair the cause; --certify off runs all the same, and every page of the report says so",
         )
     return certificate
+
+
+def start_facts(certify: str) -> dict[str, Any]:
+    """What run.json keeps of how a run was started: the command as typed, and the choice of checks."""
+    from thoughtgraft.records.provenance import without_home
+
+    return {"command": without_home(shlex.join(["thoughtgraft", *sys.argv[1:]])), "certify": certify}

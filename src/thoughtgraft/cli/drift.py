@@ -56,7 +56,7 @@ def drift(
     from thoughtgraft.cli.pipeline import Job, carry_out
     from thoughtgraft.models.load import load_model
     from thoughtgraft.models.reasoner import require_thoughts
-    from thoughtgraft.records import RunStore
+    from thoughtgraft.records import RunStore, check_folder
     from thoughtgraft.records.jsonfile import to_json
     from thoughtgraft.report.certificate import read_certificate
     from thoughtgraft.report.drift import Side, drift_facts, write_drift
@@ -65,6 +65,8 @@ def drift(
 
     asked = PROTOCOLS if protocols is None else protocols.replace(" ", "").strip(",").split(",")
     names = list(dict.fromkeys([STANDARD, *asked]))
+    for name in names:
+        check_folder(out / name)
     console = Console(stderr=as_json)
     sample = draw_sample(problems, first=0, n=hosts, seed=seed)
     loaded = load_model(model, base=base, tokenizer=tokenizer, device=device, dtype=dtype, num_latents=num_latents)

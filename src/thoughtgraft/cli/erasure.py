@@ -44,18 +44,14 @@ def erasure(
 
     Example: thoughtgraft run erasure runs/operations --out runs/erasure
     """
-    import shlex
-    import sys
-
     from rich.console import Console
     from rich.markup import escape
 
-    from thoughtgraft.cli.certify import certified
+    from thoughtgraft.cli.certify import certified, start_facts
     from thoughtgraft.cli.erasure_job import prepare
     from thoughtgraft.engine.run import run as run_plan
     from thoughtgraft.models.load import load_model
     from thoughtgraft.records import RunStore, check_folder
-    from thoughtgraft.records.provenance import without_home
     from thoughtgraft.report.erasure import TABLE_FILE, sentences, write_erasure_report
     from thoughtgraft.runs import load_run
 
@@ -87,7 +83,7 @@ def erasure(
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
         design=job.facts(),
-        facts={"command": without_home(shlex.join(["thoughtgraft", *sys.argv[1:]])), "certify": certify},
+        facts=start_facts(certify),
         certificate=certificate,
     )
     table = job.table(records)

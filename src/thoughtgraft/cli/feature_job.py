@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -100,11 +98,10 @@ class FeatureJob:
 
     def run(self, out: Path, certify: str, console: Console) -> None:
         """Make what is missing of the run's folder."""
-        from thoughtgraft.cli.certify import certified
+        from thoughtgraft.cli.certify import certified, start_facts
         from thoughtgraft.engine.feature_run import run_features
         from thoughtgraft.records import RunStore
         from thoughtgraft.records.layout import CERTIFICATE_FILE
-        from thoughtgraft.records.provenance import without_home
 
         model, problems = self.model, self.sample.problems
         certificate = certified(model, problems, out, certify, console)
@@ -119,7 +116,7 @@ class FeatureJob:
             seed=self.seed,
             untrained=self.untrained,
             design=self.design(),
-            facts={"command": without_home(shlex.join(["thoughtgraft", *sys.argv[1:]])), "certify": certify},
+            facts=start_facts(certify),
             batch_size=self.batch_size,
             max_new_tokens=self.max_new_tokens,
         )

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from thoughtgraft.errors import ModelError
-
 
 def _batch_size(value: str) -> str:
-    if value != "auto" and not (value.isdecimal() and int(value) > 0):
-        raise ModelError("batch size is not usable", got=repr(value), expected="auto or a number from 1")
+    if value != "auto":  # torch is imported only to refuse a number, or where it is needed anyway
+        from thoughtgraft.engine.batching import check_batch_size
+
+        check_batch_size(value)
     return value
 
 

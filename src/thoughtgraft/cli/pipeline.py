@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,20 +54,17 @@ def carry_out(
     `executor` and `watch` as `run` has them.
     """
     from thoughtgraft.analysis import RULE
-    from thoughtgraft.cli.certify import certified
+    from thoughtgraft.cli.certify import certified, start_facts
     from thoughtgraft.cli.signals import current
     from thoughtgraft.engine.run import run
     from thoughtgraft.readouts.lens import decode_thoughts
-    from thoughtgraft.records import RunStore, check_folder
-    from thoughtgraft.records.provenance import without_home
+    from thoughtgraft.records import RunStore
     from thoughtgraft.runs import load_run
 
-    check_folder(out)
     model, problems = job.model, job.sample.problems
     if model.protocol.flaw:
         console.print(f"protocol {model.protocol.name}: {model.protocol.flaw}", soft_wrap=True, highlight=False)
     certificate = certified(model, problems, out, certify, console)
-    command = without_home(shlex.join(["thoughtgraft", *sys.argv[1:]]))
     with current().held():
         run(
             model,
@@ -79,7 +74,7 @@ def carry_out(
             study="resampling",
             batch_size=job.batch_size,
             max_new_tokens=job.max_new_tokens,
-            facts={"command": command, "certify": certify} | ({"engine": executor.describe()} if executor else {}),
+            facts=start_facts(certify) | ({"engine": executor.describe()} if executor else {}),
             design=design(job),
             rule=RULE.to_json(),
             certificate=certificate,

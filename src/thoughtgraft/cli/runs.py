@@ -63,14 +63,15 @@ def analyze(run: options.Run, seed: Annotated[int, typer.Option(help="Seeds ever
 
     from thoughtgraft.cli.tables import run_summary
 
-    if _study(run) == OPERATIONS:
+    study = _study(run)
+    if study == OPERATIONS:
         from thoughtgraft.analysis.probing.stratum import Settings
         from thoughtgraft.cli.feature_job import read_features
         from thoughtgraft.report.operations.data import analysed_targets
 
         read_features(run, run, None, analysed_targets(run), Console(), Settings(seed=seed))
         return
-    if _study(run) == ERASURE:
+    if study == ERASURE:
         from thoughtgraft.errors import AnalysisError
 
         raise AnalysisError(
@@ -97,11 +98,12 @@ def rewrite(run: Path, seed: int, *, force: bool = False) -> ReportPaths:
 
     An operations study takes minutes to analyse: its report is written from the analysis that is there.
     """
-    if _study(run) == OPERATIONS:
+    study = _study(run)
+    if study == OPERATIONS:
         from thoughtgraft.report.operations.write import write_operations_report
 
         return write_operations_report(run, force=force)
-    if _study(run) == ERASURE:
+    if study == ERASURE:
         from thoughtgraft.report.erasure import write_erasure_report
 
         return write_erasure_report(run, force=force)

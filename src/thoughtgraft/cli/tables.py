@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,22 +15,22 @@ from rich.table import Table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from thoughtgraft.records.status import ArmStatus, Status
+    from thoughtgraft.records import Status
 
 
 def run_summary(run: Path) -> Group:
     """What an analysed run found: its main figures, or why no effect is stated; and whether it is unfinished."""
-    from thoughtgraft.records import read_status
-    from thoughtgraft.records.jsonfile import read_json
+    from thoughtgraft.records import RunStore
 
     lines: list[RenderableType] = []
-    status = read_status(run)
-    if status.state != "finished":
+    store = RunStore.open(run)
+    decision, planned = store.read_json("analysis/decision.json"), store.spec.n_cells
+    if decision["missing"]:
         lines.append(
-            f"[bold yellow]UNFINISHED[/bold yellow]: {status.done:,} of {status.total:,} generations; "
+            f"[bold yellow]UNFINISHED[/bold yellow]: {planned - decision['missing']:,} of {planned:,} generations; "
             "run the run's command again to continue"
         )
-    gates = read_json(run / "analysis" / "decision.json")["gates"]
+    gates = decision["gates"]
     if failed := [escape(f"{gate['name']} ({gate['detail']})") for gate in gates if gate["outcome"] == "fail"]:
         lines.append(
             f"[bold red]INVALID[/bold red]: failed gates: {'; '.join(failed)}. No effect is stated; "
@@ -167,8 +166,7 @@ def status_table(status: Status, *, every: bool = False) -> Table:
 
     A table of main arms says how many others there are.
     """
-    widest = max((len(arm.slots) for arm in status.arms), default=0)
-    arms = [arm for arm in status.arms if every or _is_main(arm, widest)] or list(status.arms)
+    arms = status.arms if every else status.main_arms or status.arms
     hidden = len(status.arms) - len(arms)
     caption = f"and {hidden} more arms: --all shows them" if hidden else None
     table = Table(caption=caption, caption_justify="left")
@@ -193,12 +191,6 @@ def status_table(status: Status, *, every: bool = False) -> Table:
             "" if arm.impact_pp is None else signed(arm.impact_pp),
         )
     return table
-
-
-def _is_main(arm: ArmStatus, widest: int) -> bool:
-    plain = arm.downstream in ("", "recompute") and arm.donor_stratum in ("", "random", "self")
-    draw = re.match(r"random \d+ ", arm.method)  # of an erasure study, many for each erasure
-    return plain and not draw and len(arm.slots) in (0, 1, widest)
 
 
 def status_lines(status: Status) -> list[str]:

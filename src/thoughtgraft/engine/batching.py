@@ -110,7 +110,16 @@ def rows_at_most(model: LatentReasoner, batch_size: int | str) -> int:
     """
     if batch_size == "auto":
         return _CPU_ROWS if model.device.type == "cpu" else _GPU_ROWS
-    if not str(batch_size).isdigit() or int(batch_size) < 1:
+    return check_batch_size(batch_size)
+
+
+def check_batch_size(batch_size: int | str) -> int:
+    """The rows that a batch size other than `auto` asks for.
+
+    Raises:
+        ModelError: It is not a positive number.
+    """
+    if not str(batch_size).isdecimal() or int(batch_size) < 1:
         raise ModelError("batch size is not usable", got=repr(batch_size), expected="auto or a number from 1")
     return int(batch_size)
 

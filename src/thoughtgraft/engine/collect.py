@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -81,13 +81,14 @@ def collect_thoughts(
         for batch in surviving(once, batches, lambda i: 1, lambda i: [i], model.device, stop):
             bar.update(len(batch))
     found = [results[i] for i in range(len(problems))]
-    _refuse_broken(found, problems)
+    hidden = torch.stack([out.hidden[at] for out, at in found]).cpu()
+    _refuse_broken(hidden, problems)
     ids = tuple(out.answers.token_ids[at] for out, at in found)
     texts = tuple(model.text(answer) for answer in ids)
     numbers = [extract_answer(text) for text in texts]
     return Thoughts(
         fed=torch.stack([out.fed[at] for out, at in found]).cpu(),
-        hidden=torch.stack([out.hidden[at] for out, at in found]).cpu(),
+        hidden=hidden,
         token_ids=ids,
         texts=texts,
         stopped=tuple(out.answers.stopped[at] for out, at in found),
@@ -99,12 +100,12 @@ def collect_thoughts(
     )
 
 
-def _refuse_broken(found: Sequence[tuple[RolloutResult, int]], problems: ProblemSet) -> None:
-    finite = torch.stack([torch.isfinite(out.hidden[at]).all() for out, at in found])
+def _refuse_broken(hidden: torch.Tensor, problems: ProblemSet) -> None:
+    finite = hidden.isfinite().flatten(1).all(1)
     if not finite.all():
         first = int((~finite).int().argmax())
         raise ModelError(
             "the model's thoughts are not finite numbers",
-            got=f"NaN or infinite in {int((~finite).sum())} of {len(found)} problems, first in {problems[first].id!r}",
+            got=f"NaN or infinite in {int((~finite).sum())} of {len(finite)} problems, first in {problems[first].id!r}",
             fix="--dtype float32 if it overflows in half precision; else its weights are damaged (thoughtgraft doctor)",
         )

@@ -12,23 +12,13 @@ from thoughtgraft.interventions.identity import op_identity
 from thoughtgraft.interventions.site import Resid
 
 METHODS = ("baseline", "noop", "self", "swap", "mean", "zero", "noise", "skip", "truncate", "shuffle")
-
-
 DOWNSTREAM = ("recompute", "freeze_input", "freeze_kv")
-
-
 _UNEDITED = frozenset({"baseline", "noop"})
-
-
 _SHORTER = {
     "skip": "leaves out one slot and recomputes what follows",
     "truncate": "names the one slot before which the thoughts end",
 }
-
-
 _FROM_DONOR = frozenset({"swap", "shuffle"})
-
-
 _REPEATED = frozenset({"swap", "shuffle", "noise"})
 
 

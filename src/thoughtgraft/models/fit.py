@@ -17,8 +17,6 @@ from thoughtgraft.models.lora import check_shapes
 from thoughtgraft.models.tensors import StoredTensor
 
 _SHOWN = 4
-
-
 _WEIGHTS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,6 +86,19 @@ class Status:
     errors: int
     damaged_shards: int
     arms: tuple[ArmStatus, ...]
+
+    @property
+    def main_arms(self) -> tuple[ArmStatus, ...]:
+        """Those of no, one and all slots, with random donors and later thoughts recomputed; an erasure's draws not."""
+        widest = max((len(arm.slots) for arm in self.arms), default=0)
+        return tuple(
+            arm
+            for arm in self.arms
+            if len(arm.slots) in (0, 1, widest)
+            and arm.downstream in ("", "recompute")
+            and arm.donor_stratum in ("", "random", "self")
+            and not re.match(r"random \d+ ", arm.method)
+        )
 
     def to_json(self, indent: int | None = 1) -> str:
         """The same as JSON text; on one line without an indent."""

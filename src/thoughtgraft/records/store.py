@@ -17,12 +17,7 @@ from thoughtgraft.records.folder import check_folder
 from thoughtgraft.records.frames import table_to_frame
 from thoughtgraft.records.heartbeat import HeartbeatWriter
 from thoughtgraft.records.jsonfile import read_json, to_json
-from thoughtgraft.records.layout import (
-    QUARANTINE_FOLDER,
-    RECORDS_FOLDER,
-    SPEC_FILE,
-    STARTS_FILE,
-)
+from thoughtgraft.records.layout import QUARANTINE_FOLDER, RECORDS_FOLDER, SPEC_FILE, STARTS_FILE
 from thoughtgraft.records.lock import RunLock
 from thoughtgraft.records.provenance import Meter, utc_now
 from thoughtgraft.records.schema import RECORD_SCHEMA

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from thoughtgraft.records.provenance import package_versions
 from thoughtgraft.report import claims
 from thoughtgraft.report.context import Context
 from thoughtgraft.report.document import Report, Section
@@ -39,14 +38,12 @@ def build(context: Context) -> Report:
     makers = (*BEFORE, *(() if context.refused else EFFECTS), *AFTER)
     sections: list[Section] = [make(context) for make in makers]
     spec = context.run.spec
-    version = package_versions().get("thoughtgraft")
     return Report(
         title=f"{spec.study.capitalize()} study of {spec.model}",
         facts=tuple(facts(context)),
         badge=context.run.certificate.badge,
         banner=context.banner,
         sections=tuple(sections),
-        generator=f"thoughtgraft {version}" if version else "thoughtgraft",
     )
 
 

@@ -18,6 +18,7 @@ NEEDS = {
     "H3": "swaps and an ablation (mean, zero, skip or noise) at three slots or more",
     "H4": "swaps",
 }
+_OF_SINGLE_SLOTS = ("H1", "H2")
 SUMMARY = ("claim", "statement", "verdict", "for", "what would refute it")
 HEADER = ("claim", "about", "verdict", "estimate", "95% interval", "n", "p (Holm)", "notes")
 N = "n: hosts × distinct donors (generations)."
@@ -60,7 +61,7 @@ def headlines(context: Context) -> list[str]:
 def _about(context: Context, claim: ClaimRule, rows: list[dict[str, Any]]) -> str:
     if not rows:
         needs = NEEDS.get(claim.name, "arms")
-        if "single" in needs and context.analysis.frame.singles(*_primary(context)):
+        if claim.name in _OF_SINGLE_SLOTS and context.analysis.frame.singles(*_primary(context)):
             return f"it needs {needs} that can have an effect; here they have none by construction"
         return f"it needs {needs}, which this run does not have"
     return sentence_list([_subject(row) for row in rows])

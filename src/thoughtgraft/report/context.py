@@ -41,11 +41,6 @@ class Context:
         return [gate.name for gate in self.analysis.decision.gates if gate.outcome == NOT_RUN]
 
     @property
-    def missing(self) -> int:
-        """Generations that the run has not made yet."""
-        return max(self.run.spec.n_cells - self.analysis.frame.n_rows, 0)
-
-    @property
     def flaw(self) -> str:
         """What is wrong with the run's protocol, as run.json says; empty where nothing is."""
         return str(self.run.plan("protocol_flaw") or "")
@@ -54,10 +49,11 @@ class Context:
     def banner(self) -> Banner | None:
         """The warning on every page, if one is due; a flawed protocol and an unfinished run are always part of it."""
         banner = self._warning
-        also = [("FLAWED PROTOCOL", f"Protocol {self.run.spec.protocol} replays a known mistake: {self.flaw}.")]
-        also = also if self.flaw else []
-        if self.missing:
-            counts = f"{count(self.missing)} of {count(self.run.spec.n_cells)} generations are still missing"
+        also = []
+        if self.flaw:
+            also.append(("FLAWED PROTOCOL", f"Protocol {self.run.spec.protocol} replays a known mistake: {self.flaw}."))
+        if self.run.missing:
+            counts = f"{count(self.run.missing)} of {count(self.run.spec.n_cells)} generations are still missing"
             also.append(("UNFINISHED", f"The run is unfinished: {counts}, and every figure may change."))
         for word, text in also:
             banner = replace(banner, text=f"{banner.text} {text}") if banner else Banner("warn", word, text)

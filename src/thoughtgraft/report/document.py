@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from thoughtgraft.records.provenance import package_versions
 from thoughtgraft.report.formats import UNDEFINED, is_number
 
 
@@ -98,6 +99,11 @@ class Banner:
     text: str
 
 
+def _made_by() -> str:
+    version = package_versions().get("thoughtgraft")
+    return f"thoughtgraft {version}" if version else "thoughtgraft"
+
+
 @dataclass(frozen=True)
 class Report:
     """The whole: title, facts under it, banner if any, certificate badge, sections in order, what it is made from."""
@@ -107,7 +113,7 @@ class Report:
     badge: tuple[str, str]
     banner: Banner | None
     sections: tuple[Section, ...]
-    generator: str
+    generator: str = field(default_factory=_made_by)
     source: str = "the records of the run alone"
 
 

@@ -14,7 +14,6 @@ from thoughtgraft.analysis.erased import DEAD, LESS, MORE
 from thoughtgraft.records import RunStore
 from thoughtgraft.records.atomic import write_atomic
 from thoughtgraft.records.frames import read_frame
-from thoughtgraft.records.provenance import package_versions
 from thoughtgraft.report.certificate import certificate_banner, read_certificate
 from thoughtgraft.report.document import Block, Bullets, Prose, Report, Section, Table, records_of
 from thoughtgraft.report.formats import UNDEFINED, bounded, count, estimate, number, p_value, percent, plural
@@ -66,7 +65,6 @@ def write_erasure_report(run: Path | str, *, force: bool = False) -> ReportPaths
         Section("certificate", "Certificate", checks(certificate)),
         Section("provenance", "Provenance", provenance_blocks(spec)),
     ]
-    version = package_versions().get("thoughtgraft")
     report = Report(
         title=f"Erasing {target} from the residual stream of {spec.model}",
         facts=(
@@ -78,7 +76,6 @@ def write_erasure_report(run: Path | str, *, force: bool = False) -> ReportPaths
         badge=certificate.badge,
         banner=certificate_banner(certificate, force, "the edits did what they say"),
         sections=tuple(parts),
-        generator=f"thoughtgraft {version}" if version else "thoughtgraft",
         source=f"the records of the run and {TABLE_FILE}",
     )
     paths = ReportPaths(store.path / "report.md", store.path / "report.html", ())

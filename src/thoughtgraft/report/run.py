@@ -41,6 +41,11 @@ class RunData:
         """What `run.json` says."""
         return self.store.spec
 
+    @property
+    def missing(self) -> int:
+        """Generations that the run has not made yet."""
+        return max(self.spec.n_cells - len(self.records), 0)
+
     def question(self, problem_id: str, limit: int = 400) -> str:
         """A problem's question on one line."""
         text = self.problems.get(problem_id, {}).get("question")

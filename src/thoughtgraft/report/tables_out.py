@@ -21,6 +21,7 @@ def write_tables(run: RunData, analysis: Analysis) -> None:
         "rule": decision.rule,
         "rule_hash": decision.rule_hash,
         "valid": decision.valid,
+        "missing": run.missing,
         "gates_not_run": list(decision.not_run),
         "gates": [plain(row) for row in records_of(decision.gate_table)],
         "pilot": decision.pilot,

@@ -38,11 +38,9 @@ def running_metrics(status: Status) -> dict[str, float]:
     if status.rate_per_s is not None:
         found["cells_per_s"] = status.rate_per_s
     widest = max((len(arm.slots) for arm in status.arms), default=0)
-    for arm in status.arms:
+    for arm in status.main_arms:
         slots = "all" if 1 < len(arm.slots) == widest else ",".join(f"CT{k}" for k in arm.slots) or "none"
-        name = _name(arm.method, slots, arm.downstream, arm.donor_stratum)
-        if name is None:
-            continue
+        name = _named(arm.method, slots)
         if arm.accuracy is not None:
             found[f"accuracy/{name}"] = arm.accuracy
         if arm.impact_pp is not None and arm.slots:
@@ -83,4 +81,8 @@ def _name(method: str, slots: str, downstream: str, stratum: str) -> str | None:
     main = downstream in ("", "recompute") and stratum in ("", "random", "self", "nan")
     if not main or not re.fullmatch(r"CT\d+|all|none|", slots):
         return None
+    return _named(method, slots)
+
+
+def _named(method: str, slots: str) -> str:
     return method if slots in ("none", "") else f"{method} {slots}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from thoughtgraft.records.atomic import write_atomic
-from thoughtgraft.records.provenance import package_versions
 from thoughtgraft.report.document import Picture, Report, Section
 from thoughtgraft.report.formats import count, plural
 from thoughtgraft.report.operations import claims, definitions, sections
@@ -41,14 +40,12 @@ def write_operations_report(folder: Path | str, *, force: bool = False) -> Repor
         for target in data.targets:
             parts += [sections.reading(data, target, figures), sections.description(data, target, figures)]
     parts += [Section("provenance", "Provenance", provenance_blocks(data.spec, _NOTE)), definitions.section()]
-    version = package_versions().get("thoughtgraft")
     report = Report(
         title=f"Operations study of {data.model}",
         facts=tuple(_facts(data)),
         badge=data.badge,
         banner=data.banner,
         sections=tuple(parts),
-        generator=f"thoughtgraft {version}" if version else "thoughtgraft",
     )
     for name, text in (("report.md", to_markdown(report)), ("report.html", to_html(report))):
         write_atomic(data.path / name, text.encode())

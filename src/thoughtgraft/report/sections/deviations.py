@@ -63,7 +63,7 @@ def _unusual(context: Context) -> list[str]:
             f"The model is right on {percent(right, 0)} of the hosts without any edit: there is little accuracy to "
             "lose, so small impacts, and claims that a slot does not matter, say little about the thoughts."
         )
-    if context.missing:
+    if context.run.missing:
         found.append(f"The run is unfinished: {count(frame.n_rows)} of {plural(spec.n_cells, 'generation')}.")
     if failed := sum(cells.n_failed for cells in frame.arms.values()):
         found.append(f"{plural(failed, 'generation')} failed and are left out of every estimate.")

@@ -12,7 +12,6 @@ from thoughtgraft.analysis.zoo import ZooResult
 from thoughtgraft.analysis.zoo.accuracy import ALL
 from thoughtgraft.records.atomic import make_folder, write_atomic
 from thoughtgraft.records.jsonfile import to_json
-from thoughtgraft.records.provenance import package_versions
 from thoughtgraft.report.displays.save import save
 from thoughtgraft.report.document import Report, records_of
 from thoughtgraft.report.formats import sentence_list
@@ -48,7 +47,6 @@ def write_zoo(result: ZooResult, facts: Mapping[str, str], out: Path) -> Path:
     for name, table in {**result.tables, "answers": answers(result)}.items():
         write_atomic(out / TABLES / f"{name}.csv", table.to_csv(index=False, float_format="%.6g").encode())
     write_atomic(out / DATA, to_json(summary(result, facts), DATA))
-    version = package_versions().get("thoughtgraft")
     report = Report(
         title=f"The zoo: {sentence_list([model.name for model in result.models])}",
         facts=tuple(facts.items()),
@@ -64,7 +62,6 @@ def write_zoo(result: ZooResult, facts: Mapping[str, str], out: Path) -> Path:
             thoughts.findings(result),
             thoughts.certificates(result),
         ),
-        generator=f"thoughtgraft {version}" if version else "thoughtgraft",
         source=f"{DATA} and {TABLES}/ beside it",
     )
     write_atomic(out / PAGE, to_markdown(report).encode())
