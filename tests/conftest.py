@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,12 @@ def gsm8k_dir(shared_data: Path) -> Path:
     if not (folder / "test.jsonl").is_file():
         pytest.skip("needs GSM8K's jsonl files (shared/data/gsm8k)")
     return folder
+
+
+@pytest.fixture
+def rule1_run(tmp_path: Path) -> Path:
+    """A copy of the stored run of schema 1 that was judged by rule 1; its README says how it was made."""
+    return Path(shutil.copytree(ROOT / "tests" / "stored" / "rule1-schema1", tmp_path / "rule1"))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

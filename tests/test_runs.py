@@ -17,6 +17,7 @@ from thoughtgraft.analysis import RULE
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import AnalysisError, RunError
 from thoughtgraft.problems.table import problem_table, problems_from_table
+from thoughtgraft.report import write_report
 from thoughtgraft.studies.resampling import resampling_plan
 
 DESIGN = {"preset": "pilot", "available_hosts": 50, "largest_number": 24}
@@ -107,3 +108,12 @@ def test_problems_come_back_from_their_table_as_they_were(spec: str) -> None:
     again = problems_from_table(problem_table(problems), problems.name)
     assert again == problems
     assert again.content_hash == problems.content_hash
+
+
+def test_a_run_of_the_first_schema_and_rule_still_opens_and_reports(rule1_run: Path) -> None:
+    opened = thoughtgraft.load_run(rule1_run)
+    assert (opened.spec.schema_version, len(opened.records()), len(opened.problems())) == (1, 1614, 6)
+    positions = opened.positions().set_index(["method", "slots", "downstream", "donor_stratum"])
+    # Counted in the stored records: 17 of 18 swaps of all slots turned right answers wrong.
+    assert positions.loc[("swap", "all", "recompute", "random"), "impact_pp"] == pytest.approx(100 * 17 / 18)
+    assert write_report(rule1_run).html.is_file()
