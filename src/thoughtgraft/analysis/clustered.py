@@ -46,6 +46,49 @@ def _group_squares(u: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return (totals**2).sum(1), seen.sum(1)
 
 
+@dataclass(frozen=True)
+class Covariance:
+    """Clustered covariance of several estimates: `matrix` [column, column], whose diagonal is V; `df` [column]."""
+
+    matrix: np.ndarray
+    df: np.ndarray
+
+
+def twoway_covariance(u: np.ndarray, cells: np.ndarray, present: np.ndarray, share: np.ndarray) -> Covariance:
+    """Two-way clustered covariance of the sums of the columns of `u`, whose cells need not be the same.
+
+    C = C_host + C_donor - C_cell, each term with its own sqrt(G_i/(G_i-1) G_j/(G_j-1)); a variance on the diagonal is
+    never below that of either clustering alone, as in `twoway_variance`.
+
+    Args:
+        u: Influences, 0 where a column lacks the cell; shape [cell, column].
+        cells: 0-based host and donor of each cell, distinct pairs; donor -1 where there is none. Shape [cell, 2].
+        present: Whether a column has the cell, shape [cell, column].
+        share: Weights of the cells, 0 where a column lacks the cell; shape [cell, column].
+    """
+    crossed = cells[:, 1] >= 0
+    parts, smallest = [], np.full(u.shape[1], np.inf)
+    paired = np.asarray((present & crossed[:, None]).any(0))
+    for ids, rows in ((cells[:, 0], np.ones(len(u), dtype=bool)), (cells[:, 1], crossed)):
+        if not rows.any():
+            parts.append(np.zeros((u.shape[1], u.shape[1])))
+            continue
+        n = (group_totals(present[rows].astype(float), ids[rows]) > 0).sum(0)
+        totals = group_totals(u[rows], ids[rows]) * np.sqrt(_scaled(np.ones(len(n)), n))
+        weights = group_totals(share[rows], ids[rows])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kish = weights.sum(0) ** 2 / (weights**2).sum(0)
+        smallest = np.fmin(smallest, kish)
+        parts.append(totals.T @ totals)
+    n = present.sum(0)
+    own = np.where(crossed[:, None], u, 0.0) * np.sqrt(_scaled(np.ones(len(n)), n))
+    host, donor, cell = parts[0], np.where(paired[:, None] & paired, parts[1], 0.0), own.T @ own
+    matrix = host + donor - cell
+    diagonal = np.maximum(np.diag(matrix), np.maximum(np.diag(host), np.diag(donor)))
+    matrix[np.diag_indices(len(matrix))] = diagonal
+    return Covariance(matrix, smallest - 1)
+
+
 def group_totals(u: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """Totals of the rows of `u` [cell, column] by group, shape [group, column]."""
     groups, row = np.unique(ids, return_inverse=True)
