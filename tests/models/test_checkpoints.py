@@ -120,7 +120,7 @@ def test_merge_adds_the_scaled_product_once(transposed: bool) -> None:
     torch.manual_seed(0)
     weight, a, b = torch.randn(6, 4), torch.randn(2, 4), torch.randn(6, 2)
     stored = weight.T if transposed else weight
-    merged = merge_lora(stored, a, b, alpha=8, transposed=transposed, name="w")
+    merged = merge_lora(stored, a, b, scale=4, transposed=transposed, name="w")
     x = torch.randn(5, 4, dtype=torch.float64)
     adapted = x @ weight.double().T + 4 * (x @ a.double().T @ b.double().T)
     torch.testing.assert_close(x @ (merged if transposed else merged.T).double(), adapted, atol=1e-5, rtol=0)
@@ -328,7 +328,8 @@ def test_known_base_is_found_by_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     make_known(monkeypatch)
     checkpoint = read_checkpoint(GOLDEN / "codi-llama" / "checkpoint", tokenizer=base_of("codi-llama"))
     assert checkpoint.base == "made-up/tiny"
-    assert "made-up/tiny" in checkpoint.notes[0]
+    [base] = [found for found in checkpoint.assumptions if found.what == "base model"]
+    assert (base.value, base.option) == ("made-up/tiny", "--base")
 
 
 def test_empty_config_is_passed_over_for_a_known_base(

@@ -38,6 +38,8 @@ def verify(
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
     num_latents: options.NumLatents = None,
+    lora_alpha: options.LoraAlpha = None,
+    prompt_suffix: options.PromptSuffix = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     as_json: options.AsJson = False,
@@ -45,13 +47,13 @@ def verify(
     """Check that model, protocol and engine do what they say; exit 1 if a check fails."""
     from rich.console import Console
 
+    from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.cli.tables import certificate_line, certificate_table
     from thoughtgraft.engine.verify import verify as run_checks
     from thoughtgraft.engine.verify.conformance import read_cases
     from thoughtgraft.engine.verify.weights import QUESTIONS, take_fingerprint
     from thoughtgraft.models.embedded import model_folder
     from thoughtgraft.models.fingerprint import read_fingerprint, write_fingerprint
-    from thoughtgraft.models.load import load_model
     from thoughtgraft.problems import load_problems
     from thoughtgraft.records import RunStore
     from thoughtgraft.records.layout import CERTIFICATE_FILE
@@ -59,12 +61,14 @@ def verify(
     store = None if out is None else RunStore.open(out)
     official = None if cases is None else read_cases(cases)
     chosen = load_problems(problems)[:QUESTIONS]
-    reasoner = load_model(
+    reasoner = open_model(
         model,
         base=base,
         tokenizer=tokenizer,
         protocol=protocol,
         num_latents=num_latents,
+        lora_alpha=lora_alpha,
+        prompt_suffix=prompt_suffix,
         device=device,
         dtype=dtype,
     )

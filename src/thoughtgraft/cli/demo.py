@@ -28,9 +28,9 @@ def demo(
     the donor's, 6,000 times in all, beside controls and ablations. Needs no download.
     """
     from thoughtgraft.cli import pipeline
+    from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.executors import make_executor
     from thoughtgraft.interventions.donors import check_donors
-    from thoughtgraft.models.load import load_model
     from thoughtgraft.records import check_folder
     from thoughtgraft.studies.resampling import resampling_plan
     from thoughtgraft.studies.sample import draw_sample
@@ -41,7 +41,7 @@ def demo(
     executor = make_executor(engine, workers=workers)
     tracking = open_tracking(tracker, out, study="resampling", group="demo")
     sample = draw_sample("arithmetic:test", first=0, n=hosts, seed=seed)
-    model = load_model("tiny-codi", device=device)
+    model = open_model("tiny-codi", device=device)
     job = pipeline.Job(model, sample, resampling_plan(model.num_latents, donors, seed, full=False), "demo")
     if dry_run:
         pipeline.dry_run(job)

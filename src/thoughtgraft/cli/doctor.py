@@ -21,6 +21,9 @@ def doctor(
     checkpoint: Annotated[str, typer.Argument(help="A directory, a weight file, a hub id, or tiny-codi.")],
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
+    num_latents: options.NumLatents = None,
+    lora_alpha: options.LoraAlpha = None,
+    prompt_suffix: options.PromptSuffix = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Examine a checkpoint without loading its weights: family, base, rows, prj, LoRA, tokenizer, what is wrong.
@@ -33,7 +36,14 @@ def doctor(
     from thoughtgraft.models.doctor import diagnose
 
     disable_progress_bar()  # an adapter's base is loaded to be looked at
-    diagnosis = diagnose(checkpoint, base=base, tokenizer=tokenizer)
+    diagnosis = diagnose(
+        checkpoint,
+        base=base,
+        tokenizer=tokenizer,
+        num_latents=num_latents,
+        lora_alpha=lora_alpha,
+        prompt_suffix=prompt_suffix,
+    )
     if as_json:
         typer.echo(json.dumps(diagnosis.to_json(), indent=1))
     else:
@@ -55,6 +65,8 @@ def show(console: Console, diagnosis: Diagnosis) -> None:
         for label in ("got", "expected", "fix"):
             if text := getattr(finding, label):
                 console.print(Text(f"  {label}: {text}"))
+    for assumption in diagnosis.assumptions:
+        console.print(Text.assemble("\n", ("assumed: ", "yellow"), str(assumption)))
     for line in diagnosis.published:
         console.print(Text(f"\nto compare with: {line}"))
 

@@ -35,6 +35,8 @@ def drift(
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
     num_latents: options.NumLatents = None,
+    lora_alpha: options.LoraAlpha = None,
+    prompt_suffix: options.PromptSuffix = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
@@ -54,7 +56,7 @@ def drift(
     from thoughtgraft.analysis.drift import drift_table
     from thoughtgraft.cli.compare import failed_gates
     from thoughtgraft.cli.pipeline import Job, carry_out
-    from thoughtgraft.models.load import load_model
+    from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.models.reasoner import require_thoughts
     from thoughtgraft.records import RunStore, check_folder
     from thoughtgraft.records.jsonfile import to_json
@@ -69,7 +71,16 @@ def drift(
         check_folder(out / name)
     console = Console(stderr=as_json)
     sample = draw_sample(problems, first=0, n=hosts, seed=seed)
-    loaded = load_model(model, base=base, tokenizer=tokenizer, device=device, dtype=dtype, num_latents=num_latents)
+    loaded = open_model(
+        model,
+        base=base,
+        tokenizer=tokenizer,
+        device=device,
+        dtype=dtype,
+        num_latents=num_latents,
+        lora_alpha=lora_alpha,
+        prompt_suffix=prompt_suffix,
+    )
     require_thoughts(loaded)
     plan = drift_plan(loaded.num_latents, donors, seed)
     # All of them before the first run: a protocol that does not fit this model is refused at once.

@@ -32,6 +32,8 @@ def erasure(
     ] = None,
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
+    lora_alpha: options.LoraAlpha = None,
+    prompt_suffix: options.PromptSuffix = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
@@ -49,8 +51,8 @@ def erasure(
 
     from thoughtgraft.cli.certify import certified, start_facts
     from thoughtgraft.cli.erasure_job import prepare
+    from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.run import run as run_plan
-    from thoughtgraft.models.load import load_model
     from thoughtgraft.records import RunStore, check_folder
     from thoughtgraft.report.erasure import TABLE_FILE, sentences, write_erasure_report
     from thoughtgraft.runs import load_run
@@ -59,7 +61,7 @@ def erasure(
     console = Console()
     before = load_run(run)
     spec = before.spec
-    reasoner = load_model(
+    reasoner = open_model(
         model or spec.model,
         base=base,
         tokenizer=tokenizer,
@@ -67,6 +69,8 @@ def erasure(
         device=device,
         dtype=spec.dtype,
         num_latents=spec.num_latents,
+        lora_alpha=lora_alpha,
+        prompt_suffix=prompt_suffix,
     )
     job = prepare(before, reasoner, target, layers=layers, slots=slots, draws=draws, hosts=hosts, seed=seed)
     for line in job.lines():

@@ -21,6 +21,8 @@ def think(
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
     num_latents: options.NumLatents = None,
+    lora_alpha: options.LoraAlpha = None,
+    prompt_suffix: options.PromptSuffix = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     as_json: options.AsJson = False,
@@ -33,14 +35,23 @@ def think(
     from rich.markup import escape
     from rich.table import Table
 
+    from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.collect import collect_thoughts
-    from thoughtgraft.models.load import load_model
     from thoughtgraft.problems import Problem, ProblemSet
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.readouts.vocabulary import unseen_words
     from thoughtgraft.report.formats import visible
 
-    reasoner = load_model(model, base=base, tokenizer=tokenizer, num_latents=num_latents, device=device, dtype=dtype)
+    reasoner = open_model(
+        model,
+        base=base,
+        tokenizer=tokenizer,
+        num_latents=num_latents,
+        lora_alpha=lora_alpha,
+        prompt_suffix=prompt_suffix,
+        device=device,
+        dtype=dtype,
+    )
     unseen = unseen_words(reasoner, question)
     if unseen:
         typer.echo(
@@ -87,6 +98,8 @@ def evaluate(
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
     num_latents: options.NumLatents = None,
+    lora_alpha: options.LoraAlpha = None,
+    prompt_suffix: options.PromptSuffix = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
@@ -103,8 +116,8 @@ def evaluate(
 
     Also with 0..K thoughts, with all thoughts zero, the mean or another problem's, and with explicit reasoning.
     """
+    from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.evaluate import evaluate as measure
-    from thoughtgraft.models.load import load_model
     from thoughtgraft.problems import load_problems
     from thoughtgraft.readouts.vocabulary import warn_of_unseen
 
@@ -120,12 +133,14 @@ def evaluate(
             )
         read_card(model_folder(model))  # what has no card is told before anything runs
     chosen = load_problems(problems, n=limit)
-    reasoner = load_model(
+    reasoner = open_model(
         model,
         base=base,
         tokenizer=tokenizer,
         protocol=protocol,
         num_latents=num_latents,
+        lora_alpha=lora_alpha,
+        prompt_suffix=prompt_suffix,
         device=device,
         dtype=dtype,
     )

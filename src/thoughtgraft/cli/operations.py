@@ -54,6 +54,8 @@ def operations(
     tokenizer: options.Tokenizer = None,
     protocol: options.Protocol = "official",
     num_latents: options.NumLatents = None,
+    lora_alpha: options.LoraAlpha = None,
+    prompt_suffix: options.PromptSuffix = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
@@ -87,7 +89,7 @@ def operations(
     if data is not None or labels is not None:
         raise PlanError("--data and --labels are for existing features", fix="--mode analysis_only, or leave them out")
     check_folder(out)
-    from thoughtgraft.models.load import load_model
+    from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.models.reasoner import require_thoughts
     from thoughtgraft.problems import load_problems
     from thoughtgraft.problems.classes import draw_classes
@@ -101,7 +103,7 @@ def operations(
         draw=draw,
         rule=rule,  # type: ignore[arg-type]
     )
-    reasoner = load_model(
+    reasoner = open_model(
         model,
         base=base,
         tokenizer=tokenizer,
@@ -109,6 +111,8 @@ def operations(
         device=device,
         dtype=dtype,
         num_latents=num_latents,
+        lora_alpha=lora_alpha,
+        prompt_suffix=prompt_suffix,
     )
     require_thoughts(reasoner)
     if warning := warn_of_unseen(reasoner, sample.problems):

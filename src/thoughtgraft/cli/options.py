@@ -8,6 +8,11 @@ from typing import Annotated
 import typer
 
 
+def _line_breaks(value: str | None) -> str | None:
+    """What a shell cannot easily type: a line break."""
+    return None if value is None else value.replace("\\n", "\n")
+
+
 def _batch_size(value: str) -> str:
     if value != "auto":  # torch is imported only to refuse a number, or where it is needed anyway
         from thoughtgraft.engine.batching import check_batch_size
@@ -37,6 +42,16 @@ Protocol = Annotated[
     str, typer.Option(help="The rule of inference: official, official-padded, cot-exploration-original or -fixed.")
 ]
 NumLatents = Annotated[int | None, typer.Option(help="How many thoughts to feed; default: as trained.")]
+LoraAlpha = Annotated[
+    float | None, typer.Option(min=0, help="LoRA's alpha; default: what a file beside the weights says, else 32.")
+]
+PromptSuffix = Annotated[
+    str | None,
+    typer.Option(
+        callback=_line_breaks,
+        help="Text between question and begin-of-thought, such as '<|eot_id|>', '\\n' or ''; default: as trained.",
+    ),
+]
 Problems = Annotated[
     str,
     typer.Option(

@@ -39,6 +39,8 @@ def resampling(
     tokenizer: options.Tokenizer = None,
     protocol: options.Protocol = "official",
     num_latents: options.NumLatents = None,
+    lora_alpha: options.LoraAlpha = None,
+    prompt_suffix: options.PromptSuffix = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
@@ -60,10 +62,10 @@ def resampling(
 
     from thoughtgraft.cli import pipeline
     from thoughtgraft.cli.pilot import Pilot
+    from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.executors import make_executor
     from thoughtgraft.errors import PlanError
     from thoughtgraft.interventions.donors import check_donors
-    from thoughtgraft.models.load import load_model
     from thoughtgraft.models.reasoner import require_thoughts
     from thoughtgraft.readouts.vocabulary import warn_of_unseen
     from thoughtgraft.records import check_folder
@@ -89,7 +91,7 @@ def resampling(
         seed=seed,
         used=before.used if before else (),
     )
-    reasoner = load_model(
+    reasoner = open_model(
         model,
         base=base,
         tokenizer=tokenizer,
@@ -97,6 +99,8 @@ def resampling(
         device=device,
         dtype=dtype,
         num_latents=num_latents,
+        lora_alpha=lora_alpha,
+        prompt_suffix=prompt_suffix,
     )
     if before is not None:
         before.check_model(reasoner)

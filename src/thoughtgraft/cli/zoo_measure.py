@@ -71,16 +71,16 @@ def display_names(names: Sequence[str]) -> list[str]:
 def measure_model(name: str, short: str, job: Job) -> Measured:
     """Measure one model."""
     from thoughtgraft.analysis.zoo import Measured
+    from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.evaluate import measure
     from thoughtgraft.engine.run import run
     from thoughtgraft.models.embedded import model_folder
-    from thoughtgraft.models.load import load_model
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.studies.resampling import resampling_plan
     from thoughtgraft.training.card import read_card
 
     card = read_card(model_folder(name))
-    model = load_model(name, device=job.device)
+    model = open_model(name, device=job.device)
     model.name = short
     found = measure(model, job.asked, batch_size=job.batch_size, seed=job.seed)
     records = decoded = None

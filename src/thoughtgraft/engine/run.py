@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,6 +170,7 @@ def make_spec(
 ) -> RunSpec:
     """What run.json says of a run."""
     provenance = collect_provenance() | {"threads": torch.get_num_threads()} | dict(facts or {})
+    provenance["assumed"] = [asdict(found) for found in model.assumptions]
     if model.device.type == "cuda":
         provenance["accelerator"] = torch.cuda.get_device_name(model.device)
     counts = Counter(

@@ -16,7 +16,7 @@ from thoughtgraft.errors import CheckpointError
 from thoughtgraft.models.families import SPECIAL_ROWS
 from thoughtgraft.models.fit import is_transposed, tied_head
 from thoughtgraft.models.keys import StateKeys
-from thoughtgraft.models.lora import merge_lora
+from thoughtgraft.models.lora import LoraScale, merge_lora
 from thoughtgraft.models.projection import build_projection, pause_vectors
 from thoughtgraft.models.tensors import StoredTensor, TensorHasher
 
@@ -67,7 +67,7 @@ def fill_lm(
     *,
     dtype: torch.dtype,
     device: torch.device,
-    alpha: float,
+    scale: LoraScale | None,
 ) -> None:
     """Merges, casts and assigns one parameter after the other, so that memory holds the weights about once.
 
@@ -77,7 +77,7 @@ def fill_lm(
         hasher: Takes in every tensor read.
         dtype: What the parameters are cast to, after the merge.
         device: Where they go.
-        alpha: LoRA's alpha.
+        scale: What LoRA pairs are multiplied by; None where there are none.
 
     Raises:
         CheckpointError: Something is left without a value.
@@ -92,11 +92,12 @@ def fill_lm(
         assert parts.weight is not None  # _check_keys has seen to it
         value = _take(parts.weight, hasher)
         if parts.lora_a is not None and parts.lora_b is not None:
+            assert scale is not None  # where there are pairs, something says their scale
             value = merge_lora(
                 value.float(),
                 _take(parts.lora_a, hasher).float(),
                 _take(parts.lora_b, hasher).float(),
-                alpha=alpha,
+                scale=scale.of(name.removesuffix(".weight"), parts.lora_a.shape[0]),
                 transposed=is_transposed(lm, name),
                 name=parts.weight.name,
             )

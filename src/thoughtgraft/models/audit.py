@@ -19,6 +19,7 @@ from thoughtgraft.models.adapter import assemble, is_adapter
 from thoughtgraft.models.checkpoints import Checkpoint
 from thoughtgraft.models.families import FAMILIES
 from thoughtgraft.models.fit import tied_head
+from thoughtgraft.models.lora import LoraScale
 from thoughtgraft.models.tensors import TensorHasher, open_tensors
 
 _LM = re.compile(r"^((codi|coconut)\.(base_model\.model\.)?|(base_causallm|pause_lm|direct_lm|cot_lm)\.)")
@@ -61,6 +62,7 @@ def audit(checkpoint: Checkpoint, project: Callable[[Tensor, int], Tensor]) -> A
     loaded = {name: value for name, value in checkpoint.lm.named_parameters() if name != tied}
     convolutions = {name for name, module in checkpoint.lm.named_modules() if isinstance(module, Conv1D)}
     feeder = FAMILIES[checkpoint.family].feeder
+    scale = (checkpoint.lora or LoraScale()).of
     loaded |= {f"{feeder}.{name}": value for name, value in checkpoint.feeder.named_parameters()}
 
     def read(name: str) -> Tensor | None:
@@ -80,7 +82,7 @@ def audit(checkpoint: Checkpoint, project: Callable[[Tensor, int], Tensor]) -> A
         elif low is None or high is None:
             same = torch.equal(value.cpu(), base.to(value.dtype))
             wrong += [] if same else [name]
-        elif not _merged(value.cpu(), base, low, high, checkpoint.lora_alpha or 0.0, module in convolutions):
+        elif not _merged(value.cpu(), base, low, high, scale(module, low.shape[0]), module in convolutions):
             wrong.append(name)
     made = {name: by_name[name].read().double() for name in by_name if name.startswith(("prj.", "pause."))}
     return Audit(
@@ -105,10 +107,10 @@ def _projects(checkpoint: Checkpoint, project: Callable[[Tensor, int], Tensor], 
     return float((found - wanted).norm()) <= 100 * rounding * float(wanted.norm())
 
 
-def _merged(value: Tensor, base: Tensor, low: Tensor, high: Tensor, alpha: float, transposed: bool) -> bool:
+def _merged(value: Tensor, base: Tensor, low: Tensor, high: Tensor, scale: float, transposed: bool) -> bool:
     """Whether `value` acts on a random vector as the base matrix and its LoRA pair do one after the other."""
     value, base = (t.double().T if transposed else t.double() for t in (value, base))
     x = torch.randn(base.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    wanted = base @ x + alpha / low.shape[0] * (high.double() @ (low.double() @ x))
+    wanted = base @ x + scale * (high.double() @ (low.double() @ x))
     rounding = max(torch.finfo(t).eps for t in (torch.float32, value.dtype))
     return float((value @ x - wanted).norm()) <= _ROUNDINGS * rounding * float(wanted.norm())

@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import AutoConfig, PretrainedConfig
 
 from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.assumed import Assumption
 from thoughtgraft.models.keys import StateKeys
 from thoughtgraft.models.known_bases import KNOWN_BASES
 from thoughtgraft.models.sources import find_directory, read_object
@@ -26,12 +27,14 @@ class Base:
         config: The Hugging Face config, with the base vocabulary V as `vocab_size`.
         known: Whether the config came from the table of known bases.
         notes: What was passed over on the way, in words.
+        assumptions: What nothing says of the base.
     """
 
     name: str
     config: PretrainedConfig
     known: bool = False
     notes: tuple[str, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
 
 
 def find_base(base: str | Path | None, directory: Path, keys: StateKeys) -> Base:
@@ -63,9 +66,8 @@ def find_base(base: str | Path | None, directory: Path, keys: StateKeys) -> Base
     for name, values in KNOWN_BASES.items():
         config = AutoConfig.for_model(**values)
         if _fits(config, keys):
-            return Base(
-                name, config, known=True, notes=(*notes, f"base config: {name}, which fits the weights' shapes")
-            )
+            why_not = f"config.json beside the weights: {why}; the weights have this model's shapes"
+            return Base(name, config, True, notes, (Assumption("base model", name, why_not, "--base"),))
     raise CheckpointError(
         "the checkpoint does not say which base model it was trained on, and its shapes fit none that is known",
         got=f"{keys.num_layers} layers of width {keys.embedding.shape[-1]}; {directory / 'config.json'}: {why}",

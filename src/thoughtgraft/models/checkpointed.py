@@ -31,8 +31,8 @@ class CheckpointReasoner(LatentReasoner):
         num_latents: int | None = None,
         max_new_tokens: int | None = None,
     ) -> None:
-        alpha, trained = checkpoint.lora_alpha, self.latents_of(checkpoint)
-        weights = checkpoint.weight_hash if alpha is None else f"{checkpoint.weight_hash}:lora_alpha={alpha:g}"
+        lora, trained = checkpoint.lora, self.latents_of(checkpoint)
+        weights = checkpoint.weight_hash if lora is None else f"{checkpoint.weight_hash}:lora_alpha={lora}"
         super().__init__(
             checkpoint.lm,
             checkpoint.tokenizer,
@@ -44,11 +44,14 @@ class CheckpointReasoner(LatentReasoner):
             max_new_tokens=self.longest_answer if max_new_tokens is None else max_new_tokens,
         )
         self.checkpoint = checkpoint
+        self.prompt_suffix = checkpoint.prompt_suffix
+        given = {"--num-latents"} if num_latents is not None else set()
+        self.assumptions = tuple(found for found in checkpoint.assumptions if found.option not in given)
 
     @staticmethod
     def latents_of(checkpoint: Checkpoint) -> int:
-        """How many thoughts the model was trained with: what its files say, else the official recipes' six."""
-        return 6 if checkpoint.num_latents is None else checkpoint.num_latents
+        """How many thoughts the model was trained with: what its files say, else the official recipe's number."""
+        return checkpoint.num_latents
 
     @property
     def parts(self) -> tuple[nn.Module, ...]:

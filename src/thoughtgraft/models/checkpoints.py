@@ -12,12 +12,14 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from thoughtgraft.models.adapter import assemble, is_adapter
 from thoughtgraft.models.assembly import build_lm, empty_feeder, fill_feeder, fill_lm
+from thoughtgraft.models.assumed import Assumption, Beside, trained_how
 from thoughtgraft.models.bases import find_base
-from thoughtgraft.models.families import FAMILIES, SPECIAL_ROWS, Family
+from thoughtgraft.models.families import FAMILIES, SPECIAL_ROWS, Family, is_named_simcot
 from thoughtgraft.models.fit import check_copies, check_keys, check_sizes, rows_error, tied_head
 from thoughtgraft.models.folders import write_folder
 from thoughtgraft.models.keys import sort_keys
-from thoughtgraft.models.sources import find_checkpoint, trained_thoughts
+from thoughtgraft.models.lora import LoraScale
+from thoughtgraft.models.sources import find_checkpoint
 from thoughtgraft.models.tensors import TensorHasher, open_tensors
 from thoughtgraft.models.tokenizers import load_tokenizer
 
@@ -34,13 +36,15 @@ class Checkpoint:
         tokenizer: The base model's tokenizer; it need not know the three rows after the base vocabulary.
         base_vocab: V, the base vocabulary.
         weight_hash: sha256 over (name, dtype, shape, bytes) of the tensors read, the same for .bin, .safetensors and
-            shards. LoRA enters unmerged, so `lora_alpha` belongs beside it wherever a model is identified.
-        lora_alpha: The alpha that LoRA was merged with; None where the checkpoint holds no LoRA.
+            shards. LoRA enters unmerged, so `lora` belongs beside it wherever a model is identified.
+        lora: What LoRA was merged with; None where the checkpoint holds none.
         base: Where the base config came from.
-        notes: What was ignored or assumed while reading, in words.
+        notes: What was passed over while reading, in words.
+        assumptions: What changes answers and was taken for granted, since neither the user nor a file says it.
         family: The kind of latent reasoning, a name in `FAMILIES`; it says what the three added rows are.
         files: The weight files.
-        num_latents: How many thoughts a file beside the weights says were trained; None where none says.
+        num_latents: How many thoughts were trained, as a file says or as assumed; 0 where the family leaves no choice.
+        prompt_suffix: The text between a question and begin-of-thought.
     """
 
     name: str
@@ -49,12 +53,19 @@ class Checkpoint:
     tokenizer: PreTrainedTokenizerBase
     base_vocab: int
     weight_hash: str
-    lora_alpha: float | None = None
+    lora: LoraScale | None = None
     base: str = ""
     notes: tuple[str, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
     family: str = "codi"
     files: tuple[Path, ...] = ()
-    num_latents: int | None = None
+    num_latents: int = 6
+    prompt_suffix: str = ""
+
+    @property
+    def lora_alpha(self) -> float | None:
+        """LoRA's alpha; None where the checkpoint holds no LoRA."""
+        return None if self.lora is None else self.lora.alpha
 
     @property
     def pad_id(self) -> int:
@@ -80,7 +91,8 @@ def read_checkpoint(
     tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
-    lora_alpha: float = 32,
+    lora_alpha: float | None = None,
+    prompt_suffix: str | None = None,
     weights: bool = True,
 ) -> Checkpoint:
     """Reads a CODI, Coconut or SIM-CoT checkpoint: every parameter comes from the file, or this raises.
@@ -93,7 +105,10 @@ def read_checkpoint(
         dtype: What to cast to after LoRA is merged in float32; None means float32, or bfloat16 for a bfloat16
             checkpoint on a GPU.
         device: Where the model goes.
-        lora_alpha: LoRA's alpha, which raw checkpoints do not store; the published ones used 32.
+        lora_alpha: LoRA's alpha, which raw checkpoints do not store; None takes what a file beside the weights says,
+            else assumes the published ones' 32.
+        prompt_suffix: The text between a question and begin-of-thought; None takes what a file says, else assumes what
+            the family's published weights were trained with.
         weights: False makes every check, but leaves the parameters empty and the hash with them.
 
     Raises:
@@ -103,12 +118,22 @@ def read_checkpoint(
     if is_adapter(source.weights):
         whole = assemble(source.weights[0], base)
         keys, found = sort_keys(whole.stored, str(name_or_path)), whole.base
-        tokenizer, lora_alpha = tokenizer or whole.model.tokenizer, whole.description.lora_alpha
+        tokenizer = tokenizer or whole.model.tokenizer
     else:
         keys = sort_keys(open_tensors(source.weights), str(name_or_path))
         found = find_base(base, source.directory, keys)
     check_sizes(keys, found)
     loaded_tokenizer = load_tokenizer(tokenizer, source.directory, found, keys.family)  # before the slow part
+    beside = Beside.read(source.directory)
+    training = trained_how(
+        beside,
+        keys.family,
+        simcot=keys.simcot or is_named_simcot(str(name_or_path)),
+        ranks=keys.ranks,
+        end=loaded_tokenizer.eos_token,
+        lora_alpha=lora_alpha,
+        prompt_suffix=prompt_suffix,
+    )
 
     lm = build_lm(found.config)
     feeder = empty_feeder(keys, found.config.hidden_size)
@@ -116,15 +141,14 @@ def read_checkpoint(
     check_copies(keys, lm)
 
     device = torch.device(device)
-    if dtype is None:
-        dtype = torch.bfloat16 if device.type == "cuda" and keys.embedding.dtype == torch.bfloat16 else torch.float32
+    stored = keys.embedding.dtype
+    computed = dtype or (torch.bfloat16 if device.type == "cuda" and stored == torch.bfloat16 else torch.float32)
     hasher = TensorHasher()
     if weights:
-        fill_lm(lm, keys, hasher, dtype=dtype, device=device, alpha=lora_alpha)
-        fill_feeder(feeder, keys, hasher, dtype=dtype, device=device)
+        fill_lm(lm, keys, hasher, dtype=computed, device=device, scale=training.lora)
+        fill_feeder(feeder, keys, hasher, dtype=computed, device=device)
         lm, feeder = lm.to(device), feeder.to(device)
-    lm.config.dtype = dtype
-    named = None if source.directory is None else trained_thoughts(source.directory)
+    lm.config.dtype = computed
     return Checkpoint(
         name=str(name_or_path),
         lm=lm.eval().requires_grad_(False),
@@ -132,13 +156,37 @@ def read_checkpoint(
         tokenizer=loaded_tokenizer,
         base_vocab=found.config.vocab_size,
         weight_hash=hasher.hexdigest(),
-        lora_alpha=lora_alpha if any(parts.has_lora for parts in keys.lm.values()) else None,
+        lora=training.lora,
         base=found.name,
-        notes=(*found.notes, *keys.notes),
+        notes=(*found.notes, *keys.notes, *training.notes),
+        assumptions=(
+            *training.assumptions,
+            *_ending(loaded_tokenizer, found.config.eos_token_id),
+            *([_precision(stored, computed)] if dtype is None and stored != computed and not beside.own else []),
+            *found.assumptions,
+        ),
         family=keys.family.name,
         files=tuple(source.weights),
-        num_latents=None if named is None else named[0],
+        num_latents=training.num_latents,
+        prompt_suffix=training.prompt_suffix,
     )
+
+
+def _ending(tokenizer: PreTrainedTokenizerBase, config: int | list[int] | None) -> list[Assumption]:
+    """What ends answers, where the base config names another token than the tokenizer."""
+    listed = config if isinstance(config, list) else [] if config is None else [config]
+    if not listed or tokenizer.eos_token_id in listed:
+        return []
+    value = f"{tokenizer.eos_token} ({tokenizer.eos_token_id})"
+    why = f"it is the tokenizer's, while the base config names {', '.join(map(str, listed))}"
+    return [Assumption("end of answers", value, why, "--tokenizer")]
+
+
+def _precision(stored: torch.dtype, computed: torch.dtype) -> Assumption:
+    """What is computed in, where the weights are stored in something else."""
+    names = [str(dtype).removeprefix("torch.") for dtype in (stored, computed)]
+    why = f"the weights are stored as {names[0]}, and no file says what they were run in"
+    return Assumption("dtype", names[1], why, "--dtype")
 
 
 def write_checkpoint(

@@ -23,7 +23,7 @@ from thoughtgraft.models.families import COCONUT
 
 def prompt_text(question: str) -> str:
     """What of a question is tokenized: the question as it is, and a newline."""
-    return f"{question}\n"
+    return f"{question}{COCONUT.suffix}"
 
 
 class CoconutReasoner(CheckpointReasoner):
@@ -52,8 +52,8 @@ class CoconutReasoner(CheckpointReasoner):
             )
 
     def question_ids(self, question: str) -> list[int]:
-        """The ids of the question as it is and a newline, and begin-of-thought."""
-        return [*self.tokenizer(prompt_text(question))["input_ids"], self.checkpoint.bot_id]
+        """The ids of the question as it is and the prompt's ending, a newline by default, and begin-of-thought."""
+        return [*self.tokenizer(question + self.prompt_suffix)["input_ids"], self.checkpoint.bot_id]
 
     def explicit_ids(self, question: str) -> list[int]:
         """The question and both markers with nothing between: the curriculum's first stage."""

@@ -22,8 +22,8 @@ class CodiReasoner(CheckpointReasoner):
     family = "codi"
 
     def question_ids(self, question: str) -> list[int]:
-        """The question's ids and BOT."""
-        return [*self.tokenizer(prompt_text(question))["input_ids"], self.checkpoint.bot_id]
+        """The ids of the question with the prompt's ending, and BOT."""
+        return [*self.tokenizer(prompt_text(question) + self.prompt_suffix)["input_ids"], self.checkpoint.bot_id]
 
     def project(self, hidden: Tensor, slot: int) -> Tensor:
         """`prj(hidden)`; hidden states come final-normed and are not normed again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from thoughtgraft.errors import CheckpointError
 
@@ -28,6 +29,10 @@ class Family:
             vectors; None where hidden states are fed as they are, or nothing is fed.
         duplicate: A second name under which the embedding is stored; None if there is none.
         auxiliary: Parts that SIM-CoT trains beside the model and inference never runs.
+        suffix: What stands between a question and begin-of-thought.
+        why_suffix: Where that is from, where weights may have been trained with another; empty where they cannot.
+        num_latents: How many thoughts the official recipe trains.
+        why_latents: Where that is from; empty where the family leaves no choice.
     """
 
     name: str
@@ -40,6 +45,10 @@ class Family:
     feeder: str | None
     duplicate: str | None
     auxiliary: re.Pattern[str]
+    suffix: str = ""
+    why_suffix: str = ""
+    num_latents: int = 0
+    why_latents: str = ""
 
 
 CODI = Family(
@@ -53,6 +62,10 @@ CODI = Family(
     feeder="prj",
     duplicate=None,
     auxiliary=re.compile(r"(decoder|pj_in|pj_out)\."),
+    why_suffix="the published weights were trained so (remove_eos True), while the flag's own default puts the end of "
+    "sequence there",
+    num_latents=6,
+    why_latents="the published CODI models were trained with 6",
 )
 COCONUT = Family(
     name="coconut",
@@ -65,13 +78,30 @@ COCONUT = Family(
     feeder=None,
     duplicate="embedding.weight",
     auxiliary=re.compile(r"(expainable_llm)\."),  # spelt so in the published file
+    suffix="\n",
+    why_suffix="Coconut's official code asks so",
+    num_latents=6,
+    why_latents="Coconut's official recipe for GSM8K has three stages of two",
 )
 # The controls that this project trains: a language model like CODI's, without its recurrence.
-PAUSE = replace(CODI, name="pause", prefixes=("pause_lm.",), feeder="pause")
-DIRECT = replace(CODI, name="direct", prefixes=("direct_lm.",), feeder=None)
-COT = replace(CODI, name="cot", prefixes=("cot_lm.",), feeder=None)
+_CONTROL = replace(CODI, why_suffix="", num_latents=0, why_latents="")
+PAUSE = replace(_CONTROL, name="pause", prefixes=("pause_lm.",), feeder="pause")
+DIRECT = replace(_CONTROL, name="direct", prefixes=("direct_lm.",), feeder=None)
+COT = replace(_CONTROL, name="cot", prefixes=("cot_lm.",), feeder=None)
 FAMILIES = {family.name: family for family in (CODI, COCONUT, PAUSE, DIRECT, COT)}
 _PUBLISHED = (CODI, COCONUT)
+
+
+_SIMCOT_NAME = re.compile(r"sim[-_ ]?cot", re.IGNORECASE)
+
+
+def is_named_simcot(name: str) -> bool:
+    """Whether a path or hub id says that SIM-CoT made it; its decoder may have been stripped from the weights."""
+    parts = PurePath(name).parts
+    # A name says it in its last part, before an epoch's own name, or where the hub's cache keeps the repository.
+    own = [*(part for part in parts if part.startswith("models--")), *parts[-1:]]
+    own += parts[-2:-1] if re.match("checkpoint[-_]", own[-1] if own else "") else []
+    return any(_SIMCOT_NAME.search(part) for part in own)
 
 
 def find_family(names: Iterable[str], origin: str) -> Family:

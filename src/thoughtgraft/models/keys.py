@@ -47,6 +47,7 @@ class StateKeys:
         prefix: What stands before a Hugging Face name in the file.
         unexpected: Keys that nothing explains.
         notes: What was ignored on purpose, in words.
+        simcot: Whether SIM-CoT's auxiliary decoder lies beside the model.
     """
 
     family: Family
@@ -56,6 +57,7 @@ class StateKeys:
     duplicate: StoredTensor | None = None
     unexpected: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    simcot: bool = False
 
     @property
     def embedding(self) -> StoredTensor:
@@ -69,6 +71,12 @@ class StateKeys:
             expected=f"{self.prefix}...embed_tokens.weight or ...wte.weight",
             fix="pass the full checkpoint, with the base weights, not only the adapters",
         )
+
+    @property
+    def ranks(self) -> frozenset[int]:
+        """The ranks of the LoRA pairs."""
+        pairs = (parts.lora_a for parts in self.lm.values())
+        return frozenset(low.shape[0] for low in pairs if low is not None and low.shape)
 
     @property
     def num_layers(self) -> int:
@@ -99,6 +107,7 @@ def sort_keys(stored: Mapping[str, StoredTensor], origin: str) -> StateKeys:
             keys.duplicate = tensor
         elif match := family.auxiliary.match(name):
             ignored[f"{match.group(1)}.* (SIM-CoT's auxiliary decoder)"] += 1
+            keys.simcot = True
         elif not name.startswith(keys.prefix):
             keys.unexpected.append(name)
         elif _DERIVED_BUFFER.search(name):

@@ -34,11 +34,12 @@ def load_model(
     protocol: str = "official",
     device: str = "auto",
     dtype: str | torch.dtype | None = None,
-    lora_alpha: float = 32,
+    lora_alpha: float | None = None,
+    prompt_suffix: str | None = None,
     num_latents: int | None = None,
     weights: bool = True,
 ) -> LatentReasoner:
-    """Load a latent-reasoning model.
+    """Load a latent-reasoning model; what was assumed on the way is its attribute `assumptions`.
 
     Args:
         name_or_path: An embedded model such as `tiny-codi`, a hub id such as `zen-E/CODI-gpt2`, a local directory or a
@@ -48,7 +49,10 @@ def load_model(
         protocol: The name of a rule of inference (see `models.protocols`).
         device: `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: A torch dtype or its name; None takes what suits checkpoint and device.
-        lora_alpha: LoRA's alpha, which raw checkpoints do not store.
+        lora_alpha: LoRA's alpha, which raw checkpoints do not store; None takes what a file beside the weights says,
+            else 32, as an assumption.
+        prompt_suffix: The text between a question and begin-of-thought, special tokens included; None takes what a
+            file says, else what the family's published weights were trained with, as an assumption.
         num_latents: Thoughts to feed; other numbers than the trained one, which None takes, are allowed.
         weights: False makes every check and leaves the parameters empty: what would load can be told, nothing can run.
 
@@ -67,6 +71,7 @@ def load_model(
         dtype=wanted,
         device=place_on,
         lora_alpha=lora_alpha,
+        prompt_suffix=prompt_suffix,
         weights=weights,
     )
     model = ADAPTERS[checkpoint.family](checkpoint, protocol=protocol, num_latents=num_latents)
@@ -79,6 +84,7 @@ def load_model(
         protocol=protocol,
         dtype=model.dtype,
         lora_alpha=lora_alpha,
+        prompt_suffix=prompt_suffix,
         num_latents=num_latents,
     )
     return model

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ModelError
+from thoughtgraft.models.assumed import Assumption
 from thoughtgraft.models.protocols import Protocol, find_protocol
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ class LatentReasoner(ABC):
     family: str = "latent"
     without_thoughts: str = "it was loaded with num_latents=0"
     """Why a model has no thoughts, where it has none."""
+
+    prompt_suffix: str = ""
+    """The text between a question and begin-of-thought."""
+
+    assumptions: tuple[Assumption, ...] = ()
+    """What changes answers and was taken for granted, since neither the user nor the model's files say it."""
 
     recipe: Callable[..., LatentReasoner] | None = None
     """Makes the same model again, in any process that sees its files, on `device=`; None for one made by hand."""
@@ -161,12 +168,13 @@ class LatentReasoner(ABC):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes two runs of one cell the same: weights, protocol, dtype, K."""
+        """What makes two runs of one cell the same: weights, protocol, dtype, K, the prompt's ending."""
         return {
             "model": self.weight_hash,
             "protocol": self.protocol.name,
             "dtype": self.dtype_name,
             "num_latents": self.num_latents,
+            "prompt_suffix": self.prompt_suffix,
         }
 
     @property

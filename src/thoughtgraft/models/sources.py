@@ -28,16 +28,6 @@ _NOT_WEIGHTS = ("training_args.bin", "optimizer*", "scheduler*", "rng_state*", "
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-# Where a training script or a card says how many thoughts were trained: file -> the path of keys to the number.
-_MOST_THOUGHTS = 256
-_THOUGHTS = (
-    ("card.json", ("recipe", "num_latent")),
-    ("codi_config.json", ("training_details", "num_latent")),
-    ("codi_config.json", ("num_latent",)),
-    ("config.json", ("num_latent",)),
-)
-
-
 @dataclass(frozen=True)
 class Source:
     """Where a checkpoint lies on this disk.
@@ -234,17 +224,3 @@ def _shards(index: Path) -> tuple[Path, ...]:
             fix="download the missing files into the same folder",
         )
     return tuple(index.parent / name for name in names)
-
-
-def trained_thoughts(directory: Path) -> tuple[int, str] | None:
-    """How many thoughts a file beside the weights says were trained, and which file; None where none says."""
-    for name, path in _THOUGHTS:
-        try:
-            value: object = read_object(directory / name)
-        except OSError:
-            continue
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_THOUGHTS:
-            return value, name
-    return None

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from thoughtgraft.errors import ThoughtgraftError
+from thoughtgraft.models.assumed import Assumption
 
 Level = Literal["error", "warning", "note"]
 
@@ -47,6 +48,7 @@ class Diagnosis:
         facts: What was read, by name; a fact that cannot be known says so.
         findings: Errors, warnings and notes, the first error being what `load_model` says.
         published: Accuracies published for such a checkpoint, to compare with.
+        assumptions: What a run would take for granted, since no file says it.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Diagnosis:
     facts: Mapping[str, Any] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     published: tuple[str, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
 
     def __post_init__(self) -> None:
         errors = any(finding.level == "error" for finding in self.findings)

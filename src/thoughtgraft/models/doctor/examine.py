@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from thoughtgraft.errors import CheckpointError, ThoughtgraftError
 from thoughtgraft.models.adapter import assemble, is_adapter
 from thoughtgraft.models.assembly import build_lm, empty_feeder
+from thoughtgraft.models.assumed import Beside
 from thoughtgraft.models.bases import Base, find_base
 from thoughtgraft.models.doctor import rules
 from thoughtgraft.models.doctor.diagnosis import Diagnosis, Finding
@@ -22,14 +23,23 @@ from thoughtgraft.models.families import SPECIAL_ROWS
 from thoughtgraft.models.fit import check_copies, check_keys, check_sizes
 from thoughtgraft.models.keys import sort_keys
 from thoughtgraft.models.load import load_model
-from thoughtgraft.models.sources import WEIGHT_NAMES, Source, find_checkpoint, shard_names, trained_thoughts
+from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.models.sources import WEIGHT_NAMES, Source, find_checkpoint, shard_names
 from thoughtgraft.models.tensors import StoredTensor, open_tensors
 from thoughtgraft.models.tokenizers import load_tokenizer
 
 _Result = TypeVar("_Result")
 
 
-def diagnose(name_or_path: str | Path, *, base: str | Path | None = None, tokenizer: str | None = None) -> Diagnosis:
+def diagnose(
+    name_or_path: str | Path,
+    *,
+    base: str | Path | None = None,
+    tokenizer: str | None = None,
+    lora_alpha: float | None = None,
+    prompt_suffix: str | None = None,
+    num_latents: int | None = None,
+) -> Diagnosis:
     """Says what a checkpoint is, whether `load_model` would load it, and what is wrong with it.
 
     No weights are loaded: names and shapes are enough, except that an output matrix that should equal the embedding
@@ -39,6 +49,9 @@ def diagnose(name_or_path: str | Path, *, base: str | Path | None = None, tokeni
         name_or_path: What `--model` takes.
         base: What `--base` takes.
         tokenizer: What `--tokenizer` takes.
+        lora_alpha: What `--lora-alpha` takes.
+        prompt_suffix: What `--prompt-suffix` takes.
+        num_latents: What `--num-latents` takes.
 
     Returns:
         The diagnosis; whatever is wrong with the checkpoint is a finding in it and not an exception.
@@ -46,7 +59,7 @@ def diagnose(name_or_path: str | Path, *, base: str | Path | None = None, tokeni
     name = str(name_or_path)
     visit = _Visit(name, model_folder(name) if name in EMBEDDED else Path(name), base, tokenizer)
     visit.examine()
-    refusal = visit.verdict()
+    model, refusal = visit.verdict(lora_alpha=lora_alpha, prompt_suffix=prompt_suffix, num_latents=num_latents)
     findings = visit.findings
     if refusal is None:
         # The loader has the last word: what is no obstacle to it is not called an error here.
@@ -63,6 +76,7 @@ def diagnose(name_or_path: str | Path, *, base: str | Path | None = None, tokeni
         facts=visit.summary(),
         findings=tuple(findings),
         published=published_for(visit.facts.family, visit.facts.sizes),
+        assumptions=() if model is None else model.assumptions,
     )
 
 
@@ -163,19 +177,20 @@ class _Visit:
             if self.passes(lambda: check_keys(keys, lm, feeder, self.name)):
                 self.passes(lambda: check_copies(keys, lm))
 
-    def verdict(self) -> ThoughtgraftError | None:
-        """What `load_model` says, asked for everything but the weights; None where it would load."""
+    def verdict(self, **options: Any) -> tuple[LatentReasoner | None, ThoughtgraftError | None]:
+        """What `load_model` makes, asked for everything but the weights, or why it refuses."""
         try:
-            load_model(
+            model = load_model(
                 self.name,
                 base=self.base,
                 tokenizer=self.found_tokenizer or self.tokenizer,
                 device="cpu",
                 weights=False,
+                **options,
             )
         except ThoughtgraftError as error:
-            return error
-        return None
+            return None, error
+        return model, None
 
     def summary(self) -> dict[str, Any]:
         """The facts in the order in which people read them."""
@@ -210,10 +225,8 @@ class _Visit:
     def _thoughts(self) -> str | None:
         if self.facts.layout is None or self.directory is None:
             return None
-        found = trained_thoughts(self.directory)
-        if found is None:
-            return "not stored in the weights; the published CODI, SIM-CoT and Coconut models use 6"
-        return f"{found[0]} ({found[1]})"
+        said = Beside.read(self.directory).num_latents
+        return ", ".join(f"{number} ({file})" for file, number in said.items()) or "no file says it"
 
     def _lora(self) -> dict[str, Any]:
         ranks = self.facts.ranks

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
-from thoughtgraft.models.doctor.published import is_named_simcot
-from thoughtgraft.models.families import COCONUT, CODI, FAMILIES, Family
+from thoughtgraft.models.families import COCONUT, CODI, FAMILIES, Family, is_named_simcot
 from thoughtgraft.models.tensors import StoredTensor
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin", "adapter_config.json")

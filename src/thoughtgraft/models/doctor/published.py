@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 
@@ -33,12 +32,6 @@ PUBLISHED = (
     Published("SIM-CoT CODI", _LLAMA_1B, "Llama-3.2-1B", 56.0, _SIMCOT_SOURCE),
     Published("SIM-CoT CODI", _LLAMA_3B, "Llama-3.2-3B", 62.0, _SIMCOT_SOURCE),
 )
-_SIMCOT_NAME = re.compile(r"sim[-_ ]?cot", re.IGNORECASE)
-
-
-def is_named_simcot(name: str) -> bool:
-    """Whether a path or hub id says that SIM-CoT made it; its decoder may have been stripped from the weights."""
-    return _SIMCOT_NAME.search(name) is not None
 
 
 def published_for(family: str, sizes: tuple[int, int]) -> tuple[str, ...]:

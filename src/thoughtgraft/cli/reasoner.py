@@ -1,0 +1,25 @@
+"""The model that a command works on: loaded from its options, with what was assumed said on stderr."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from thoughtgraft.models.reasoner import LatentReasoner
+
+
+def open_model(name: str, **options: Any) -> LatentReasoner:
+    """Load a model and say what was taken for granted, since neither its files nor the options say it.
+
+    Args:
+        name: What `--model` takes.
+        options: As `load_model` has them.
+    """
+    from thoughtgraft.models.load import load_model
+
+    model = load_model(name, **options)
+    for assumption in model.assumptions:
+        typer.echo(f"assumed: {assumption}", err=True)
+    return model
