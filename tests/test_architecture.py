@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": {"records", "problems", "errors"},
     "report": {"analysis", "records", "errors"},
     "explorer": {"analysis", "records", "errors"},
-    "studies": {"problems", "interventions", "analysis", "report", "errors"},
+    "studies": {"problems", "interventions", "analysis", "report", "records", "runs", "errors"},
     "runs": {"report", "analysis", "records", "problems", "thoughts", "errors"},
     "cli": ALL,
     "__init__": ALL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -9,14 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from thoughtgraft.analysis import RULE
 from thoughtgraft.analysis.decision import PilotVerdict
-from thoughtgraft.cli import pipeline
+from thoughtgraft.cli import certify, pipeline
 from thoughtgraft.cli.app import app
 from thoughtgraft.models import load
 from thoughtgraft.runs import Run, load_run
+from thoughtgraft.studies.sizing import Pilot
 
 SMALL = ["run", "resampling", "--preset", "pilot", "--hosts", "4", "--donors", "2", "--device", "cpu"]
 
@@ -97,6 +100,75 @@ def test_the_pilots_problems_are_left_out_of_the_run_it_sizes(
     assert re.search(basis, flat(shown.stdout))
 
 
+def test_auto_takes_what_the_pilot_asks_for_and_at_most_what_is_left(
+    pilot: tuple[Path, Result], jobs: list[pipeline.Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(monkeypatch, "NO-GO")
+    words = ["run", "resampling", "--preset", "pilot", "--pilot", pilot[0], "--hosts", "auto", "--out", tmp_path / "x"]
+    for needed, taken, left in ((30, 30, 2_000 - 4 - 30), (2, 6, 2_000 - 4 - 6), (5_000, 2_000 - 4, 0)):
+        monkeypatch.setattr(Pilot, "asks_for", lambda self, n_donors, needed=needed: needed)
+        assert type_in(*words).exit_code == 0
+        assert (jobs[-1].n_hosts, jobs[-1].sample.left) == (taken, left)
+        short = "Smaller than its pilot asks for: 1996 hosts, and 5000 are needed" if taken < needed else ""
+        assert jobs[-1].shortfall.startswith(short) and bool(jobs[-1].shortfall) is bool(short)
+    monkeypatch.setattr(Pilot, "asks_for", lambda self, n_donors: None)
+    assert "the pilot asks for no number of hosts; got by decree. Fix: give --hosts" in flat(type_in(*words).stderr)
+
+
+def test_a_run_smaller_than_its_pilot_asks_for_says_so_before_it_starts_and_on_its_first_screen(
+    pilot: tuple[Path, Result], jobs: list[pipeline.Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(monkeypatch, "GO")
+    monkeypatch.setattr(Pilot, "asks_for", lambda self, n_donors: 538)
+    small = ["run", "resampling", "--preset", "full", "--hosts", "8", "--donors", "2", "--pilot", pilot[0]]
+    said = "Smaller than its pilot asks for: 8 hosts, and 538 are needed"
+    assert said in flat(type_in(*small, "--out", tmp_path / "x", "--dry-run").stdout)
+    assert type_in(*small, "--out", tmp_path / "x").exit_code == 0
+    assert jobs[-1].shortfall.startswith(said)
+    shown: list[str] = []
+    monkeypatch.setattr(certify, "certified", lambda *_: shown.append("certificate") or 1 / 0)
+    console = Console(file=io.StringIO(), width=300)
+    with pytest.raises(ZeroDivisionError):
+        pipeline.carry_out(jobs[-1], tmp_path / "x", console)
+    assert said in console.file.getvalue() and shown == ["certificate"], "before the first check"  # type: ignore[attr-defined]
+    out = tmp_path / "page"
+    shutil.copytree(pilot[0], out)
+    spec = json.loads((out / "run.json").read_text())
+    spec["plan"]["pilot"] = pipeline.design(jobs[-1])["pilot"]
+    (out / "run.json").write_text(json.dumps(spec))
+    page = flat(Path(type_in("report", out).stdout.strip()).read_text())
+    told = "Smaller than its pilot asks for: 4 hosts, and 538 are needed"
+    assert 0 < page.index(told) < page.index("Claims and verdicts</h2>")
+    assert "Smaller than" not in (pilot[0] / "report.md").read_text()
+
+
+def test_a_larger_run_beside_is_called_a_second_look_from_its_start_to_its_page(
+    pilot: tuple[Path, Result], tmp_path: Path
+) -> None:
+    small, _ = pilot
+    out = tmp_path / "more"
+    words = ["run", "resampling", "--preset", "demo", "--hosts", "6", "--donors", "2", "--device", "cpu"]
+    asked = [*words, "--out", out, "--beside", small, "--beside", tmp_path / "nowhere"]
+    said = f"4 of these 6 hosts and 3 of their 5 donors were seen before, in {small}"
+    dry = type_in(*asked, "--dry-run")
+    assert f"{said}. A larger number of hosts in a new folder is a second look" in flat(dry.stdout), dry.output
+    result = type_in(*asked)
+    assert result.exit_code == 0, result.output
+    told = f"{said}. A larger number of hosts in a new folder is a second look ({small} had 4): no interval"
+    assert told in flat(result.stderr)
+    assert f"Not counted among earlier looks: {tmp_path / 'nowhere'} cannot be read" in flat(result.stderr)
+    looks = load_run(out).spec.looks
+    assert looks is not None and (looks.hosts, looks.n_hosts, looks.donors) == (4, 6, 3)
+    page = flat((out / "report.html").read_text())
+    assert page.index(told) < page.index("Claims and verdicts</h2>")
+    assert "<dt>seen before</dt><dd>4 of 6 hosts, 3 of 5 donors</dd>" in page
+    assert "> 4 of these 6 hosts and" in (out / "report.md").read_text()
+    assert said in flat(type_in("status", out).stdout)
+    before = (out / "run.json").read_bytes()
+    assert type_in(*words, "--out", out).exit_code == 0, "what was noted when it began stays"
+    assert (out / "run.json").read_bytes() == before
+
+
 def test_pilot_and_full_are_disjoint_blocks_of_one_permutation(jobs: list[pipeline.Job], tmp_path: Path) -> None:
     for preset in ("pilot", "full"):
         assert type_in("run", "resampling", "--preset", preset, "--out", tmp_path, "--seed", "7").exit_code == 0
@@ -134,6 +206,12 @@ def test_a_dry_run_says_how_many_how_long_and_what_for_and_starts_nothing(comman
         (["--preset", "huge"], r"unknown preset; got 'huge'; expected demo, pilot, full\."),
         (["--problems", "riddles"], r"unknown problems; got 'riddles'; expected arithmetic"),
         (["--problems", "nowhere.jsonl"], r"nowhere\.jsonl"),
+        (
+            ["--hosts", "auto"],
+            r"--hosts auto takes what a pilot asks for\. Fix: add --pilot RUN, or",
+        ),
+        (["--hosts", "1"], r"the number of hosts is not usable; got '1'; expected auto, or a number from 2 on\."),
+        (["--hosts", "some"], r"the number of hosts is not usable; got 'some'"),
         (["--hosts", "1990", "--preset", "full"], r"does not hold so many problems; got 1990 wanted from position 20"),
         (["--hosts", "4", "--donors", "4"], r"4 donors for each of 4 problems; expected 1\.\.3\. Fix: ask for fewer"),
         (["--model", "no/such/folder"], r"no/such/folder"),

@@ -44,7 +44,7 @@ def demo(
     model = open_model("tiny-codi", device=device)
     job = pipeline.Job(model, sample, resampling_plan(model.num_latents, donors, seed, full=False), "demo")
     if dry_run:
-        pipeline.dry_run(job)
+        pipeline.dry_run(job, out)
         return
     with tracking:
         pipeline.resampling(job, out, certify=certify, executor=executor, watch=tracking.watch)

@@ -37,6 +37,7 @@ def erasure(
     device: options.Device = "auto",
     batch_size: options.BatchSize = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
+    beside: options.Beside = None,
     certify: options.Certify = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which edits on which problems, and stop.")] = False,
 ) -> None:
@@ -89,6 +90,7 @@ def erasure(
         design=job.facts(),
         facts=start_facts(certify),
         certificate=certificate,
+        beside=beside or (),
     )
     table = job.table(records)
     RunStore.open(out).write_table(TABLE_FILE, table)

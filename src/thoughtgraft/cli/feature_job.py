@@ -96,7 +96,7 @@ class FeatureJob:
         )
         return lines
 
-    def run(self, out: Path, certify: str, console: Console) -> None:
+    def run(self, out: Path, certify: str, console: Console, beside: Sequence[Path] = ()) -> None:
         """Make what is missing of the run's folder."""
         from thoughtgraft.cli.certify import certified, start_facts
         from thoughtgraft.engine.feature_run import run_features
@@ -119,6 +119,7 @@ class FeatureJob:
             facts=start_facts(certify),
             batch_size=self.batch_size,
             max_new_tokens=self.max_new_tokens,
+            beside=beside,
         )
         if certificate is not None:
             RunStore.open(out).write_json(CERTIFICATE_FILE, certificate)

@@ -60,6 +60,7 @@ def operations(
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
+    beside: options.Beside = None,
     certify: options.Certify = "auto",
     tracker: options.Tracker = "none",
     analyze: Annotated[
@@ -126,6 +127,6 @@ def operations(
     if dry_run:
         return
     with open_tracking(tracker, out, study="operations", group=mode):
-        job.run(out, certify, console)
+        job.run(out, certify, console, beside or ())
         if analyze:
             read_features(out, out, None, targets, console, settings)

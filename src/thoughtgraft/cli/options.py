@@ -21,6 +21,14 @@ def _batch_size(value: str) -> str:
     return value
 
 
+def _hosts(value: str | None) -> str | None:
+    if value not in (None, "auto") and not (value.isdecimal() and int(value) >= 2):
+        from thoughtgraft.errors import PlanError
+
+        raise PlanError("the number of hosts is not usable", got=repr(value), expected="auto, or a number from 2 on")
+    return value
+
+
 Model = Annotated[
     str,
     typer.Option(
@@ -64,6 +72,19 @@ BatchSize = Annotated[
 Seed = Annotated[int, typer.Option(help="Permutes the problems, draws donors and random edits.")]
 Out = Annotated[
     Path, typer.Option("--out", "-o", help="The run's folder. Running the same command again continues it.")
+]
+Hosts = Annotated[
+    str | None,
+    typer.Option(
+        callback=_hosts,
+        help="Problems, instead of the preset's number; auto: as many as --pilot asks for, at most what is left.",
+    ),
+]
+Beside = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="A run, or a folder of runs, to count earlier looks in beside the folder that --out lies in; repeatable."
+    ),
 ]
 Run = Annotated[Path, typer.Argument(help="A run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,15 @@ from rich.markup import escape
 from thoughtgraft.cli.tables import run_summary
 
 if TYPE_CHECKING:
-    from thoughtgraft.cli.pilot import Pilot
     from thoughtgraft.engine.executors import Executor
     from thoughtgraft.interventions.plan import Plan
     from thoughtgraft.models.reasoner import LatentReasoner
+    from thoughtgraft.records.spec import PilotFacts
     from thoughtgraft.runs import Run
     from thoughtgraft.studies.sample import Sample
+    from thoughtgraft.studies.sizing import Pilot
+
+STUDY = "resampling"
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,23 @@ class Job:
     pilot: Pilot | None = None
     batch_size: str = "auto"
     max_new_tokens: int | None = None
+    beside: tuple[Path, ...] = ()
 
     @property
     def n_hosts(self) -> int:
         """Hosts, as far as they are known before the run."""
         n = len(self.sample.problems)
         return n if self.plan.hosts is None else min(n, self.plan.hosts)
+
+    @cached_property
+    def pilot_facts(self) -> PilotFacts | None:
+        """What its pilot says of a run of this size."""
+        return None if self.pilot is None else self.pilot.facts(self.n_hosts, self.plan.n_donors)
+
+    @property
+    def shortfall(self) -> str:
+        """The sentence that a run smaller than its pilot asks for begins with; empty for any other."""
+        return "" if self.pilot_facts is None else self.pilot_facts.shortfall(self.n_hosts)
 
 
 def carry_out(
@@ -64,6 +79,8 @@ def carry_out(
     model, problems = job.model, job.sample.problems
     if model.protocol.flaw:
         console.print(f"protocol {model.protocol.name}: {model.protocol.flaw}", soft_wrap=True, highlight=False)
+    if job.shortfall:
+        console.print(job.shortfall, soft_wrap=True, highlight=False)
     certificate = certified(model, problems, out, certify, console)
     with current().held():
         run(
@@ -71,7 +88,7 @@ def carry_out(
             problems,
             job.plan,
             out,
-            study="resampling",
+            study=STUDY,
             batch_size=job.batch_size,
             max_new_tokens=job.max_new_tokens,
             facts=start_facts(certify) | ({"engine": executor.describe()} if executor else {}),
@@ -81,6 +98,7 @@ def carry_out(
             executor=executor,
             watch=watch,
             stop=current().asked,
+            beside=job.beside,
         )
     store = RunStore.open(out)
     opened = load_run(out)
@@ -118,16 +136,17 @@ def design(job: Job) -> dict[str, Any]:
 
     found: dict[str, Any] = {"preset": job.preset, "available_hosts": job.sample.left}
     found["largest_number"] = largest_number(job.model)
-    if job.pilot is not None:
-        found["pilot"] = job.pilot.facts(job.pilot.sizing(job.n_hosts, job.plan.n_donors))
+    if job.pilot_facts is not None:
+        found["pilot"] = asdict(job.pilot_facts)
     return found
 
 
-def dry_run(job: Job) -> None:
-    """Print cells by arm, their time as measured on a few of them, and the smallest effect that could be found."""
+def dry_run(job: Job, out: Path) -> None:
+    """Print cells by arm, their time as measured on a few of them, the smallest effect, and who was seen before."""
+    from thoughtgraft.analysis import RULE
     from thoughtgraft.cli.dryrun import cell_table, duration, measure
-    from thoughtgraft.cli.pilot import sizing_line
     from thoughtgraft.engine.collect import encode
+    from thoughtgraft.engine.run import make_spec, roles, with_looks
     from thoughtgraft.studies.sizing import planned
 
     console, model, problems = Console(), job.model, job.sample.problems
@@ -148,8 +167,12 @@ def dry_run(job: Job) -> None:
         "verification, analysis and report come on top",
     ]
     sizing = job.pilot.sizing(job.n_hosts, job.plan.n_donors) if job.pilot else planned(job.n_hosts)
-    lines.append(sizing_line(sizing, job.n_hosts, job.plan.n_donors))
+    lines.append(sizing.line(job.n_hosts, job.plan.n_donors))
+    lines += [job.shortfall] if job.shortfall else []
     if job.plan.only_correct:
         lines.append("--only-correct: fewer hosts, as many as are right without an edit")
+    spec = make_spec(model, problems, job.plan, cells, study=STUDY, rule=RULE.to_json())
+    spec = with_looks(spec, out, *roles(problems, cells), job.beside)
+    lines += spec.looks.lines(spec.run_id) if spec.looks else []
     for line in lines:
         console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -25,14 +25,15 @@ def resampling(
     preset: Annotated[
         str, typer.Option(help="pilot (20 problems x 5 donors), full (the next 100 x 10), or demo.")
     ] = "pilot",
-    hosts: Annotated[int | None, typer.Option(min=2, help="Problems, instead of the preset's number.")] = None,
+    hosts: options.Hosts = None,
     donors: Annotated[int | None, typer.Option(min=1, help="Donors of each host, instead of the preset's.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many of them are hosts.")] = None,
     only_correct: Annotated[
         bool, typer.Option("--only-correct", help="Only problems that the unedited model answers right are hosts.")
     ] = False,
     pilot: Annotated[
-        Path | None, typer.Option(help="A pilot's folder: its problems are left out, its variances size this run.")
+        Path | None,
+        typer.Option(help="A pilot's folder: its problems are left out, and its variances say how many hosts to take."),
     ] = None,
     seed: options.Seed = 0,
     base: options.Base = None,
@@ -45,6 +46,7 @@ def resampling(
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
+    beside: options.Beside = None,
     certify: options.Certify = "auto",
     tracker: options.Tracker = "none",
     engine: options.Engine = "local",
@@ -61,7 +63,6 @@ def resampling(
     from dataclasses import replace
 
     from thoughtgraft.cli import pipeline
-    from thoughtgraft.cli.pilot import Pilot
     from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.executors import make_executor
     from thoughtgraft.errors import PlanError
@@ -71,6 +72,7 @@ def resampling(
     from thoughtgraft.records import check_folder
     from thoughtgraft.studies.resampling import PRESETS, resampling_plan
     from thoughtgraft.studies.sample import draw_sample
+    from thoughtgraft.studies.sizing import Pilot
     from thoughtgraft.tracking import open_tracking
 
     check_folder(out)
@@ -81,16 +83,17 @@ def resampling(
     if preset not in PRESETS:
         raise PlanError("unknown preset", got=repr(preset), expected=", ".join(PRESETS))
     size = PRESETS[preset]
-    n_hosts, n_donors = hosts or size.n_hosts, donors or size.n_donors
-    check_donors(n_donors, n_hosts)
+    n_donors = donors or size.n_donors
     before = None if pilot is None else Pilot.open(pilot, problems)
-    sample = draw_sample(
-        problems,
-        first=size.first,
-        n=n_hosts,
-        seed=seed,
-        used=before.used if before else (),
-    )
+    if hosts != "auto":
+        n_hosts = int(hosts or size.n_hosts)
+    elif before is None:
+        raise PlanError("--hosts auto takes what a pilot asks for", fix="add --pilot RUN, or give --hosts a number")
+    else:
+        n_hosts = before.hosts(n_donors)
+    used = before.used if before else ()
+    sample = draw_sample(problems, first=size.first, n=n_hosts, seed=seed, used=used, at_most=hosts == "auto")
+    check_donors(n_donors, len(sample.problems))
     reasoner = open_model(
         model,
         base=base,
@@ -103,15 +106,16 @@ def resampling(
         prompt_suffix=prompt_suffix,
     )
     if before is not None:
-        before.check_model(reasoner)
+        words = f"{reasoner.name}, {reasoner.protocol.name}, {reasoner.dtype_name}, {reasoner.num_latents} thoughts"
+        before.check_model(reasoner.model_hash, words)
     require_thoughts(reasoner)
     if warning := warn_of_unseen(reasoner, sample.problems):
         typer.echo(f"warning: {warning}", err=True)
     plan = resampling_plan(reasoner.num_latents, n_donors, seed, full=size.full, hosts=limit)
     plan = replace(plan, only_correct=only_correct)
-    job = pipeline.Job(reasoner, sample, plan, preset, before, batch_size, max_new_tokens)
+    job = pipeline.Job(reasoner, sample, plan, preset, before, batch_size, max_new_tokens, tuple(beside or ()))
     if dry_run:
-        pipeline.dry_run(job)
+        pipeline.dry_run(job, out)
         return
     with tracking:
         pipeline.resampling(job, out, certify=certify, executor=executor, watch=tracking.watch)

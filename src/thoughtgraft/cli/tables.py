@@ -206,6 +206,8 @@ def status_lines(status: Status) -> list[str]:
     if status.state in ("stopped", "dead"):
         how = "stopped before its end and stored what was finished" if status.state == "stopped" else "is gone"
         lines.append(f"the process that wrote it {how}; run its command again to continue")
+    if status.looks is not None and status.looks.summary:
+        lines.append(status.looks.summary)
     if status.errors:
         lines.append(f"{status.errors:,} cells failed")
     if status.damaged_shards:

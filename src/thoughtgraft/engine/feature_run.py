@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from thoughtgraft.engine.collect import collect_thoughts, encode
 from thoughtgraft.engine.features import extract_features, feature_writer
+from thoughtgraft.engine.run import tell_looks, with_looks
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.models.untrained import untrained_twin
 from thoughtgraft.problems import ProblemSet
@@ -43,6 +44,7 @@ def run_features(
     batch_size: int | str = "auto",
     max_new_tokens: int | None = None,
     progress: bool = True,
+    beside: Sequence[str | Path] = (),
 ) -> RunSpec:
     """Make or continue such a run.
 
@@ -64,6 +66,7 @@ def run_features(
         batch_size: Rows at once, or `auto`; it does not change results.
         max_new_tokens: The longest answer; None takes the model's.
         progress: Show progress bars.
+        beside: As `run` has it.
 
     Returns:
         What run.json says.
@@ -82,7 +85,10 @@ def run_features(
         **(design or {}),
     }
     spec = _spec(model, problems, plan, study=study, seed=seed, untrained=untrained, facts=facts)
+    spec = with_looks(spec, out, problems, (), beside)
     with RunStore.create(out, spec) as store:
+        if progress:
+            tell_looks(store.spec)
         thoughts = _thoughts(model, problems, out / THOUGHTS_FILE, batch_size, max_new_tokens, progress)
         if not (out / PROBLEMS_FILE).exists():
             table = with_labels(problem_table(problems), labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
@@ -21,12 +22,13 @@ from thoughtgraft.engine.executors import Executor, LocalExecutor
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.interventions.plan import Cell, Plan
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import ProblemSet
+from thoughtgraft.problems import Problem, ProblemSet
 from thoughtgraft.problems.table import problem_table
 from thoughtgraft.records import RunSpec, RunStore, arm_key, rows_to_table
 from thoughtgraft.records.atomic import write_atomic
 from thoughtgraft.records.frames import read_frame, table_to_frame
-from thoughtgraft.records.layout import CERTIFICATE_FILE, DECISION_FILE, PROBLEMS_FILE, THOUGHTS_FILE
+from thoughtgraft.records.layout import CERTIFICATE_FILE, DECISION_FILE, PROBLEMS_FILE, SPEC_FILE, THOUGHTS_FILE
+from thoughtgraft.records.looks import find_looks
 from thoughtgraft.records.provenance import collect_provenance, without_home
 from thoughtgraft.thoughts import Thoughts
 
@@ -53,6 +55,7 @@ def run(
     executor: Executor | None = None,
     watch: Callable[[], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    beside: Sequence[str | Path] = (),
 ) -> pd.DataFrame:
     """Run every cell of a plan and return its records.
 
@@ -74,6 +77,8 @@ def run(
         executor: Where the cells run; None is this process. It does not change results.
         watch: Called now and then while the run's folder grows, to look at it.
         stop: Asked between packs of cells, when all earlier ones are stored: whether to end with KeyboardInterrupt.
+        beside: Run folders, or folders of runs, where earlier looks at these problems are looked for too; those that
+            lie beside `out` always are, and run.json keeps the count.
 
     Returns:
         One row per cell in the plan's order, with the columns of `records.RECORD_SCHEMA`; a generation whose donor
@@ -103,9 +108,13 @@ def run(
     before = think() if plan.only_correct else None
     cells = plan.cells(problems, model.identity, pads, None if before is None else before.correct)
     spec = make_spec(model, problems, plan, cells, study=study, facts=facts, design=design, rule=rule)
+    if out is not None:
+        spec = with_looks(spec, out, *roles(problems, cells), beside)
     store = None if out is None else RunStore.create(out, spec)
     with store or nullcontext():
         if store:
+            if progress:
+                tell_looks(store.spec)
             store.heartbeat(0, len(problems), "clean thoughts")
         clean = think() if before is None else before
         if store:
@@ -198,6 +207,38 @@ def make_spec(
         versions=provenance.pop("versions", {}),
         provenance=provenance,
     )
+
+
+def with_looks(
+    spec: RunSpec, out: str | Path, hosts: Sequence[Problem], donors: Sequence[Problem], beside: Sequence[str | Path]
+) -> RunSpec:
+    """The spec of a new run with what was looked at before; a run that goes on keeps what it noted when it began.
+
+    Args:
+        spec: What run.json will say.
+        out: The run's folder.
+        hosts: Its hosts.
+        donors: Its donors.
+        beside: Other places to look in than the folder that `out` lies in.
+    """
+    if (Path(out) / SPEC_FILE).exists():
+        return spec
+    mine, givers = ([(problem.question, problem.answer) for problem in some] for some in (hosts, donors))
+    looks = find_looks(Path(out), spec, mine, givers, [Path(place) for place in beside])
+    return spec.model_copy(update={"looks": looks})
+
+
+def roles(problems: ProblemSet, cells: Sequence[Cell]) -> tuple[list[Problem], list[Problem]]:
+    """The hosts and the donors of these cells, each once; a problem put into itself is no donor."""
+    hosts = dict.fromkeys(cell.host for cell in cells)
+    donors = dict.fromkeys(cell.donor for cell in cells if cell.donor is not None and cell.donor != cell.host)
+    return [problems[i] for i in hosts], [problems[i] for i in donors]
+
+
+def tell_looks(spec: RunSpec) -> None:
+    """Say on stderr what of a run had been looked at before it began."""
+    for line in spec.looks.lines(spec.run_id) if spec.looks else ():
+        tqdm.write(line, file=sys.stderr)
 
 
 def _check_thoughts(thoughts: Thoughts, model: LatentReasoner, problems: ProblemSet) -> None:

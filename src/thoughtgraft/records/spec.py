@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,38 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from thoughtgraft.errors import RunError, first_line
 from thoughtgraft.records.jsonfile import DAMAGE_FIX
 from thoughtgraft.records.layout import SPEC_FILE
+from thoughtgraft.records.looks import Looks
 from thoughtgraft.records.schema import SCHEMA_VERSION
 from thoughtgraft.records.specfile import read_spec_file
 
 _SHOWN_DIFFERENCES = 12
+
+
+@dataclass(frozen=True)
+class PilotFacts:
+    """The pilot that prepared a run, as it stood when the run began.
+
+    Attributes:
+        run_id: Its run id.
+        verdict: GO or NO-GO.
+        needed_hosts: Hosts that it asks for, with the run's donors; None where no swap can have an effect.
+        worst_slot: The slot that asks for most; empty where no answer's grade changed.
+        mde_pp: The smallest impact of one slot that the run finds with 80% power, pp; None where undefined.
+    """
+
+    run_id: str
+    verdict: str
+    needed_hosts: int | None
+    worst_slot: str
+    mde_pp: float | None
+
+    def shortfall(self, n_hosts: int) -> str:
+        """The sentence that a run of so many hosts owes its reader; empty where it is as large as asked."""
+        if self.needed_hosts is None or n_hosts >= self.needed_hosts:
+            return ""
+        finds = f": it finds impacts of {self.mde_pp:.1f} pp or more with 80% power" if self.mde_pp is not None else ""
+        at = f" at {self.worst_slot}" if self.worst_slot else ""
+        return f"Smaller than its pilot asks for: {n_hosts} hosts, and {self.needed_hosts} are needed{at}{finds}."
 
 
 class RunSpec(BaseModel):
@@ -44,8 +73,17 @@ class RunSpec(BaseModel):
     n_donors: int
     n_cells: int
     decision_hash: str | None = None
+    looks: Looks | None = None
     versions: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
+
+    @property
+    def pilot(self) -> PilotFacts | None:
+        """The pilot that prepared the run, if one did."""
+        found = self.plan.get("pilot")
+        return (
+            None if found is None else PilotFacts(**{field.name: found.get(field.name) for field in fields(PilotFacts)})
+        )
 
     def identity(self) -> dict[str, Any]:
         """The fields that must match for the run to be continued."""

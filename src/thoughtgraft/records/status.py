@@ -17,6 +17,7 @@ from thoughtgraft.records.frames import list_text
 from thoughtgraft.records.heartbeat import Heartbeat, read_heartbeat
 from thoughtgraft.records.jsonfile import DAMAGE_FIX, read_json
 from thoughtgraft.records.layout import CERTIFICATE_FILE, QUARANTINE_FOLDER, RECORDS_FOLDER, SPEC_FILE
+from thoughtgraft.records.looks import Looks
 from thoughtgraft.records.shardfile import DamagedShard
 from thoughtgraft.records.shards import ShardFolder
 from thoughtgraft.records.specfile import read_spec_file
@@ -68,6 +69,7 @@ class Status:
         heartbeat_age_s: Seconds since the last sign of life; None if there never was one.
         errors: Cells that failed.
         damaged_shards: Shards that do not parse; continuing the run runs their cells again.
+        looks: What had been looked at when the run began; None where that was not counted.
     """
 
     path: str
@@ -85,6 +87,7 @@ class Status:
     certificate: Certificate
     errors: int
     damaged_shards: int
+    looks: Looks | None
     arms: tuple[ArmStatus, ...]
 
     @property
@@ -161,6 +164,7 @@ def read_status(path: str | Path) -> Status:
         certificate=_certificate(path),
         errors=sum(tally.errors for tally in tallies.values()),
         damaged_shards=len(damaged),
+        looks=Looks.of_spec(spec, path / SPEC_FILE),
         arms=tuple(_arm(key, tallies.get(key, _Tally()), totals.get(key)) for key in keys),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thoughtgraft.report import claims
-from thoughtgraft.report.context import Context
+from thoughtgraft.report.context import Context, caveats, seen_before
 from thoughtgraft.report.document import Report, Section
 from thoughtgraft.report.formats import count, percent, plural
 from thoughtgraft.report.sections import (
@@ -44,6 +44,7 @@ def build(context: Context) -> Report:
         badge=context.run.certificate.badge,
         banner=context.banner,
         sections=tuple(sections),
+        caveats=caveats(spec),
     )
 
 
@@ -57,5 +58,6 @@ def facts(context: Context) -> list[tuple[str, str]]:
         ("problems", f"{plural(len(frame.hosts), 'host')} × {plural(spec.n_donors, 'donor')} of {spec.problems}"),
         ("generations", count(frame.n_rows)),
         ("accuracy unedited", percent(right.mean())),
+        seen_before(spec),
         ("run", f"{spec.run_id}{', ' + started if started else ''}"),
     ]

@@ -7,9 +7,26 @@ from dataclasses import dataclass, replace
 
 from thoughtgraft.analysis.gates import NOT_RUN
 from thoughtgraft.analysis.result import Analysis
+from thoughtgraft.records import RunSpec
 from thoughtgraft.report.document import Banner, Picture, Prose
 from thoughtgraft.report.formats import count, plural, sentence_list
 from thoughtgraft.report.run import RunData
+
+
+def seen_before(spec: RunSpec) -> tuple[str, str]:
+    """The fact under a page's title: how much of a run had been looked at before it began."""
+    looks = spec.looks
+    if looks is None:
+        return "seen before", "not counted"
+    donors = f", {count(looks.donors)} of {plural(looks.n_donors, 'donor')}" if looks.n_donors else ""
+    return "seen before", f"{count(looks.hosts)} of {plural(looks.n_hosts, 'host')}{donors}"
+
+
+def caveats(spec: RunSpec) -> tuple[str, ...]:
+    """What a reader must know of a run before its first verdict: a pilot that asked for more, and earlier looks."""
+    short = "" if spec.pilot is None else spec.pilot.shortfall(spec.n_hosts)
+    looks = spec.looks.lines(spec.run_id) if spec.looks else []
+    return tuple(text for text in (short, " ".join(looks)) if text)
 
 
 @dataclass(frozen=True)

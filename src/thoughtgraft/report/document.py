@@ -106,13 +106,17 @@ def _made_by() -> str:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole: title, facts under it, banner if any, certificate badge, sections in order, what it is made from."""
+    """The whole: title, facts under it, banner if any, certificate badge, sections in order, what it is made from.
+
+    `caveats` are what a reader must know before the first section.
+    """
 
     title: str
     facts: tuple[tuple[str, str], ...]
     badge: tuple[str, str]
     banner: Banner | None
     sections: tuple[Section, ...]
+    caveats: tuple[str, ...] = ()
     generator: str = field(default_factory=_made_by)
     source: str = "the records of the run alone"
 

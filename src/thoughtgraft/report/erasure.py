@@ -15,6 +15,7 @@ from thoughtgraft.records import RunStore
 from thoughtgraft.records.atomic import write_atomic
 from thoughtgraft.records.frames import read_frame
 from thoughtgraft.report.certificate import certificate_banner, read_certificate
+from thoughtgraft.report.context import caveats, seen_before
 from thoughtgraft.report.document import Block, Bullets, Prose, Report, Section, Table, records_of
 from thoughtgraft.report.formats import UNDEFINED, bounded, count, estimate, number, p_value, percent, plural
 from thoughtgraft.report.paths import ReportPaths
@@ -71,11 +72,13 @@ def write_erasure_report(run: Path | str, *, force: bool = False) -> ReportPaths
             ("protocol", spec.protocol),
             ("problems", f"{plural(spec.n_hosts, 'problem')} of {spec.problems}"),
             ("generations", count(spec.n_cells)),
+            seen_before(spec),
             ("run", spec.run_id),
         ),
         badge=certificate.badge,
         banner=certificate_banner(certificate, force, "the edits did what they say"),
         sections=tuple(parts),
+        caveats=caveats(spec),
         source=f"the records of the run and {TABLE_FILE}",
     )
     paths = ReportPaths(store.path / "report.md", store.path / "report.html", ())

@@ -17,7 +17,9 @@ class Sample:
     left: int
 
 
-def draw_sample(spec: str, *, first: int, n: int, seed: int, used: Collection[str] = ()) -> Sample:
+def draw_sample(
+    spec: str, *, first: int, n: int, seed: int, used: Collection[str] = (), at_most: bool = False
+) -> Sample:
     """The first `n` problems from position `first` of the permutation that are not among `used`.
 
     Args:
@@ -26,6 +28,7 @@ def draw_sample(spec: str, *, first: int, n: int, seed: int, used: Collection[st
         n: How many, before any other filter.
         seed: Seeds the permutation.
         used: Ids of problems that must not be taken, such as a pilot's.
+        at_most: Take all that are left where they are fewer than `n`.
 
     Raises:
         PlanError: The split does not hold so many.
@@ -33,6 +36,8 @@ def draw_sample(spec: str, *, first: int, n: int, seed: int, used: Collection[st
     """
     order = load_problems(spec, seed=seed)
     free = [problem for problem in order[first:] if problem.id not in used]
+    if at_most and free:
+        n = min(n, len(free))
     if len(free) < n:
         raise PlanError(
             f"{spec} does not hold so many problems",

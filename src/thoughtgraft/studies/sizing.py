@@ -1,21 +1,28 @@
-"""What a planned run can detect: before any data, or from a pilot's own variances."""
+"""How large a run has to be: what a planned one can detect before any data, or by the pilot that prepares it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from thoughtgraft.analysis import RULE, build_frame
+from thoughtgraft.analysis import RULE
+from thoughtgraft.analysis.frame import Frame, as_frame
 from thoughtgraft.analysis.power import detectable_effect, hosts_after_pilot, minimum_effect, variance_components
+from thoughtgraft.errors import PlanError, RunError
+from thoughtgraft.records.provenance import without_home
+from thoughtgraft.records.spec import PilotFacts
+from thoughtgraft.runs import Run, load_run
 
 ASSUMED_SD = 0.30
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """The minimum detectable effect of a single slot at 80% power, and where it comes from.
+    """The minimum detectable effect of a single slot at 80% power, by its own 95% interval, and where it comes from.
 
     Attributes:
         mde_pp: Percentage points; NaN where nothing varied, so that no effect can be named.
@@ -29,6 +36,16 @@ class Sizing:
     needed: int | None = None
     worst_slot: str = ""
 
+    def line(self, n_hosts: int, n_donors: int) -> str:
+        """The sample size in words: the smallest effect it finds, and what more would need."""
+        size = f"{n_hosts} hosts x {n_donors} donors"
+        if self.mde_pp != self.mde_pp:
+            return f"smallest impact found with 80% power: undefined ({self.basis})"
+        if self.mde_pp > 100:
+            return f"with {size} not even an impact of 100 pp would be found with 80% power ({self.basis})"
+        line = f"smallest impact of one slot found with 80% power: {self.mde_pp:.1f} pp, with {size} ({self.basis})"
+        return line if self.needed is None else f"{line}; {self.needed} hosts would find {100 * RULE.pilot_mde:g} pp"
+
 
 def planned(n_hosts: int) -> Sizing:
     """Before any data: hosts' mean effects are taken to spread by 30 pp."""
@@ -37,18 +54,18 @@ def planned(n_hosts: int) -> Sizing:
     return Sizing(100 * minimum_effect(n_hosts, ASSUMED_SD), f"if hosts' effects spread by {100 * ASSUMED_SD:g} pp")
 
 
-def from_pilot(records: pd.DataFrame, n_hosts: int, n_donors: int) -> Sizing:
+def from_pilot(records: pd.DataFrame | Frame, n_hosts: int, n_donors: int) -> Sizing:
     """From a pilot's variances at its most demanding single-slot swap; signs and means are not looked at.
 
     Args:
-        records: The pilot's.
+        records: The pilot's, or their frame.
         n_hosts: Hosts of the planned run.
         n_donors: Its donors per host.
 
     Raises:
         AnalysisError: The records cannot be used.
     """
-    frame = build_frame(records)
+    frame = as_frame(records)
     worst, needed, spread = "", None, 0.0
     for slot, cells in frame.singles(*RULE.primary, frame.primary_stratum()).items():
         se = variance_components(cells.difference, cells.host, cells.donor).se(1, n_donors)
@@ -59,3 +76,89 @@ def from_pilot(records: pd.DataFrame, n_hosts: int, n_donors: int) -> Sizing:
         return Sizing(np.nan, "no slot varied in the pilot" if not worst else "one host allows no interval")
     mde = detectable_effect(spread / np.sqrt(n_hosts), n_hosts - 1, power=RULE.pilot_power)
     return Sizing(100 * mde, f"by the pilot's variances, at {worst}", needed, worst)
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """A finished pilot beside the run it prepares: its problems are left out, its variances size the run."""
+
+    run: Run
+
+    @classmethod
+    def open(cls, path: str | Path, problems: str) -> Pilot:
+        """Open it, and refuse one that cannot speak for a run on these problems.
+
+        Raises:
+            RunError: It is not a run, drew from other problems, or failed its gates.
+        """
+        run = load_run(path)
+        if run.spec.study != "resampling":
+            fix = "give the folder of a `run resampling --preset pilot`"
+            raise RunError(f"{path} is no pilot", got=f"an {run.spec.study} run", expected="a resampling run", fix=fix)
+        if run.spec.problems != without_home(problems):
+            fix = "give the pilot of these problems, or leave --pilot out"
+            raise RunError("the pilot drew from other problems", got=run.spec.problems, expected=problems, fix=fix)
+        verdict = run.pilot()
+        if verdict.verdict == "INVALID":
+            fix = "repair the cause and run the pilot again, or leave --pilot out"
+            raise RunError(f"the pilot {path} is INVALID", got=verdict.reason, expected="GO or NO-GO", fix=fix)
+        return cls(run)
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """Ids of its problems."""
+        return frozenset(str(name) for name in self.run.problems()["id"])
+
+    def check_model(self, model_hash: str, words: str) -> None:
+        """Refuse a pilot of another model or protocol: its variances say nothing about this one.
+
+        Args:
+            model_hash: The model's.
+            words: The model, its protocol, dtype and number of thoughts, for the message.
+
+        Raises:
+            RunError: It is of another.
+        """
+        spec = self.run.spec
+        if spec.model_hash != model_hash:
+            raise RunError(
+                "the pilot is of another model",
+                got=f"{spec.model}, {spec.protocol}, {spec.dtype}, {spec.num_latents} thoughts ({spec.model_hash})",
+                expected=f"{words} ({model_hash})",
+                fix="run a pilot of this model, or leave --pilot out",
+            )
+
+    def asks_for(self, n_donors: int) -> int | None:
+        """Hosts that a run with so many donors needs for the rule's effect; None where no swap can have one.
+
+        Where no answer's grade changed in the pilot, so many unchanged hosts as would bound the effect.
+        """
+        return self.sizing(2, n_donors).needed or self.run.pilot().needed
+
+    def hosts(self, n_donors: int) -> int:
+        """What `--hosts auto` takes: what the pilot asks for, and no fewer than a verdict takes.
+
+        Raises:
+            PlanError: The pilot asks for no number.
+        """
+        needed = self.asks_for(n_donors)
+        if needed is None:
+            raise PlanError(
+                "the pilot asks for no number of hosts", got=self.run.pilot().reason, fix="give --hosts a number"
+            )
+        return max(needed, n_donors + 1)
+
+    def sizing(self, n_hosts: int, n_donors: int) -> Sizing:
+        """What a run of this size can detect, by the pilot's variances."""
+        return from_pilot(self.run.frame, n_hosts, n_donors)
+
+    def facts(self, n_hosts: int, n_donors: int) -> PilotFacts:
+        """What the new run's run.json says of it."""
+        sizing = self.sizing(n_hosts, n_donors)
+        return PilotFacts(
+            run_id=self.run.spec.run_id,
+            verdict=self.run.pilot().verdict,
+            needed_hosts=self.asks_for(n_donors),
+            worst_slot=sizing.worst_slot,
+            mde_pp=None if np.isnan(sizing.mde_pp) else round(float(sizing.mde_pp), 3),
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from thoughtgraft.records.atomic import write_atomic
+from thoughtgraft.report.context import caveats, seen_before
 from thoughtgraft.report.document import Picture, Report, Section
 from thoughtgraft.report.formats import count, plural
 from thoughtgraft.report.operations import claims, definitions, sections
@@ -46,6 +47,7 @@ def write_operations_report(folder: Path | str, *, force: bool = False) -> Repor
         badge=data.badge,
         banner=data.banner,
         sections=tuple(parts),
+        caveats=() if data.spec is None else caveats(data.spec),
     )
     for name, text in (("report.md", to_markdown(report)), ("report.html", to_html(report))):
         write_atomic(data.path / name, text.encode())
@@ -61,4 +63,4 @@ def _facts(data: OperationsData) -> list[tuple[str, str]]:
         ("cells", f"{plural(len(facts['positions']), 'position')} × {plural(len(facts['layers']), 'layer')}"),
         ("targets", ", ".join(target.name for target in data.targets)),
     ]
-    return out if data.spec is None else [*out, ("run", data.spec.run_id)]
+    return out if data.spec is None else [*out, seen_before(data.spec), ("run", data.spec.run_id)]
