@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from thoughtgraft.engine import decode
 from thoughtgraft.engine.clean import think_clean
-from thoughtgraft.engine.edits import Source
+from thoughtgraft.engine.edits import EditLog, Source
 from thoughtgraft.engine.forked import plan_steps, think_forked
 from thoughtgraft.engine.grid import Grid
 from thoughtgraft.engine.rollout import shared_bias
@@ -74,10 +74,11 @@ def test_thoughts_and_answers_are_made_without_reading_anything_back(family: str
         cache = ColumnCache(len(grid.rows), K + 5, by_column=True)
         prefix = Prefix(clean.cache, shared_bias(clean, grid))
         bias = torch.zeros(len(grid.rows), K, device=device)
+        log = EditLog(len(grid.rows), model)
         with Watch() as forked:
-            think_forked(model, clean, steps, cache, prefix, bias, source)
+            think_forked(model, clean, steps, cache, prefix, bias, source, log)
         positions = torch.zeros(len(grid.rows), dtype=torch.long, device=device)
-        state = decode.begin(model, grid, cache, prefix, bias, positions, 5)
+        state = decode.begin(model, grid, cache, prefix, bias, positions, 5, log.failures)
         eos = torch.tensor(model.eos_ids, device=device)
         with Watch() as written:
             for _ in range(3):

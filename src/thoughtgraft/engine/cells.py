@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,16 +12,21 @@ from torch import Tensor
 
 from thoughtgraft.engine.batching import packs, plan_budget, surviving
 from thoughtgraft.engine.drafts import make_draft, number_tail
+from thoughtgraft.engine.edits import Edited
+from thoughtgraft.engine.failures import ends_the_run, in_words
+from thoughtgraft.engine.features import features_of
 from thoughtgraft.engine.grading import Grader
 from thoughtgraft.engine.grid import Row
 from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
-from thoughtgraft.interventions.ops import OPS
+from thoughtgraft.errors import PlanError
+from thoughtgraft.interventions.ops import OPS, NothingToTake
 from thoughtgraft.interventions.plan import Cell
 from thoughtgraft.interventions.schedule import schedule
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
 from thoughtgraft.problems import ProblemSet
 from thoughtgraft.thoughts import Thoughts
 
+_TRIED = 8
 Record = tuple[str, str | None]
 """What a record is known by: its cell's key and stratum."""
 
@@ -125,7 +130,7 @@ def run_cells(
             keep_logits=keep_logits,
         )
         row_of = {name: row for row, name in enumerate(once_each)}
-        results.append(_rows(result, [row_of[at, cell.key] for at, cell in wanted]))
+        results.append(result.at(torch.tensor([row_of[at, cell.key] for at, cell in wanted], dtype=torch.long)))
 
     packed = packs(pieces, len, lambda piece: len(prompts[piece[0].host]), budget)
     packed = [[[c for c in piece if c.record not in stored] for piece in pack] for pack in packed]
@@ -139,18 +144,6 @@ def halved(cells: list[Cell]) -> list[list[Cell]]:
     """One host's cells in two parts; a single one alone."""
     middle = len(cells) // 2
     return [cells[:middle], cells[middle:]] if middle else [cells]
-
-
-def _rows(result: RolloutResult, rows: Sequence[int]) -> RolloutResult:
-    """These rows of a result, in this order; a row may be asked for twice."""
-    index = torch.tensor(rows, dtype=torch.long)
-    return replace(
-        result,
-        answers=result.answers.at(index),
-        edit_norm=result.edit_norm[index],
-        edit_cosine=result.edit_cosine[index],
-        scores=None if result.scores is None else result.scores.at(index),
-    )
 
 
 def _row(
@@ -167,3 +160,65 @@ def _row(
         donor_tail=() if donor_pred is None else tail(cell.host, donor_pred),
         layer=None if cell.arm.site is None else cell.arm.site.layer,
     )
+
+
+@torch.inference_mode()
+def try_edits(model: LatentReasoner, prompts: Sequence[Prompt], cells: Sequence[Cell]) -> None:
+    """Call each edit of one's own, at each of its slots, on clean vectors of a few cells: does it work on any of them?
+
+    One that works on some cells and not on others is no mistake of the plan: those others are failed cells of the run.
+
+    Args:
+        model: The model.
+        prompts: Every problem's.
+        cells: What is about to be run.
+
+    Raises:
+        PlanError: An edit raises, or gives no vectors, on every cell that it was tried on.
+    """
+    by_arm: dict[int, list[Cell]] = {}
+    for cell in cells:
+        if cell.arm.op is not None:
+            by_arm.setdefault(id(cell.arm), []).append(cell)
+    if not by_arm:
+        return
+    few = [group[:: -(-len(group) // _TRIED)] for group in by_arm.values()]
+    seen = {at for group in few for cell in group for at in (cell.host, cell.donor) if at is not None}
+    # Two problems at least where there are two: then the mean of the others exists as it will in the run.
+    used = sorted(seen | set(range(min(2, len(prompts)))))
+    place = {problem: i for i, problem in enumerate(used)}
+    source = Source.from_fed(rollout(model, [prompts[i] for i in used], []).fed)
+    live: dict[int | None, Tensor] = {None: source.fed}
+    layers = sorted({group[0].arm.site.layer for group in few if group[0].arm.site is not None})
+    if layers and all(prompt.first is None for prompt in prompts):  # where the loop begins with it, CT0 has no stream
+        resid = features_of(model, [prompts[i] for i in used], layers)[0]
+        live |= {layer: resid[:, 1:, i] for i, layer in enumerate(layers)}
+    for group in few:
+        arm = group[0].arm
+        donors = [None if cell.donor is None else place[cell.donor] for cell in group]
+        rows = [Row(0, (), arm.op, place[c.host], d, c.key) for c, d in zip(group, donors, strict=True)]
+        edited = Edited.of(range(len(rows)), rows, range(len(rows)), model.device)
+        vectors = live.get(None if arm.site is None else arm.site.layer)
+        for slot in arm.slots:
+            if vectors is not None and slot + model.protocol.edit_delay < model.num_latents:
+                _try_edit(arm.label, edited, vectors[edited.hosts, slot], slot, source)
+
+
+def _try_edit(name: str, edited: Edited, live: Tensor, slot: int, source: Source) -> None:
+    n = len(live)
+    for rows in (slice(0, n), *(slice(i, i + 1) for i in range(n))):
+        try:
+            edited.vectors(live[rows].clone(), slot, source, rows)
+            return
+        except Exception as error:
+            if ends_the_run(error):
+                raise
+            last = error
+    if isinstance(last, NothingToTake) and not source.has_others:
+        return
+    raise PlanError(
+        f"the edit of {name} fails on every cell that it was tried on",
+        got=f"{in_words(last)} (at CT{slot}, {n} cells)",
+        expected="vectors, or a failure on some cells only: those are then counted as failed",
+        fix="mend the edit; nothing was run",
+    ) from last

@@ -63,7 +63,7 @@ def collect_thoughts(
         `fed [P, K, d]`, `hidden [P, K+1, d]` on the CPU in the model's dtype, answers and grades.
 
     Raises:
-        ModelError: A question does not fit the model's context, or a thought is not made of finite numbers.
+        ModelError: A question does not fit the context, or the model gives thoughts or logits that are not finite.
     """
     prompts = encode(model, problems)
     clean = tuple([Action(Feed.CLEAN)] * model.num_latents)
@@ -82,7 +82,7 @@ def collect_thoughts(
             bar.update(len(batch))
     found = [results[i] for i in range(len(problems))]
     hidden = torch.stack([out.hidden[at] for out, at in found]).cpu()
-    _refuse_broken(hidden, problems)
+    _refuse_broken(hidden, [out.failed[at] for out, at in found], problems)
     ids = tuple(out.answers.token_ids[at] for out, at in found)
     texts = tuple(model.text(answer) for answer in ids)
     numbers = [extract_answer(text) for text in texts]
@@ -100,12 +100,14 @@ def collect_thoughts(
     )
 
 
-def _refuse_broken(hidden: torch.Tensor, problems: ProblemSet) -> None:
-    finite = hidden.isfinite().flatten(1).all(1)
-    if not finite.all():
-        first = int((~finite).int().argmax())
-        raise ModelError(
-            "the model's thoughts are not finite numbers",
-            got=f"NaN or infinite in {int((~finite).sum())} of {len(finite)} problems, first in {problems[first].id!r}",
-            fix="--dtype float32 if it overflows in half precision; else its weights are damaged (thoughtgraft doctor)",
-        )
+def _refuse_broken(hidden: torch.Tensor, failed: list[str | None], problems: ProblemSet) -> None:
+    thought = (~hidden.isfinite().flatten(1).all(1)).tolist()
+    for what, broken in (("thoughts", thought), ("logits", [reason is not None for reason in failed])):
+        if any(broken):
+            raise ModelError(
+                f"the model's {what} are not finite numbers",
+                got=f"NaN or infinite in {sum(broken)} of {len(broken)} problems, "
+                f"first in {problems[broken.index(True)].id!r}",
+                fix="--dtype float32 if it overflows in half precision; else its weights are damaged "
+                "(thoughtgraft doctor)",
+            )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from thoughtgraft.engine.failures import Failures
 from thoughtgraft.engine.grid import Grid
 from thoughtgraft.models.prefix import ColumnCache, Prefix
 from thoughtgraft.models.reasoner import LatentReasoner
@@ -16,6 +17,7 @@ ANSWER_COLUMNS = 16  # columns for an answer that are allocated at a time
 LOGITS_AT_ONCE = 1 << 25  # rows x vocabulary
 _BLOCK = 128  # columns of logits whose highest is found first
 _SPARSE = 0.7  # below this share of rows alive, the rest is packed anew
+BROKEN = "the model's logits at the answer are not finite numbers"
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Writing:
         length: How much of `ids` each grid place has written [places].
         limit: How much it may write [places].
         stopped: Whether each grid place has ended by itself [places].
+        failures: Which grid places have failed; these write nothing.
         first_logits: Logits of the first answer token [places, V], on the CPU, if kept.
     """
 
@@ -48,10 +51,16 @@ class Writing:
     length: Tensor
     limit: Tensor
     stopped: Tensor
+    failures: Failures
     first_logits: Tensor | None = None
 
-    def take(self, token: Tensor, eos: Tensor) -> None:
-        """Write the next token of the rows alive, [R]; an end of sequence ends its row and is not written."""
+    def take(self, token: Tensor, eos: Tensor, finite: Tensor) -> None:
+        """Write the next token of the rows alive, [R]; an end of sequence ends its row and is not written.
+
+        A row whose token has a logit that is not `finite` [R] has failed.
+        """
+        self.failures.note(self.place, self.alive & ~finite, BROKEN)
+        self.alive = self.alive & finite
         ended = self.alive & torch.isin(token, eos)
         self.stopped[self.place] = self.stopped[self.place] | ended
         self.alive = self.alive & ~ended
@@ -98,6 +107,7 @@ def begin(
     own_bias: Tensor,
     positions: Tensor,
     max_new_tokens: int,
+    failures: Failures,
 ) -> Writing:
     """Rows about to be fed end-of-thought at `positions` [R]; `own_bias` [R, K] masks the rows' own slots."""
     total, device = len(grid.rows), model.device
@@ -111,11 +121,12 @@ def begin(
         positions=positions,
         token=torch.full((total,), model.end_of_thought, device=device),
         place=torch.arange(total, device=device),
-        alive=grid.filled,
+        alive=grid.filled & failures.none(),
         ids=torch.full((total, max_new_tokens + 1), -1, dtype=torch.long, device=device),
         length=torch.zeros(total, dtype=torch.long, device=device),
         limit=limit,
         stopped=torch.zeros(total, dtype=torch.bool, device=device),
+        failures=failures,
     )
 
 
@@ -146,12 +157,12 @@ def write_token(model: LatentReasoner, state: Writing, eos: Tensor, *, keep_logi
     state.bias = torch.cat([state.bias, state.bias.new_zeros(len(state.bias), 1)], 1)
     hidden = feed(model, state, state.token[:, None], state.bias[:, None, None], column)[:, 0]
     keep = keep_logits and state.first_logits is None
-    token, logits = next_token(model, hidden, keep_logits=keep)
+    token, finite, logits = next_token(model, hidden, keep_logits=keep)
     if keep and logits is not None:
         state.first_logits = logits.new_full((len(state.ids), logits.shape[1]), torch.nan)
         state.first_logits[state.place.cpu()] = logits
     state.positions = state.positions + 1
-    state.take(token, eos)
+    state.take(token, eos, finite)
 
 
 def feed(model: LatentReasoner, state: Writing, tokens: Tensor, mask: Tensor, column: int) -> Tensor:
@@ -165,16 +176,23 @@ def feed(model: LatentReasoner, state: Writing, tokens: Tensor, mask: Tensor, co
     return model.forward(model.embed(tokens), positions, mask, state.cache.at(column), state.prefix)
 
 
-def next_token(model: LatentReasoner, hidden: Tensor, *, keep_logits: bool = False) -> tuple[Tensor, Tensor | None]:
-    """The allowed token with the highest logit [n], unembedding a bounded number of rows at a time."""
-    tokens, kept = [], []
+def next_token(
+    model: LatentReasoner, hidden: Tensor, *, keep_logits: bool = False
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The allowed token with the highest logit [n], whether that is finite [n], and the logits [n, V] if asked for.
+
+    A bounded number of rows is unembedded at a time.
+    """
+    tokens, finite, kept = [], [], []
     for part in hidden.split(rows_at_once(model)):
         logits = model.unembed(part)
         if keep_logits:
             kept.append(logits.cpu().clone())
         forbid(model, logits)
-        tokens.append(best_token(logits))
-    return torch.cat(tokens), torch.cat(kept) if keep_logits else None
+        token, sound = best_token(logits)
+        tokens.append(token)
+        finite.append(sound)
+    return torch.cat(tokens), torch.cat(finite), torch.cat(kept) if keep_logits else None
 
 
 def forbid(model: LatentReasoner, logits: Tensor) -> None:
@@ -183,15 +201,21 @@ def forbid(model: LatentReasoner, logits: Tensor) -> None:
         logits[:, token] = -torch.inf
 
 
-def best_token(logits: Tensor) -> Tensor:
-    """The first highest column of [n, V], as `argmax(-1)`, which is several times slower on CPUs than `amax`."""
+def best_token(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The first highest column of [n, V], as `argmax(-1)`, and whether what stands there is finite [n].
+
+    NaN counts as higher than any number, so that one NaN in a row is seen. `argmax` is several times slower on CPUs
+    than `amax`.
+    """
     n_columns = logits.shape[1]
     whole = n_columns // _BLOCK * _BLOCK
     tops = [logits[:, :whole].unflatten(1, (-1, _BLOCK)).amax(-1)] if whole else []
     tops += [logits[:, whole:].amax(-1, keepdim=True)] if whole < n_columns else []
     block = torch.cat(tops, 1).argmax(-1, keepdim=True)
     columns = (block * _BLOCK + torch.arange(_BLOCK, device=logits.device)).clamp_max(n_columns - 1)
-    return columns.gather(1, logits.gather(1, columns).argmax(-1, keepdim=True))[:, 0]
+    in_block = logits.gather(1, columns)
+    best = in_block.argmax(-1, keepdim=True)
+    return columns.gather(1, best)[:, 0], in_block.gather(1, best)[:, 0].isfinite()
 
 
 def rows_at_once(model: LatentReasoner) -> int:

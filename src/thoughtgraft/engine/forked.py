@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from thoughtgraft.engine.clean import CleanState
-from thoughtgraft.engine.edits import Edited, Source, edited_streams
+from thoughtgraft.engine.edits import Edited, EditLog, Source, edited_streams
 from thoughtgraft.engine.grid import Grid, Row
 from thoughtgraft.interventions.ops import Op
 from thoughtgraft.interventions.schedule import Feed
 from thoughtgraft.models.prefix import ColumnCache, Prefix
 from thoughtgraft.models.reasoner import LatentReasoner
+
+Alike = tuple[Op | None, bool]
+"""What rows share that are edited in one call: the op, and whether they have no donor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +33,7 @@ class Step:
         ran: Whether each ran at the slot before [n, 1]; None at the first.
         ahead: Whether the thought that each makes is the next slot's [n, 1]; None where no row's is.
         replays: Rows that are fed a clean vector again, and its problem and slot [m] each; None where there are none.
-        edits: Rows whose fed vector is edited; which of them for the first time [f], and the grid places of those [f].
+        edits: Rows whose fed vector is edited, and which of them for the first time [f].
         streams: By 0-based block, rows whose residual stream is edited after it.
     """
 
@@ -42,7 +45,7 @@ class Step:
     ran: Tensor | None
     ahead: Tensor | None
     replays: tuple[Tensor, Tensor, Tensor] | None
-    edits: Sequence[tuple[Edited, Tensor, Tensor]]
+    edits: Sequence[tuple[Edited, Tensor]]
     streams: Mapping[int, Sequence[Edited]]
 
 
@@ -59,8 +62,8 @@ def _plan_step(grid: Grid, slot: int, device: torch.device) -> Step | None:
     places, problems = active.tolist(), grid.n_problems
     rows = [grid.rows[place] for place in places]
     replayed: list[tuple[int, int, int]] = []
-    fed: dict[Op | None, list[int]] = {}
-    streams: dict[int, dict[Op | None, list[int]]] = {}
+    fed: dict[Alike, list[int]] = {}
+    streams: dict[int, dict[Alike, list[int]]] = {}
     for i, row in enumerate(rows):
         action = row.actions[slot]
         if action.feed is Feed.REPLAY:
@@ -68,14 +71,14 @@ def _plan_step(grid: Grid, slot: int, device: torch.device) -> Step | None:
             replayed.append((i, places[i] % problems, action.slot))
         elif action.feed is Feed.EDIT:
             groups = fed if row.layer is None else streams.setdefault(row.layer, {})
-            groups.setdefault(row.op, []).append(i)
+            groups.setdefault((row.op, row.donor is None), []).append(i)
 
     def put(numbers: Sequence[int]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.long, device=device)
 
-    def edited(op: Op | None, members: list[int]) -> tuple[Edited, Tensor, Tensor]:
+    def edited(members: list[int]) -> tuple[Edited, Tensor]:
         first = [n for n, i in enumerate(members) if _first_edit(rows[i]) == slot]
-        return Edited.of(op, members, rows, device), put(first), put([places[members[n]] for n in first])
+        return Edited.of(members, rows, places, device), put(first)
 
     on_device = active.to(device)
     ahead = grid.ahead[active, slot]
@@ -88,9 +91,9 @@ def _plan_step(grid: Grid, slot: int, device: torch.device) -> Step | None:
         ran=grid.runs[active, slot - 1, None].to(device) if slot else None,
         ahead=ahead[:, None].to(device) if ahead.any() else None,
         replays=tuple(map(put, zip(*replayed, strict=True))) if replayed else None,  # type: ignore[arg-type]
-        edits=[edited(op, members) for op, members in fed.items()],
+        edits=[edited(members) for members in fed.values()],
         streams={
-            layer: [Edited.of(op, members, rows, device) for op, members in groups.items()]
+            layer: [Edited.of(members, rows, places, device) for members in groups.values()]
             for layer, groups in streams.items()
         },
     )
@@ -108,8 +111,9 @@ def think_forked(
     prefix: Prefix,
     own_bias: Tensor,
     source: Source | None,
-) -> tuple[Tensor, Tensor]:
-    """Run the steps; rows' keys and values go to `cache`.
+    log: EditLog,
+) -> None:
+    """Run the steps; rows' keys and values go to `cache`, what their edits did to `log`.
 
     Args:
         model: The model, under the attention `ATTENTION`.
@@ -119,13 +123,9 @@ def think_forked(
         prefix: What they share.
         own_bias: Additive mask over the rows' own slots [R, K].
         source: Clean thoughts, for edits.
-
-    Returns:
-        Norms of the rows' first edited vectors and cosines with the hosts' own [R]; NaN where there is none.
+        log: Of the R rows.
     """
     last = clean.steps.new_zeros(cache.rows, model.d_model)
-    norms = torch.full((cache.rows,), torch.nan, device=model.device, dtype=torch.float32)
-    cosines = norms.clone()
     for step in steps:
         slot, arm_slot = step.slot, step.slot - model.protocol.edit_delay
         live = clean.steps[step.problems, slot]
@@ -134,11 +134,11 @@ def think_forked(
             if step.ahead is not None:
                 made = torch.where(step.ahead, model.project(last[step.places], slot + 1), made)
             live = torch.where(step.ran, made, live)
-        fed = _feed(step, arm_slot, live, clean, source, norms, cosines)
+        fed = _feed(step, arm_slot, live, clean, source, log)
         some = Prefix(prefix.cache, prefix.bias[:, :, step.variants])
         # Clean thoughts that `freeze_kv` keeps stand in later columns: this slot must not see them yet.
         some.bias[..., clean.question_bias.shape[1] + slot :] = torch.finfo(some.bias.dtype).min
-        with edited_streams(model, step.streams, arm_slot, source):
+        with edited_streams(model, step.streams, arm_slot, source, log.failures):
             out = model.forward(
                 fed[:, None],
                 (clean.next_position[step.problems] + slot)[:, None],
@@ -147,28 +147,17 @@ def think_forked(
                 some,
             )
         last[step.places] = out[:, 0]
-    return norms, cosines
 
 
-def _feed(
-    step: Step,
-    slot: int,
-    live: Tensor,
-    clean: CleanState,
-    source: Source | None,
-    norms: Tensor,
-    cosines: Tensor,
-) -> Tensor:
+def _feed(step: Step, slot: int, live: Tensor, clean: CleanState, source: Source | None, log: EditLog) -> Tensor:
     """What each row is fed [n, d]: its live vector, a replayed one, or the edit of its arm's `slot`."""
     fed = live.clone()
     if step.replays is not None:
         members, problems, slots = step.replays
         fed[members] = clean.steps[problems, slots]
-    for group, first, places in step.edits:
-        edited = group.apply(live[group.members], slot, source)
-        fed[group.members] = edited.to(fed)
+    for group, first in step.edits:
+        edited = group.apply(live[group.members], slot, source, log.failures)
+        fed[group.members] = edited
         assert source is not None
-        found, host = edited[first].float(), source.fed[group.hosts[first], slot].float()
-        norms[places] = edited[first].norm(dim=-1).float()
-        cosines[places] = torch.cosine_similarity(found, host, dim=-1)
+        log.compare(group.places[first], edited[first], source.fed[group.hosts[first], slot])
     return fed

@@ -28,12 +28,14 @@ class Grader:
 
     def rows(self, cells: Sequence[Cell], result: RolloutResult) -> list[dict[str, Any]]:
         """One record for each cell, in order; row i of `result` is cell i."""
-        return [self._row(cell, result, i) for i, cell in enumerate(cells)]
+        return [
+            self._row(cell, result, i) if reason is None else self.failed(cell, reason)
+            for i, (cell, reason) in enumerate(zip(cells, result.failed, strict=True))
+        ]
 
-    def failed(self, cells: Sequence[Cell], error: Exception) -> list[dict[str, Any]]:
-        """Records of cells that could not be run: counted, with what went wrong."""
-        message = f"{type(error).__name__}: {error}"
-        return [{**self._what(cell), "error": message} for cell in cells]
+    def failed(self, cell: Cell, reason: str) -> dict[str, Any]:
+        """The record of a cell that has no outcome: what it is, and what went wrong. It is never a wrong answer."""
+        return self._what(cell) | {"error": reason}
 
     def _what(self, cell: Cell) -> dict[str, Any]:
         problem, arm, base = self.problems[cell.host], cell.arm, self.thoughts

@@ -7,7 +7,7 @@ one copy and keep only what differs. Results do not depend on how problems and r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from thoughtgraft.engine.clean import CleanState, additive, think_clean
 from thoughtgraft.engine.decode import ANSWER_COLUMNS, Answers, begin, finish
 from thoughtgraft.engine.drafts import Draft
-from thoughtgraft.engine.edits import Source
+from thoughtgraft.engine.edits import EditLog, Source
 from thoughtgraft.engine.forked import plan_steps, think_forked
 from thoughtgraft.engine.grid import Grid, Row
 from thoughtgraft.engine.memory import keep_freed_memory
@@ -36,6 +36,7 @@ class RolloutResult:
         answers: One per row.
         edit_norm: Norm of the first edited vector that a slot is fed [R]; NaN where none is.
         edit_cosine: Cosine of that vector with the host's clean one [R].
+        failed: What went wrong with each row, None where nothing did; the row's other figures then mean nothing.
         scores: Log-probabilities and divergences [R], where drafts were given.
     """
 
@@ -44,7 +45,19 @@ class RolloutResult:
     answers: Answers
     edit_norm: Tensor
     edit_cosine: Tensor
+    failed: tuple[str | None, ...]
     scores: Scores | None = None
+
+    def at(self, index: Tensor) -> RolloutResult:
+        """The result of these rows, in this order; a row may be asked for twice."""
+        return replace(
+            self,
+            answers=self.answers.at(index),
+            edit_norm=self.edit_norm[index],
+            edit_cosine=self.edit_cosine[index],
+            failed=tuple(self.failed[i] for i in index.tolist()),
+            scores=None if self.scores is None else self.scores.at(index),
+        )
 
 
 @torch.inference_mode()
@@ -101,24 +114,26 @@ def _rollout(
     prefix = Prefix(clean.cache, shared_bias(clean, grid))
     own_bias = additive(grid.own, model.dtype)
     # 4. Feed the slots that differ.
-    edits = think_forked(model, clean, steps, cache, prefix, own_bias, source)
+    log = EditLog(len(grid.rows), model)
+    think_forked(model, clean, steps, cache, prefix, own_bias, source, log)
     # 5. Close the thoughts and 6. write the answer, first as far as it agrees with the draft.
-    state = begin(model, grid, cache, prefix, own_bias, clean.next_position[where] + grid.thoughts, limit)
+    positions = clean.next_position[where] + grid.thoughts
+    state = begin(model, grid, cache, prefix, own_bias, positions, limit, log.failures)
     scores = None
     if drafts is not None:
         by_place = [drafts[place % grid.n_problems] for place in range(len(grid.rows))]
         tails = [row.donor_tail for row in grid.rows]
         scores = verify_drafts(model, state, by_place, tails, grid.clean_place(), keep_logits=keep_logits)
     answers = finish(model, state, keep_logits=keep_logits)
-    back = grid.places(len(rows))
     return RolloutResult(
         clean.fed,
         clean.hidden,
-        answers.at(back),
-        edits[0].cpu()[back],
-        edits[1].cpu()[back],
-        None if scores is None else scores.at(back),
-    )
+        answers,
+        log.norms.cpu(),
+        log.cosines.cpu(),
+        tuple(log.failures.texts()),
+        scores,
+    ).at(grid.places(len(rows)))
 
 
 def check_lengths(model: LatentReasoner, prompts: Sequence[Prompt]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from thoughtgraft.engine.cells import Finished, Work
+from thoughtgraft.engine.cells import Finished, Work, try_edits
 from thoughtgraft.engine.collect import collect_thoughts, encode
 from thoughtgraft.engine.edits import check_sites
 from thoughtgraft.engine.executors import Executor, LocalExecutor
@@ -82,10 +82,13 @@ def run(
 
     Returns:
         One row per cell in the plan's order, with the columns of `records.RECORD_SCHEMA`; a generation whose donor
-        serves two strata has a row for each.
+        serves two strata has a row for each. A cell whose edit fails on it (it raises, gives NaN or infinity, or needs
+        a mean of others where there are none) has `error` and no outcome; so has one whose edit makes the model
+        overflow. A continued run does not run it again.
 
     Raises:
-        PlanError: A slot, donor or host that does not exist, or no problems.
+        PlanError: A slot, donor or host that does not exist, no problems, or an edit of your own that fails on every
+            cell that it is tried on.
         RunError: The folder holds another run or cannot be written, or `thoughts` are of another model or set.
         ModelError: A question does not fit the model's context.
     """
@@ -107,6 +110,8 @@ def run(
     # Which problems are hosts may hang on the clean answers; then they come before the plan.
     before = think() if plan.only_correct else None
     cells = plan.cells(problems, model.identity, pads, None if before is None else before.correct)
+    if out is None or not (Path(out) / SPEC_FILE).exists():  # else they worked when the run began
+        try_edits(model, prompts, cells)
     spec = make_spec(model, problems, plan, cells, study=study, facts=facts, design=design, rule=rule)
     if out is not None:
         spec = with_looks(spec, out, *roles(problems, cells), beside)
@@ -148,7 +153,9 @@ def run(
                     store.heartbeat(done, len(cells), "interventions")
                 kept += [] if store else part.rows
                 if part.logits is not None:
-                    logits.update(zip((c.key for c in part.cells), part.logits.float().numpy(), strict=True))
+                    wide = torch.promote_types(part.logits.dtype, torch.float32)
+                    numbers = zip(part.cells, part.rows, part.logits.to(wide).numpy(), strict=True)
+                    logits.update({cell.key: found for cell, row, found in numbers if row.get("error") is None})
                 bar.update(len(part.cells))
                 if watch and store:
                     watch()

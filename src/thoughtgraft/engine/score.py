@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thoughtgraft.engine.decode import Writing, best_token, feed, forbid, rows_at_once
+from thoughtgraft.engine.decode import BROKEN, Writing, best_token, feed, forbid, rows_at_once
 from thoughtgraft.engine.drafts import Draft
 from thoughtgraft.models.reasoner import LatentReasoner
 
@@ -66,23 +66,26 @@ def verify_drafts(
     hidden = feed(model, state, fed, _causal(state.bias, width), start)
 
     wanted = ids.flatten().clamp_min(0)
-    best, chosen, first = _read(model, hidden.flatten(0, 1), wanted, keep_every=width if keep_logits else None)
-    best, chosen = best.view_as(ids), chosen.view_as(ids)
+    best, finite, chosen, first = _read(model, hidden.flatten(0, 1), wanted, keep_every=width if keep_logits else None)
+    best, finite, chosen = best.view_as(ids), finite.view_as(ids), chosen.view_as(ids)
     if keep_logits:
         state.first_logits = first
 
     logp = _tails(model, state, drafts, [d.gold for d in drafts], chosen, ids, start)
     logp_donor = _tails(model, state, drafts, donor_tails, chosen, ids, start)
-    kl = _kl(model, hidden, drafts, clean_place)
-    scores = Scores(logp.cpu(), logp_donor.cpu(), kl.cpu(), logp[clean_place].cpu())
-    _accept(model, state, ids, best)
+    kl = _kl(model, state, hidden, drafts, clean_place)
+    clean = logp[clean_place]
+    state.failures.note(state.place, ~logp.isnan() & ~clean.isfinite(), BROKEN)
+    scores = Scores(logp.cpu(), logp_donor.cpu(), kl.cpu(), clean.cpu())
+    _accept(model, state, ids, best, finite)
     return scores
 
 
-def _accept(model: LatentReasoner, state: Writing, ids: Tensor, best: Tensor) -> None:
+def _accept(model: LatentReasoner, state: Writing, ids: Tensor, best: Tensor, finite: Tensor) -> None:
     """Write what greedy decoding would have written so far, and hide the columns of refused tokens.
 
-    A row takes its draft up to the first token that is not the best one, and there the best one.
+    A row takes its draft up to the first token that is not the best one, and there the best one. It has failed if
+    one of the tokens that it takes has no `finite` logit.
     """
     width = ids.shape[1]
     columns = torch.arange(width, device=ids.device)
@@ -90,13 +93,14 @@ def _accept(model: LatentReasoner, state: Writing, ids: Tensor, best: Tensor) ->
     last = torch.minimum(agreed, (ids >= 0).sum(1) - 1)[:, None]
     state.token = best.gather(1, last)[:, 0]
     ended = torch.isin(state.token, torch.tensor(model.eos_ids, device=ids.device))
+    state.failures.note(state.place, (~finite & (columns <= last)).any(1), BROKEN)
     room = state.limit[state.place]
     length = (last[:, 0] + (~ended).long()).minimum(room)
     keep = min(width, state.ids.shape[1] - 1)
     state.ids[state.place, :keep] = best.masked_fill(columns >= length[:, None], -1)[:, :keep]
     state.length[state.place] = length
     state.stopped[state.place] = ended & (last[:, 0] < room)
-    state.alive = state.alive & ~ended & (length < room)
+    state.alive = state.alive & ~ended & (length < room) & state.failures.none()[state.place]
     refused = torch.zeros_like(ids, dtype=state.bias.dtype).masked_fill_(
         columns > last, torch.finfo(state.bias.dtype).min
     )
@@ -124,6 +128,7 @@ def _tails(
     total = torch.where(inside, chosen, 0).sum(1)
     if any(a and not b for a, b in zip(has, told, strict=True)):
         total = torch.where(same, total, _forced(model, state, tails, at, ids, start))
+    state.failures.note(state.place, defined & ~total.isfinite(), BROKEN)
     return torch.where(defined, total, torch.full((rows,), torch.nan, device=device, dtype=total.dtype))
 
 
@@ -147,38 +152,49 @@ def _forced(
     kept, state.positions = state.positions, state.positions + at
     hidden = feed(model, state, fed, _causal(bias, longest), start + width)
     state.positions = kept
-    _, chosen, _ = _read(model, hidden.flatten(0, 1), tail.flatten().clamp_min(0))
+    _, _, chosen, _ = _read(model, hidden.flatten(0, 1), tail.flatten().clamp_min(0))
     return torch.where(tail >= 0, chosen.view_as(tail), 0).sum(1)
 
 
 def _read(
     model: LatentReasoner, hidden: Tensor, wanted: Tensor, keep_every: int | None = None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """For states [n, d]: the best allowed token [n], the log-probability of `wanted` [n], every so-many-th logits."""
-    best, chosen, kept = [], [], []
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """For states [n, d], what their logits say, and every so-many-th logits.
+
+    That is the best allowed token [n], whether its logit is finite [n], and the log-probability of `wanted` [n].
+    """
+    parts, kept = [], []
     size = rows_at_once(model)
     size = size if keep_every is None else max(keep_every, size - size % keep_every)
     for part, token in zip(hidden.split(size), wanted.split(size), strict=True):
         logits = model.unembed(part)
         if keep_every is not None:
             kept.append(logits[::keep_every].cpu().clone())
-        normaliser = logits.float().logsumexp(-1) if logits.dtype != torch.float64 else logits.logsumexp(-1)
-        chosen.append(logits.gather(1, token[:, None])[:, 0].to(normaliser.dtype) - normaliser)
+        normaliser = _wide(logits).logsumexp(-1)
+        chosen = logits.gather(1, token[:, None])[:, 0].to(normaliser.dtype) - normaliser
         forbid(model, logits)
-        best.append(best_token(logits))
-    return torch.cat(best), torch.cat(chosen), torch.cat(kept) if kept else None
+        parts.append((*best_token(logits), chosen))
+    best, finite, chosen = map(torch.cat, zip(*parts, strict=True))
+    return best, finite, chosen, torch.cat(kept) if kept else None
 
 
-def _kl(model: LatentReasoner, hidden: Tensor, drafts: Sequence[Draft], clean_place: Tensor) -> Tensor:
+def _kl(model: LatentReasoner, state: Writing, hidden: Tensor, drafts: Sequence[Draft], clean_place: Tensor) -> Tensor:
     device = hidden.device
     at = torch.tensor([d.number_at or 0 for d in drafts], device=device)
     states = hidden[torch.arange(len(drafts), device=device), at]
     parts = []
     for part, clean in zip(states.split(rows_at_once(model)), clean_place.split(rows_at_once(model)), strict=True):
-        edited, reference = (model.unembed(x).float().log_softmax(-1) for x in (part, states[clean]))
+        edited, reference = (_wide(model.unembed(x)).log_softmax(-1) for x in (part, states[clean]))
         parts.append((reference.exp() * (reference - edited)).sum(-1))
+    kl = torch.cat(parts)
     undefined = torch.tensor([d.number_at is None for d in drafts], device=device)
-    return torch.cat(parts).masked_fill(undefined, torch.nan)
+    state.failures.note(state.place, ~undefined & ~kl.isfinite(), BROKEN)
+    return kl.masked_fill(undefined, torch.nan)
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """In the model's own type, float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _causal(bias: Tensor, width: int) -> Tensor:

@@ -10,6 +10,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from thoughtgraft.errors import PlanError
+
+
+class NothingToTake(PlanError):
+    """An edit asks for a donor or for other problems, and its cell has none."""
+
 
 @dataclass(frozen=True)
 class EditContext:
@@ -18,16 +24,39 @@ class EditContext:
     Attributes:
         slot: The slot k that is edited.
         host: The hosts' clean `fed` [n, K, d].
-        donor: The donors' clean `fed` [n, K, d]; the host's own where a cell has no donor.
-        mean: The mean clean `fed` of the run's other problems, host left out [n, K, d].
+        donors: The donors' clean `fed` [n, K, d]; None where the cells have no donor. Edits ask for `donor`.
+        means: The mean clean `fed` of the run's other problems, host left out [n, K, d]; None where there are no
+            others. Edits ask for `mean`.
         keys: One string for each cell; what a random edit must be seeded with.
     """
 
     slot: int
     host: Tensor
-    donor: Tensor
-    mean: Tensor
+    donors: Tensor | None
+    means: Tensor | None
     keys: tuple[str, ...]
+
+    @property
+    def donor(self) -> Tensor:
+        """The donors' clean `fed` [n, K, d].
+
+        Raises:
+            NothingToTake: The cells have no donor.
+        """
+        if self.donors is None:
+            raise NothingToTake("the cell has no donor", fix="Arm(..., repeats=True) gives a host's cells its donors")
+        return self.donors
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean clean `fed` of the run's other problems, host left out [n, K, d].
+
+        Raises:
+            NothingToTake: There is no other problem.
+        """
+        if self.means is None:
+            raise NothingToTake("there is no other problem to take a mean of", fix="run two problems or more")
+        return self.means
 
 
 Op = Callable[[Tensor, EditContext], Tensor]
