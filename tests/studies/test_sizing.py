@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from thoughtgraft.analysis import RULE
+from thoughtgraft.analysis.intervals import MIN_DONORS, MIN_HOSTS, Sample, family_bounds
 from thoughtgraft.analysis.power import needed_hosts
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.spec import PilotFacts
-from thoughtgraft.studies.sizing import Pilot, Sizing, planned
+from thoughtgraft.studies.sizing import Pilot, Sizing, planned, too_small
 
 
 def test_before_any_data_the_spread_is_assumed_and_said() -> None:
@@ -52,6 +53,20 @@ def test_a_run_as_large_as_asked_owes_no_sentence() -> None:
         "Smaller than its pilot asks for: 119 hosts, and 120 are needed at CT3: it finds impacts of 5.0 pp or more "
         "with 80% power."
     )
+
+
+def test_a_design_too_small_for_any_verdict_says_so_and_one_host_more_does_not() -> None:
+    assert too_small(MIN_HOSTS, MIN_DONORS) == ""
+    assert "with 19 hosts no interval is known to hold, so every claim" in too_small(19, 18)
+    assert "with 4 distinct donors no interval" in too_small(20, 4)
+    assert "with 3 hosts and 2 distinct donors no interval" in too_small(3, 2)
+    hosts = np.repeat(np.arange(20), 5)
+    donors = (hosts + np.tile(np.arange(1, 6), 20)) % 20
+    lost = (hosts % 2 == 0).astype(float)
+    for n, small in ((20, False), (19, True)):  # as the interval itself has it
+        kept = hosts < n
+        sample = Sample(lost[kept], hosts[kept], donors[kept], np.ones(kept.sum()), "difference")
+        assert family_bounds([sample])[0].too_small is small is bool(too_small(n, len(set(donors[kept]))))
 
 
 def test_what_is_no_pilot_is_refused(rule1_run: Path) -> None:

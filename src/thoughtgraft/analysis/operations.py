@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from thoughtgraft.analysis.probing.controls import control_task
 from thoughtgraft.analysis.probing.curve import words_still_climb
 from thoughtgraft.analysis.probing.features import FeatureSource
+from thoughtgraft.analysis.probing.folds import FEWEST, make_folds
 from thoughtgraft.analysis.probing.picture import Picture, describe
 from thoughtgraft.analysis.probing.rows import Rows, join
 from thoughtgraft.analysis.probing.stratum import Settings, Stratum, analyse_stratum
 from thoughtgraft.analysis.probing.table import probe_table
 from thoughtgraft.analysis.probing.verdict import PRIMARY, claim_table
+from thoughtgraft.analysis.resampling import family_rng
 from thoughtgraft.errors import AnalysisError
 
 ALL = "all"
@@ -169,13 +172,46 @@ def analyze_operations(
     return result
 
 
-def _target(rows: Rows, source: FeatureSource, settings: Settings, untrained: FeatureSource | None) -> TargetResult:
+def never_judged(labels: pd.DataFrame, target: str, settings: Settings | None = None) -> str:
+    """Why no claim of a label could be judged, whatever the features hold; empty where one could.
+
+    Args:
+        labels: One row per problem, as `analyze_operations` has them.
+        target: The label column.
+        settings: As `analyze_operations` has them.
+    """
+    settings = settings or Settings()
+    try:
+        whole = _frequent(join(list(map(str, labels["id"])), labels, target), settings)
+        part = whole.take(whole.split == PRIMARY)
+        if not len(part) or (part.kind == "class" and len(part.classes) < len(whole.classes)):
+            return f"claims need problems of the split {PRIMARY!r}, and of each class some"
+        control = control_task(part, 1, family_rng(settings.seed, "control", target))
+        if not control.defined:
+            return control.note
+        if make_folds(part, settings.folds, settings.repeats, settings.seed).within(control.rows) is None:
+            return f"control task undefined in a fold ({control.note.removeprefix('control task: ')})"
+    except AnalysisError as error:
+        return f"{error.what}{f' ({error.got})' if error.got else ''}"
+    return ""
+
+
+def _frequent(rows: Rows, settings: Settings) -> Rows:
+    """Without classes too rare for the folds; for fewer folds where else no two classes would be left.
+
+    Raises:
+        AnalysisError: Not even two classes are frequent enough for three folds.
+    """
     whole = rows.without_rare(settings.folds)
     if whole.kind == "class" and len(whole.classes) < 2:
-        # With few problems, fewer folds are the better loss than a class.
-        whole = rows.without_rare(3)
+        whole = rows.without_rare(FEWEST)
     if whole.kind == "class" and len(whole.classes) < 2:
         raise AnalysisError(f"too few problems to probe {rows.target!r}", got=whole.note, fix="label more problems")
+    return whole
+
+
+def _target(rows: Rows, source: FeatureSource, settings: Settings, untrained: FeatureSource | None) -> TargetResult:
+    whole = _frequent(rows, settings)
     strata, notes = [], [whole.note] if whole.note else []
     tested = whole.split == PRIMARY
     if tested.all():

@@ -39,6 +39,13 @@ class FeatureJob:
         # The rule of the draw says the class; operators and steps are always those of the annotations.
         return label_table(self.sample.problems).assign(operation=list(self.sample.operations))
 
+    @property
+    def table(self) -> pd.DataFrame:
+        """The problems with their labels, as the run will keep them."""
+        from thoughtgraft.problems.table import problem_table, with_labels
+
+        return with_labels(problem_table(self.sample.problems), self.labels)
+
     @cached_property
     def layers(self) -> tuple[int, ...]:
         """The layers asked for, 0-based."""

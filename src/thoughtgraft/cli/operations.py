@@ -74,6 +74,7 @@ def operations(
     """
     from rich.console import Console
 
+    from thoughtgraft.analysis.operations import never_judged
     from thoughtgraft.analysis.probing.stratum import Settings
     from thoughtgraft.cli.feature_job import FeatureJob, read_features
     from thoughtgraft.errors import PlanError
@@ -122,7 +123,9 @@ def operations(
     if unknown := [name for name in targets if name not in job.labels]:
         expected = ", ".join(str(name) for name in job.labels if name not in ("id", "split"))
         raise PlanError("no such label to read", got=", ".join(unknown), expected=expected, fix="--target operation")
-    for line in job.lines():
+    never = {name: never_judged(job.table, name, settings) for name in targets}
+    lines = [f"{name}: no claim can come of this design, whatever is read: {why}" for name, why in never.items() if why]
+    for line in (*job.lines(), *lines):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     if dry_run:
         return

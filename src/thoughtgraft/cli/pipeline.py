@@ -50,9 +50,15 @@ class Job:
         return None if self.pilot is None else self.pilot.facts(self.n_hosts, self.plan.n_donors)
 
     @property
-    def shortfall(self) -> str:
-        """The sentence that a run smaller than its pilot asks for begins with; empty for any other."""
-        return "" if self.pilot_facts is None else self.pilot_facts.shortfall(self.n_hosts)
+    def warnings(self) -> list[str]:
+        """What is said of its size before it starts: less than its pilot asks for, too little for any verdict."""
+        from thoughtgraft.interventions.donors import draw_donors
+        from thoughtgraft.studies.sizing import too_small
+
+        drawn = draw_donors(self.sample.problems, self.plan.n_donors, self.plan.seed)
+        donors = {donor for host in range(self.n_hosts) for donor in drawn[host]}
+        short = "" if self.pilot_facts is None else self.pilot_facts.shortfall(self.n_hosts)
+        return [line for line in (short, too_small(self.n_hosts, len(donors))) if line]
 
 
 def carry_out(
@@ -79,8 +85,8 @@ def carry_out(
     model, problems = job.model, job.sample.problems
     if model.protocol.flaw:
         console.print(f"protocol {model.protocol.name}: {model.protocol.flaw}", soft_wrap=True, highlight=False)
-    if job.shortfall:
-        console.print(job.shortfall, soft_wrap=True, highlight=False)
+    for line in job.warnings:
+        console.print(line, soft_wrap=True, highlight=False)
     certificate = certified(model, problems, out, certify, console)
     with current().held():
         run(
@@ -168,7 +174,7 @@ def dry_run(job: Job, out: Path) -> None:
     ]
     sizing = job.pilot.sizing(job.n_hosts, job.plan.n_donors) if job.pilot else planned(job.n_hosts)
     lines.append(sizing.line(job.n_hosts, job.plan.n_donors))
-    lines += [job.shortfall] if job.shortfall else []
+    lines += job.warnings
     if job.plan.only_correct:
         lines.append("--only-correct: fewer hosts, as many as are right without an edit")
     spec = make_spec(model, problems, job.plan, cells, study=STUDY, rule=RULE.to_json())

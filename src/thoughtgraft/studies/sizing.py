@@ -11,6 +11,7 @@ import pandas as pd
 
 from thoughtgraft.analysis import RULE
 from thoughtgraft.analysis.frame import Frame, as_frame
+from thoughtgraft.analysis.intervals import MIN_DONORS, MIN_HOSTS
 from thoughtgraft.analysis.power import detectable_effect, hosts_after_pilot, minimum_effect, variance_components
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.records.provenance import without_home
@@ -76,6 +77,23 @@ def from_pilot(records: pd.DataFrame | Frame, n_hosts: int, n_donors: int) -> Si
         return Sizing(np.nan, "no slot varied in the pilot" if not worst else "one host allows no interval")
     mde = detectable_effect(spread / np.sqrt(n_hosts), n_hosts - 1, power=RULE.pilot_power)
     return Sizing(100 * mde, f"by the pilot's variances, at {worst}", needed, worst)
+
+
+def too_small(n_hosts: int, n_donors: int) -> str:
+    """Why no verdict can come of a design, whatever its outcomes are; empty where one can.
+
+    Args:
+        n_hosts: Its hosts.
+        n_donors: Its distinct donors, over all hosts.
+    """
+    few = [f"{n_hosts} hosts"] if n_hosts < MIN_HOSTS else []
+    few += [f"{n_donors} distinct donors"] if n_donors < MIN_DONORS else []
+    if not few:
+        return ""
+    return (
+        f"No verdict can come of this design: with {' and '.join(few)} no interval is known to hold, so every claim "
+        f"is left UNRESOLVED. It takes at least {MIN_HOSTS} hosts and {MIN_DONORS} distinct donors."
+    )
 
 
 @dataclass(frozen=True)
@@ -146,7 +164,7 @@ class Pilot:
             raise PlanError(
                 "the pilot asks for no number of hosts", got=self.run.pilot().reason, fix="give --hosts a number"
             )
-        return max(needed, n_donors + 1)
+        return max(needed, MIN_HOSTS, n_donors + 1)
 
     def sizing(self, n_hosts: int, n_donors: int) -> Sizing:
         """What a run of this size can detect, by the pilot's variances."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import pytest
 from tests.analysis.probing.plant import features, labels
 from tests.analysis.probing.test_planted import QUICK
 
-from thoughtgraft.analysis.operations import analyze_operations
+from thoughtgraft.analysis.operations import analyze_operations, never_judged
 from thoughtgraft.analysis.probing.controls import control_task, numbers_of, surface_types, text_holdout
 from thoughtgraft.analysis.probing.features import ArrayFeatures
 from thoughtgraft.analysis.probing.folds import make_folds
@@ -98,6 +98,27 @@ def test_kinds_of_targets():
     assert join(ids, table, "amount").kind == "number"
     logs = join(ids, table, "big", "log-number").values
     np.testing.assert_allclose(np.diff(logs[3:]), 1, atol=1e-3)
+
+
+def test_that_no_claim_can_come_of_a_design_is_known_before_anything_is_read():
+    """What is said beforehand and what the analysis then does agree, on designs of every kind."""
+    said = {}
+    for repeats, seed in ((10, 0), (34, 0), (34, 1), (34, 2), (34, 3), (60, 0)):
+        table = labels(60, seed=seed)
+        # So many problems have one of eight types that repeat; the others' types are met once.
+        table["question"] = [
+            f"{i % 8} apples in box {i}" if i < repeats else f"{100 + i} of kind{i} in box {i}" for i in range(60)
+        ]
+        settings = replace(QUICK, folds=10, permutations=9, seed=seed)
+        before = never_judged(table, "operation", settings)
+        claims = analyze_operations(features(table, planted=3.0), table, settings=settings).targets[0].claims
+        assert bool(before) is (claims.subject.tolist() == ["every position"]), (repeats, seed, before)
+        said[repeats, seed] = before
+    assert "no surface type" in said[10, 0] and not said[60, 0]
+    of_34 = [why for (repeats, _), why in said.items() if repeats == 34]
+    assert {why[:32] for why in of_34} == {"", "control task undefined in a fold"}
+    assert "'test'" in never_judged(labels(90, split="train"), "operation", QUICK)
+    assert "only one value" in never_judged(labels(90).assign(operation="mixed"), "operation", QUICK)
 
 
 def test_claims_need_test_problems():
