@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+from thoughtgraft.arguments import answers_for_calls, choice, need, shown, whole
 from thoughtgraft.errors import PlanError
 from thoughtgraft.interventions.donors import STRATA
 from thoughtgraft.interventions.identity import op_identity
@@ -22,6 +23,7 @@ _FROM_DONOR = frozenset({"swap", "shuffle"})
 _REPEATED = frozenset({"swap", "shuffle", "noise"})
 
 
+@answers_for_calls(PlanError)
 @dataclass(frozen=True)
 class Arm:
     """One condition: an edit at some slots and a rule for what follows.
@@ -48,22 +50,27 @@ class Arm:
     site: Resid | None = None
 
     def __post_init__(self) -> None:
-        slots: Any = self.slots
-        object.__setattr__(self, "slots", (slots,) if isinstance(slots, int) else tuple(slots))
-        if self.method not in METHODS and self.op is None:
-            raise PlanError(
-                "unknown method", got=repr(self.method), expected=", ".join(METHODS), fix="or give the arm an op"
-            )
-        if self.method in METHODS and self.op is not None and self.site is None:
+        object.__setattr__(self, "slots", _slots(self.slots))
+        if self.op is not None and not callable(self.op):
+            raise PlanError("an arm's op is a function", got=shown(self.op), expected="op(live, context) -> vectors")
+        if self.op is None:
+            choice(self.method, "method", METHODS, PlanError, fix="an edit of your own is an op: Arm('name', [2], op=f)")
+        elif not _can_be_a_name(self.method):
+            expected = "text that can be printed, without '|'"
+            raise PlanError("an edit of your own needs a name", got=shown(self.method), expected=expected)
+        elif self.method in METHODS and self.site is None:
             raise PlanError(
                 f"{self.method!r} is a method of its own, so an op cannot take that name",
                 got=f"Arm({self.method!r}, ..., op=...)",
                 fix="give your edit another name",
             )
-        if self.op is not None and not callable(self.op):
-            raise PlanError("an arm's op is a function", got=repr(self.op), expected="op(live, context) -> vectors")
-        if self.downstream not in DOWNSTREAM:
-            raise PlanError("unknown downstream rule", got=repr(self.downstream), expected=", ".join(DOWNSTREAM))
+        choice(self.downstream, "downstream rule", DOWNSTREAM, PlanError)
+        choice(self.stratum, "donor stratum", STRATA, PlanError)
+        if self.repeats is not None:
+            need(self.repeats, bool, "an arm's repeats", PlanError, expected="True, False or None")
+        if self.site is not None:
+            where = "Resid(layer), or None for the vector that a slot is fed"
+            need(self.site, Resid, "an arm's site", PlanError, expected=where, fix="site=Resid(3), for example")
         if (self.method in _UNEDITED) == bool(self.slots):
             raise PlanError(
                 f"arm {self.method!r} has the wrong slots",
@@ -80,8 +87,6 @@ class Arm:
                 got=f"slots={list(self.slots)}, downstream={self.downstream}",
                 fix="use one slot and downstream='recompute'",
             )
-        if self.stratum not in STRATA:
-            raise PlanError("unknown donor stratum", got=repr(self.stratum), expected=", ".join(STRATA))
         if self.stratum != "random" and not self.needs_donor:
             raise PlanError(
                 f"arm {self.method!r} takes nothing from a donor, so it has no donor stratum",
@@ -115,6 +120,23 @@ class Arm:
         parts = [self.name, slots_label(self.slots)]
         parts += [self.downstream] if self.downstream != "recompute" else []
         return " ".join([*parts, *([f"(same {self.stratum})"] if self.stratum != "random" else [])])
+
+
+def _slots(given: Any) -> tuple[int, ...]:
+    """Slots as a tuple of ints; one number stands for itself."""
+    fix = "slots are numbers from 0, in order: Arm('swap', [2]) edits CT2"
+    if isinstance(given, str | bytes | Mapping | Set):
+        raise PlanError("an arm's slots are not usable", got=shown(given), expected="a number, or a list of them", fix=fix)
+    try:
+        several = list(given)
+    except TypeError:
+        several = [given]
+    return tuple(whole(slot, "an arm's slot", PlanError, fix=fix) for slot in several)
+
+
+def _can_be_a_name(method: Any) -> bool:
+    """Whether records and pages can call an arm so; `|` stands between the parts of an arm's key."""
+    return isinstance(method, str) and bool(method.strip()) and method.isprintable() and "|" not in method
 
 
 def slots_label(slots: Sequence[int]) -> str:

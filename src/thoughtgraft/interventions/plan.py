@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from thoughtgraft.arguments import answers_for_calls, need, seed_of, shown, whole
 from thoughtgraft.errors import PlanError
 from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.donors import draw_donors
@@ -41,6 +42,7 @@ class Cell:
         return self.key, self.stratum
 
 
+@answers_for_calls(PlanError)
 @dataclass(frozen=True)
 class Plan:
     """Arms over hosts, each host with the same donors in every arm of a stratum; or explicit triples.
@@ -62,9 +64,16 @@ class Plan:
     triples: tuple[tuple[int, int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "arms", tuple(self.arms))
-        if not self.arms and not self.triples:
-            raise PlanError("the plan has nothing to run", expected="at least one arm or triple")
+        object.__setattr__(self, "arms", _arms(self.arms))
+        object.__setattr__(self, "triples", _triples(self.triples))
+        object.__setattr__(self, "n_donors", whole(self.n_donors, "n_donors", PlanError, least=1))
+        object.__setattr__(self, "seed", seed_of(self.seed, PlanError))
+        if self.hosts is not None:
+            object.__setattr__(self, "hosts", whole(self.hosts, "hosts", PlanError, least=1))
+        need(self.only_correct, bool, "only_correct", PlanError, expected="True or False")
+        if bool(self.arms) == bool(self.triples):
+            what = "the plan has both arms and triples" if self.arms else "the plan has nothing to run"
+            raise PlanError(what, expected="at least one arm, or at least one triple")
         seen: set[tuple[Any, ...]] = set()
         for arm in self.arms:
             # What records know an arm by.
@@ -80,7 +89,7 @@ class Plan:
     @classmethod
     def from_triples(cls, triples: Sequence[tuple[int, int, int]], *, seed: int = 0) -> Plan:
         """A plan of explicit swaps: donor's `fed[slot]` into host; host and donor may be the same."""
-        return cls((), seed=seed, triples=tuple((int(h), int(d), int(k)) for h, d, k in triples))
+        return cls((), seed=seed, triples=triples)  # type: ignore[arg-type]
 
     def cells(
         self,
@@ -202,6 +211,28 @@ class _CellMaker:
         if self.pads is not None:
             content.update(pad=self.pads[host], donor_pad=None if donor is None else self.pads[donor])
         return Cell(arm, host, _digest(content), donor, draw)
+
+
+def _arms(given: Any) -> tuple[Arm, ...]:
+    fix = "Plan([Arm('baseline'), Arm('swap', [2])], n_donors=5), for example"
+    if isinstance(given, Arm | str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise PlanError("a plan's arms are not usable", got=shown(given), expected="a list of Arms", fix=fix)
+    return tuple(need(arm, Arm, "one of the plan's arms", PlanError, expected="an Arm", fix=fix) for arm in given)
+
+
+def _triples(given: Any) -> tuple[tuple[int, int, int], ...]:
+    expected = "a list of (host, donor, slot)"
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise PlanError("a plan's triples are not usable", got=shown(given), expected=expected)
+    found = []
+    for triple in given:
+        try:
+            host, donor, slot = triple
+        except (TypeError, ValueError):
+            raise PlanError("one of the triples is not usable", got=shown(triple), expected=expected) from None
+        host, donor, slot = (whole(part, "a number of a triple", PlanError) for part in (host, donor, slot))
+        found.append((host, donor, slot))
+    return tuple(found)
 
 
 def check_slots(slots: Sequence[int], num_latents: int) -> None:

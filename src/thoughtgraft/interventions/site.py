@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from thoughtgraft.arguments import answers_for_calls, whole
 from thoughtgraft.errors import PlanError
 
 AT_RESID = ("zero",)
 """Methods that mean something at a residual stream. The others put `fed` vectors in, which live in another place."""
 
 
+@answers_for_calls(PlanError)
 @dataclass(frozen=True)
 class Resid:
     """The residual stream after one block, at the position that consumes an edited slot's vector.
@@ -25,8 +27,8 @@ class Resid:
     layer: int
 
     def __post_init__(self) -> None:
-        if self.layer < 0:
-            raise PlanError("a residual stream is that after a block", got=f"layer {self.layer}", expected="0 or more")
+        fix = "Resid(3) is the stream after block 3, counted from 0"
+        object.__setattr__(self, "layer", whole(self.layer, "the layer of a Resid", PlanError, least=0, fix=fix))
 
     def __str__(self) -> str:
         return f"after L{self.layer}"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import re
+from decimal import Decimal
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 from thoughtgraft.errors import ProblemError
 
@@ -17,8 +20,9 @@ _GOLD = re.compile(rf"([{_MINUS}]?\$?|\$[{_MINUS}])({_UNSIGNED})(?:/({_UNSIGNED}
 # A quotient, unless it is part of a longer chain of slashes (a date); otherwise a single number.
 _IN_TEXT = re.compile(rf"(?<![0-9/])({_UNSIGNED})/({_UNSIGNED})(?!/?[0-9])|({_UNSIGNED})")
 _OFFICIAL = re.compile(r"-?\d+\.?\d*")
-# No real answer is longer; the bound keeps every parsed number printable and within a float's range.
+# No real answer is longer; the bounds keep every number printable and within a float's range.
 _MOST_CHARACTERS = 300
+_MOST_BITS = 1000  # what longer numbers have is not written out to be counted
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -36,6 +40,44 @@ def parse_number(text: str) -> Fraction | None:
     sign, numerator, denominator = match.groups()
     value = _quotient(numerator, denominator or "1")
     return -value if value is not None and sign.strip("$") else value
+
+
+def as_number(value: Any) -> Fraction | None:
+    """The exact number that a value of a user's own stands for: numbers of any kind, and the text of one.
+
+    Args:
+        value: An int, float, Fraction or Decimal, numpy's among them, or text that `parse_number` reads.
+
+    Returns:
+        The number, floats through their shortest text (0.1 is one tenth); None where the value is no number, not
+        finite, or longer than any answer.
+    """
+    match value:
+        case bool():
+            number = None
+        case str():
+            number = parse_number(value)
+        case Fraction():
+            number = value
+        case Decimal():
+            number = Fraction(value) if value.is_finite() and abs(value.adjusted()) < _MOST_CHARACTERS else None
+        case float():
+            number = Fraction(repr(float(value))) if math.isfinite(value) else None
+        case _:
+            number = _of_a_library(value)
+    fits = number is not None and max(abs(number.numerator), number.denominator).bit_length() <= _MOST_BITS
+    return number if fits and len(format_number(number)) <= _MOST_CHARACTERS else None
+
+
+def _of_a_library(value: Any) -> Fraction | None:
+    """numpy's narrower floats by their own text, which is shorter than Python's; ints of any library."""
+    kind = str(getattr(value, "dtype", ""))
+    if type(value).__module__ == "numpy" and kind.startswith("float") and value.ndim == 0:
+        return Fraction(str(value)) if math.isfinite(value) else None
+    try:
+        return None if "bool" in kind else Fraction(operator.index(value))
+    except (TypeError, ValueError, RuntimeError):
+        return None
 
 
 def extract_answer(text: str) -> Fraction | None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from thoughtgraft.errors import ProblemError
+from thoughtgraft.arguments import path_of
+from thoughtgraft.errors import ProblemError, first_line
 from thoughtgraft.problems.problem import Problem, ProblemSet
 from thoughtgraft.problems.rows import problem_from_row
 from thoughtgraft.problems.table import read_graph
@@ -29,14 +30,16 @@ def read_problems(path: str | Path) -> ProblemSet:
         ProblemError: The file is missing, unreadable, damaged or empty, or a row lacks what a problem needs; the
             message names the file, the line (1-based) or row (0-based), and the field.
     """
-    path = Path(path)
+    path = path_of(path, "the file of problems", ProblemError)
     readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
-    if path.suffix not in readers:
+    if path.is_dir():
+        raise ProblemError(f"{path} is a folder", expected="a file", fix="give the file in it that holds the problems")
+    if path.suffix.lower() not in readers:
         raise ProblemError(f"{path}: not a file of problems", got=repr(path.suffix), expected=" or ".join(SUFFIXES))
     if not path.is_file():
         raise ProblemError(f"there is no file {path}", fix="check the path; it is read from the current directory")
     try:
-        rows = readers[path.suffix](path)
+        rows = readers[path.suffix.lower()](path)
     except UnicodeDecodeError as error:
         raise ProblemError(f"{path}: not text in UTF-8 (byte {error.start})", fix="save the file as UTF-8") from None
     except OSError as error:
@@ -54,20 +57,21 @@ def _with_own(problem: Problem, row: object) -> Problem:
     """The problem with what its row says of itself: a sample that was written here is read as it was."""
     if not isinstance(row, Mapping) or not row.keys() >= _WRITTEN:
         return problem
-    return replace(problem, id=str(row["id"]), split=str(row["split"]), steps=read_graph(row["graph"], str(row["id"])))
+    own = {name: row[name] for name in ("id", "split")}
+    return replace(problem, **own, steps=read_graph(row["graph"], str(row["id"])))
 
 
 def _jsonl(path: Path) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = []
     # Split at line feeds only: a question may hold other characters that Python counts as line ends.
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if line.strip():
             rows.append((f"line {number}", _decode(line, f"{path}, line {number}")))
     return rows
 
 
 def _json(path: Path) -> list[tuple[str, object]]:
-    rows = _decode(path.read_text(encoding="utf-8-sig"), str(path))
+    rows = _decode(_text(path), str(path))
     if not isinstance(rows, list):
         raise ProblemError(
             f"{path}: not a list of problems",
@@ -77,9 +81,17 @@ def _json(path: Path) -> list[tuple[str, object]]:
     return [(f"row {index}", row) for index, row in enumerate(rows)]
 
 
+def _text(path: Path) -> str:
+    text = path.read_text(encoding="utf-8-sig")
+    if "\0" in text:
+        got = f"a zero byte at character {text.index(chr(0))}"
+        raise ProblemError(f"{path}: not text in UTF-8", got=got, fix="save the file as UTF-8")
+    return text
+
+
 def _decode(text: str, where: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_doubles)
     except json.JSONDecodeError as error:
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
         raise ProblemError(
@@ -87,6 +99,18 @@ def _decode(text: str, where: str) -> object:
             got=f"{error.msg} at {place}",
             fix="one object per line in .jsonl, one list of objects in .json; the file may also be cut off",
         ) from None
+    except RecursionError:
+        raise ProblemError(f"{where}: not usable JSON", got="brackets in brackets without end") from None
+    except ValueError as error:  # an int too long for Python to read, or a field that is there twice
+        raise ProblemError(f"{where}: not usable JSON", got=first_line(error)) from None
+
+
+def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the field {next(name for name in names if names.count(name) > 1)!r} twice in one object")
+    return found
 
 
 def _parquet(path: Path) -> list[tuple[str, object]]:

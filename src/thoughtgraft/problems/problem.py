@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import overload
+from typing import Any, overload
 
+from thoughtgraft.arguments import answers_for_calls, need, shown, whole
 from thoughtgraft.errors import ProblemError
-from thoughtgraft.problems.answers import format_number
+from thoughtgraft.problems.answers import as_number, format_number
 
 APPLY: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
     "+": operator.add,
@@ -28,13 +29,17 @@ class Ref:
 
     step: int
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step", whole(self.step, "the step that an operand names", ProblemError, least=0))
+
 
 Operand = Fraction | Ref
 
 
+@answers_for_calls(ProblemError)
 @dataclass(frozen=True)
 class Step:
-    """One arithmetic step `left op right = value`; operands are numbers or earlier steps."""
+    """One arithmetic step `left op right = value`; operands are numbers (any kind is made exact) or earlier steps."""
 
     left: Operand
     op: str
@@ -42,8 +47,12 @@ class Step:
     value: Fraction
 
     def __post_init__(self) -> None:
-        if self.op not in APPLY:
-            raise ProblemError("a step has an unknown operator", got=repr(self.op), expected="one of + - * /")
+        if not isinstance(self.op, str) or self.op not in APPLY:
+            raise ProblemError("a step has an unknown operator", got=shown(self.op), expected="one of + - * /")
+        for name in ("left", "right", "value"):
+            operand = getattr(self, name)
+            if not isinstance(operand, Ref) or name == "value":
+                object.__setattr__(self, name, _number(operand, f"the {name} of a step"))
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,7 @@ class Counterfactual:
     undefined: str | None = None
 
 
+@answers_for_calls(ProblemError)
 @dataclass(frozen=True)
 class Problem:
     """One question with its gold answer.
@@ -61,7 +71,8 @@ class Problem:
     Args:
         id: Unique within its problem set, for example `test_51`.
         question: The text the model is asked.
-        gold: The exact answer; None if the source gives none that parses.
+        gold: The exact answer; None if the source gives none that parses. A number of any kind, or the text of one,
+            is made exact.
         solution: The reference solution as text (GSM8K's format where known).
         steps: The causal graph, in order; empty where unknown.
         split: The split the problem belongs to.
@@ -77,8 +88,18 @@ class Problem:
     template: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id:
+            raise ProblemError("a problem needs an id", got=shown(self.id), expected="text, such as 'test_51'")
+        who = f"of problem {shown(self.id)}"
+        for name in ("question", "solution", "split"):
+            need(getattr(self, name), str, f"the {name} {who}", ProblemError, expected="text")
+        if self.template is not None:
+            need(self.template, str, f"the template {who}", ProblemError, expected="text or None")
         if not self.question.strip():
             raise ProblemError(f"problem {self.id!r} has an empty question", fix="give every problem a question")
+        if self.gold is not None:
+            object.__setattr__(self, "gold", _number(self.gold, f"the gold answer {who}"))
+        object.__setattr__(self, "steps", _steps(self.steps, who))
         for name, text in (("question", self.question), ("solution", self.solution)):
             try:
                 text.encode()
@@ -126,6 +147,8 @@ class Problem:
         Raises:
             ProblemError: The problem has no such step.
         """
+        step = whole(step, "the step", ProblemError)
+        put = _number(value, "the value that is put in the place of a step's")
         if not 0 <= step < len(self.steps):
             raise ProblemError(
                 f"problem {self.id!r} has no step {step}",
@@ -136,7 +159,7 @@ class Problem:
         values: list[Fraction] = []
         for index, s in enumerate(self.steps):
             if index == step:
-                new = Fraction(value)
+                new = put
             else:
                 left, right = (values[x.step] if isinstance(x, Ref) else x for x in (s.left, s.right))
                 if s.op == "/" and right == 0:
@@ -155,6 +178,7 @@ class Problem:
         return len(self.steps) - 1 in reached
 
 
+@answers_for_calls(ProblemError)
 @dataclass(frozen=True)
 class ProblemSet(Sequence[Problem]):
     """An ordered list of problems with unique ids and one content hash."""
@@ -164,8 +188,15 @@ class ProblemSet(Sequence[Problem]):
     content_hash: str = field(init=False)
 
     def __post_init__(self) -> None:
+        fix = "ProblemSet([Problem(...), ...]); load_problems makes one of rows, a table or a file"
+        given: Any = self.problems
+        if isinstance(given, Problem | str | bytes | Mapping) or not isinstance(given, Iterable):
+            raise ProblemError("problems are not usable", got=shown(given), expected="a list of Problems", fix=fix)
+        object.__setattr__(self, "problems", tuple(given))
+        need(self.name, str, "the name of a problem set", ProblemError, expected="text")
         seen: set[str] = set()
         for problem in self.problems:
+            need(problem, Problem, f"one of the problems of {self.name}", ProblemError, expected="a Problem", fix=fix)
             if problem.id in seen:
                 raise ProblemError(f"problem id {problem.id!r} occurs twice in {self.name}", fix="make ids unique")
             seen.add(problem.id)
@@ -183,9 +214,12 @@ class ProblemSet(Sequence[Problem]):
     @overload
     def __getitem__(self, index: slice) -> ProblemSet: ...
     def __getitem__(self, index: int | slice) -> Problem | ProblemSet:
-        if isinstance(index, slice):
-            return ProblemSet(self.problems[index], self.name)
-        return self.problems[index]
+        try:
+            return ProblemSet(self.problems[index], self.name) if isinstance(index, slice) else self.problems[index]
+        except TypeError:
+            expected = "a number from 0, or a slice"
+            fix = "problems.by_id('test_51') finds a problem by its id"
+            raise ProblemError("a problem set has no such place", got=shown(index), expected=expected, fix=fix) from None
 
     def by_id(self, problem_id: str) -> Problem:
         """The problem with this id.
@@ -197,3 +231,27 @@ class ProblemSet(Sequence[Problem]):
             if problem.id == problem_id:
                 return problem
         raise ProblemError(f"no problem {problem_id!r} in {self.name}", expected="an id of this problem set")
+
+
+def _number(value: Any, what: str) -> Fraction:
+    number = as_number(value)
+    if number is None:
+        expected = "a number, or its text, of at most 300 digits"
+        raise ProblemError(f"{what} is no number", got=shown(value), expected=expected)
+    return number
+
+
+def _steps(given: Any, who: str) -> tuple[Step, ...]:
+    fix = "Step(Fraction(3), '*', Fraction(4), Fraction(12)), for example; Ref(0) is the value of the first step"
+    if isinstance(given, Step | str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise ProblemError(f"the steps {who} are not usable", got=shown(given), expected="a list of Steps", fix=fix)
+    steps = tuple(need(step, Step, f"a step {who}", ProblemError, expected="a Step", fix=fix) for step in given)
+    for index, step in enumerate(steps):
+        for operand in (step.left, step.right):
+            if isinstance(operand, Ref) and operand.step >= index:
+                raise ProblemError(
+                    f"step {index} {who} rests on a step that does not come before it",
+                    got=f"Ref({operand.step})",
+                    expected=f"Ref(0)..Ref({index - 1})" if index else "numbers alone in the first step",
+                )
+    return steps

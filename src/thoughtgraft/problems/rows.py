@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from decimal import Decimal
 from fractions import Fraction
 
+from thoughtgraft.arguments import shown
 from thoughtgraft.errors import ProblemError
 from thoughtgraft.problems.annotations import steps_from
-from thoughtgraft.problems.answers import parse_number
+from thoughtgraft.problems.answers import as_number
 from thoughtgraft.problems.problem import Problem
 
 ANSWER_MARK = "####"
@@ -32,12 +31,12 @@ def problem_from_row(row: object, *, where: str, split: str, index: int) -> Prob
     """
     if not isinstance(row, Mapping):
         raise ProblemError(
-            f"{where}: not an object with fields", got=_short(row), expected='{"question": ..., "answer": ...}'
+            f"{where}: not an object with fields", got=shown(row), expected='{"question": ..., "answer": ...}'
         )
     question = _field(row, "question", where)
     if not isinstance(question, str) or not question.strip():
         raise ProblemError(
-            f"{where}: the field 'question' holds no text", got=_short(question), expected="the question as text"
+            f"{where}: the field 'question' holds no text", got=shown(question), expected="the question as text"
         )
     answer = _field(row, "answer", where)
     gold = _gold(answer, where)
@@ -64,23 +63,12 @@ def _field(row: Mapping[object, object], name: str, where: str) -> object:
 
 
 def _gold(answer: object, where: str) -> Fraction:
-    number: Fraction | None = None
-    if isinstance(answer, str):
-        number = parse_number(answer.rpartition(ANSWER_MARK)[2])
-    elif isinstance(answer, int | Decimal) and not isinstance(answer, bool):
-        number = Fraction(answer)
-    elif isinstance(answer, float) and math.isfinite(answer):
-        # Through its shortest text, so that 0.1 is one tenth and not the nearest binary fraction.
-        number = Fraction(repr(answer))
+    number = as_number(answer.rpartition(ANSWER_MARK)[2] if isinstance(answer, str) else answer)
     if number is None:
         raise ProblemError(
             f"{where}: the field 'answer' holds no number",
-            got=_short(answer),
+            got=shown(answer),
             expected=f"a number, or a solution that ends in '{ANSWER_MARK} 42'",
         )
     return number
 
-
-def _short(value: object, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."

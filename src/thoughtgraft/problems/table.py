@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from thoughtgraft.arguments import shown
 from thoughtgraft.errors import ProblemError
 from thoughtgraft.problems.answers import parse_number
 from thoughtgraft.problems.arithmetic import equations
@@ -88,10 +88,13 @@ def read_graph(graph: str | None, problem: str) -> tuple[Step, ...]:
     """
 
     def operand(text: str) -> Operand:
-        return Ref(int(text[1:])) if text.startswith("#") else Fraction(text)
+        number = Ref(int(text[1:])) if text.startswith("#") else parse_number(text)
+        if number is None:
+            raise ValueError(text)
+        return number
 
     try:
         rows = json.loads(graph or "[]")
-        return tuple(Step(operand(left), op, operand(right), Fraction(value)) for left, op, right, value in rows)
-    except (ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise ProblemError(f"the steps of problem {problem!r} cannot be read", got=repr(graph)) from error
+        return tuple(Step(operand(left), op, operand(right), parse_number(value)) for left, op, right, value in rows)
+    except (ValueError, TypeError, AttributeError, RecursionError, ProblemError) as error:
+        raise ProblemError(f"the steps of problem {problem!r} cannot be read", got=shown(graph)) from error
