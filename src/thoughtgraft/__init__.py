@@ -76,5 +76,6 @@ def __getattr__(name: str) -> Any:
 
         return version("thoughtgraft")
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # With both, Python says which name is close.
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=import_module(__name__))
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

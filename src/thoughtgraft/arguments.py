@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
@@ -74,6 +75,43 @@ def whole(
     return number
 
 
+def items(value: Any, what: str, error: Error, *, expected: str, fix: str | None = None) -> list[Any]:
+    """The members of a list, tuple, array or generator; not those of texts, mappings and sets, which have no order.
+
+    Args:
+        value: What was passed.
+        what: The argument in words, in the plural.
+        error: What is raised.
+        expected: What would have been right.
+        fix: What to do about it.
+    """
+    if not isinstance(value, str | bytes | Mapping | Set):
+        try:
+            members = iter(value)
+        except TypeError:  # torch's and numpy's single numbers have an __iter__ that refuses
+            pass
+        else:
+            return list(members)
+    raise error(f"{what} are not usable", got=shown(value), expected=expected, fix=fix)
+
+
+def positive(value: Any, what: str, error: Error) -> float:
+    """A finite number above 0 as a float; text and True are none.
+
+    Args:
+        value: What was passed.
+        what: The argument in words.
+        error: What is raised.
+    """
+    try:
+        number = float(value) if not isinstance(value, bool | str | bytes) else math.nan
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise error(f"{what} is not usable", got=shown(value), expected="a number above 0")
+    return number
+
+
 def seed_of(value: Any, error: Error) -> int:
     """A seed; negative ones are refused, since Python's own generator takes -1 and 1 for the same."""
     return whole(value, "the seed", error, least=0, most=LARGEST_SEED)
@@ -117,11 +155,23 @@ def path_of(value: Any, what: str, error: Error = RunError) -> Path:
         error: What is raised.
     """
     if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
-        raise error(f"{what} is no path", got=shown(value), expected="a path as text or pathlib.Path")
+        raise error(f"{what} is not usable", got=shown(value), expected="text that is not empty, or a Path")
     try:
         return Path(value).expanduser()
     except RuntimeError as reason:
         raise error(f"{what} begins with a home folder that does not exist", got=shown(str(value))) from reason
+
+
+def place_of(value: Any, what: str, error: Error) -> str | Path:
+    """A name or a path as it was given, `~` expanded; what it stands for is found out elsewhere.
+
+    Args:
+        value: A name, a hub id or a path.
+        what: The argument in words, such as "the model".
+        error: What is raised.
+    """
+    path = path_of(value, what, error)
+    return value if not str(value).startswith("~") else str(path)
 
 
 def answers_for_calls(error: Error) -> Callable[[Callable[P, R]], Callable[P, R]]:

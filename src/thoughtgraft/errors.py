@@ -22,7 +22,7 @@ class ThoughtgraftError(Exception):
             parts.append(f"expected {expected}")
         message = "; ".join(parts) + "."
         if fix is not None:
-            message += f" Fix: {fix.rstrip('.')}."
+            message += f" Fix: {fix.rstrip('.')}" + ("" if fix.endswith("?") else ".")
         super().__init__(message)
 
 

@@ -16,6 +16,7 @@ from thoughtgraft.analysis.effects import contrast_table, dose_table, mediation_
 from thoughtgraft.analysis.estimate import position_table
 from thoughtgraft.analysis.frame import Frame, build_frame
 from thoughtgraft.analysis.per_problem import PerProblem, per_problem
+from thoughtgraft.arguments import answers_for_calls, seed_of
 from thoughtgraft.errors import RunError
 from thoughtgraft.problems import ProblemSet
 from thoughtgraft.problems.table import problems_from_table
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from thoughtgraft.thoughts import Thoughts
 
 
+@answers_for_calls(RunError)
 def load_run(path: str | Path, *, seed: int = 0) -> Run:
     """Open a run folder for reading; it may be unfinished, or running meanwhile.
 
@@ -41,7 +43,7 @@ def load_run(path: str | Path, *, seed: int = 0) -> Run:
     Raises:
         RunError: The folder is not a run's, or its `run.json` is damaged.
     """
-    return Run(RunStore.open(path), seed)
+    return Run(RunStore.open(path), seed_of(seed, RunError))
 
 
 class Run:

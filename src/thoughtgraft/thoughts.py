@@ -14,6 +14,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from thoughtgraft.arguments import path_of
 from thoughtgraft.errors import RunError
 from thoughtgraft.tensorfile import save_tensors
 
@@ -67,7 +68,7 @@ class Thoughts:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, whole or not at all."""
-        path = Path(path)
+        path = path_of(path, "the file of thoughts")
         rest = {
             name: getattr(self, name)
             for name in ("token_ids", "texts", "stopped", "pred", "correct", "problem_ids", "problem_hash")
@@ -101,6 +102,7 @@ class Thoughts:
         Raises:
             RunError: The file is damaged, or was made from something else.
         """
+        path = path_of(path, "the file of thoughts")
         try:
             with safe_open(str(path), framework="pt") as file:
                 metadata = file.metadata() or {}

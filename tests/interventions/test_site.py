@@ -73,7 +73,9 @@ def test_sites_layers_and_numbers_tell_cells_apart() -> None:
 def test_what_has_no_meaning_there_is_refused(arm: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         Arm(**arm, site=Resid(1))
-    with pytest.raises(PlanError, match="got layer -1"):
+    with pytest.raises(
+        PlanError, match="the layer of a Resid is not usable; got -1; expected a whole number, 0 or more"
+    ):
         Resid(-1)
 
 

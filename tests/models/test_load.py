@@ -59,7 +59,7 @@ def test_loading_twice_gives_the_same_hash_and_lora_alpha_belongs_to_it() -> Non
         ({"dtype": "float31"}, "unknown dtype; got 'float31'; expected float32, bfloat16"),
         ({"device": "gpu"}, "unknown device; got 'gpu'; expected auto, cpu"),
         ({"protocol": "offical"}, "unknown protocol; got 'offical'"),
-        ({"num_latents": -2}, "num_latents must not be negative; got -2"),
+        ({"num_latents": -2}, "num_latents is not usable; got -2; expected a whole number, 0 or more"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:

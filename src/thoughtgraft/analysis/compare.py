@@ -15,6 +15,8 @@ from thoughtgraft.analysis.estimate import arm_mean, impact
 from thoughtgraft.analysis.frame import Frame, as_frame
 from thoughtgraft.analysis.multiplicity import holm
 from thoughtgraft.analysis.slots import slot_label
+from thoughtgraft.arguments import answers_for_calls
+from thoughtgraft.errors import AnalysisError
 from thoughtgraft.records import RunSpec
 
 COLUMNS = (
@@ -49,6 +51,7 @@ def spec_differences(first: RunSpec, second: RunSpec) -> list[tuple[str, Any, An
     return [pair for pair in pairs if pair[1] != pair[2]]
 
 
+@answers_for_calls(AnalysisError)
 def compare_runs(
     first: pd.DataFrame | Frame, second: pd.DataFrame | Frame, *, same_problems: bool = True
 ) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from thoughtgraft.analysis.cells import ArmKey, Cells, Floats, Ints
 from thoughtgraft.analysis.slots import as_slots, slot_label
+from thoughtgraft.arguments import need
 from thoughtgraft.errors import AnalysisError
 
 REQUIRED = ("method", "slots", "problem_id", "base_correct", "correct")
@@ -181,6 +182,8 @@ def build_frame(records: pd.DataFrame) -> Frame:
     Raises:
         AnalysisError: A column is missing, nothing is left, or the rows contradict one another.
     """
+    fix = "records of load_records(FOLDER), or load_run(FOLDER).records()"
+    need(records, pd.DataFrame, "the records", AnalysisError, expected="a DataFrame of records", fix=fix)
     missing = [name for name in REQUIRED if name not in records]
     if missing:
         raise AnalysisError("records lack columns", got=f"no {', '.join(missing)}", expected=", ".join(REQUIRED))

@@ -16,6 +16,8 @@ from thoughtgraft.analysis.estimate import position_table
 from thoughtgraft.analysis.frame import Frame, build_frame
 from thoughtgraft.analysis.per_problem import PerProblem, per_problem
 from thoughtgraft.analysis.rule import RULE, Rule
+from thoughtgraft.arguments import answers_for_calls, seed_of
+from thoughtgraft.errors import AnalysisError
 from thoughtgraft.problems.problem import Problem
 
 
@@ -43,6 +45,7 @@ class Analysis:
         return named | {"claims": self.decision.claims, "gates": self.decision.gate_table}
 
 
+@answers_for_calls(AnalysisError)
 def analyse(
     records: pd.DataFrame,
     problems: Iterable[Problem] | None = None,
@@ -71,6 +74,7 @@ def analyse(
     Raises:
         AnalysisError: The records cannot be used.
     """
+    seed = seed_of(seed, AnalysisError)
     frame = build_frame(records)
     positions = position_table(frame, seed=seed, dead_slots=dead_slots, shared_slots=shared_slots)
     agreement = agreement_table(frame, seed=seed)

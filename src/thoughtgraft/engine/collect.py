@@ -8,14 +8,15 @@ from dataclasses import replace
 import torch
 from tqdm import tqdm
 
+from thoughtgraft.arguments import answers_for_calls, whole
 from thoughtgraft.engine.batching import packs, plan_budget, surviving
 from thoughtgraft.engine.grid import Row
 from thoughtgraft.engine.rollout import RolloutResult, fits, rollout, too_long
 from thoughtgraft.errors import ModelError
 from thoughtgraft.interventions.schedule import Action, Feed
 from thoughtgraft.models.protocols import padding
-from thoughtgraft.models.reasoner import LatentReasoner, Prompt
-from thoughtgraft.problems import ProblemSet, extract_answer, format_number, same_answer
+from thoughtgraft.models.reasoner import LatentReasoner, Prompt, as_model
+from thoughtgraft.problems import ProblemSet, as_problems, extract_answer, format_number, same_answer
 from thoughtgraft.thoughts import Thoughts
 
 # Questions that think at once: more are not faster.
@@ -40,6 +41,16 @@ def encode(model: LatentReasoner, problems: ProblemSet) -> list[Prompt]:
     return prompts
 
 
+def answer_limit(tokens: int | None) -> int | None:
+    """The longest answer that was asked for; None takes the model's.
+
+    Raises:
+        ModelError: It is no whole number from 1.
+    """
+    return None if tokens is None else whole(tokens, "max_new_tokens", ModelError, least=1)
+
+
+@answers_for_calls(ModelError)
 def collect_thoughts(
     model: LatentReasoner,
     problems: ProblemSet,
@@ -65,6 +76,10 @@ def collect_thoughts(
     Raises:
         ModelError: A question does not fit the context, or the model gives thoughts or logits that are not finite.
     """
+    model, problems = as_model(model), as_problems(problems)
+    if not len(problems):
+        raise ModelError("there are no problems to think about", fix="load at least one problem")
+    max_new_tokens = answer_limit(max_new_tokens)
     prompts = encode(model, problems)
     clean = tuple([Action(Feed.CLEAN)] * model.num_latents)
     budget = plan_budget(model, batch_size, max(map(len, prompts), default=0))

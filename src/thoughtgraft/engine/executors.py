@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from thoughtgraft.engine.cells import Finished, Record, Work
+from thoughtgraft.arguments import answers_for_calls, choice, need, positive, whole
 from thoughtgraft.errors import PlanError
-from thoughtgraft.interventions.plan import Cell
-from thoughtgraft.models.reasoner import LatentReasoner
+
+if TYPE_CHECKING:
+    from thoughtgraft.engine.cells import Finished, Record, Work
+    from thoughtgraft.interventions.plan import Cell
+    from thoughtgraft.models.reasoner import LatentReasoner
 
 ENGINES = ("local", "ray")
 
@@ -45,6 +48,7 @@ class LocalExecutor:
         return {"name": "local"}
 
 
+@answers_for_calls(PlanError)
 def make_executor(
     engine: str,
     *,
@@ -66,19 +70,49 @@ def make_executor(
         PlanError: An unknown name, or options of another engine.
         MissingExtraError: Ray is not installed.
     """
-    if engine == "local":
-        given = {
-            "--ray-address": address,
-            "--workers": workers,
-            "--cpus-per-worker": cpus_per_worker,
-            "--gpus-per-worker": gpus_per_worker,
-        }
-        if names := [name for name, value in given.items() if value is not None]:
-            fix = "add --engine ray, or leave them out"
-            raise PlanError("the local engine has no workers", got=", ".join(names), fix=fix)
+    if check_engine(engine, address, workers, cpus_per_worker, gpus_per_worker) == "local":
         return LocalExecutor()
-    if engine != "ray":
-        raise PlanError("unknown engine", got=repr(engine), expected=", ".join(ENGINES))
     from thoughtgraft.engine.ray_executor import RayExecutor
 
-    return RayExecutor(address, workers, cpus_per_worker or 1.0, gpus_per_worker)
+    return RayExecutor(address, workers, 1.0 if cpus_per_worker is None else float(cpus_per_worker), gpus_per_worker)
+
+
+def check_engine(
+    engine: str,
+    address: str | None = None,
+    workers: int | None = None,
+    cpus_per_worker: float | None = None,
+    gpus_per_worker: float | None = None,
+) -> str:
+    """The engine's name, if `make_executor` would take all this; nothing is started, and torch is not needed.
+
+    Raises:
+        PlanError: An unknown name, options of another engine, or a value that no worker can have.
+        RunError: The address has not the form of one.
+        MissingExtraError: Ray is not installed.
+    """
+    choice(engine, "engine", ENGINES, PlanError)
+    given = {
+        "--ray-address": address,
+        "--workers": workers,
+        "--cpus-per-worker": cpus_per_worker,
+        "--gpus-per-worker": gpus_per_worker,
+    }
+    names = [name for name, value in given.items() if value is not None]
+    if engine == "local" and names:
+        fix = "add --engine ray, or leave them out"
+        raise PlanError("the local engine has no workers", got=", ".join(names), fix=fix)
+    if engine == "local":
+        return engine
+    from thoughtgraft.engine.ray_session import check_address, need_ray
+
+    need_ray()
+    if address is not None:
+        check_address(need(address, str, "the Ray address", PlanError, expected="auto or HOST:PORT"))
+    if workers is not None:
+        whole(workers, "the number of workers", PlanError, least=1)
+    if cpus_per_worker is not None:
+        positive(cpus_per_worker, "the number of CPUs of each worker", PlanError)
+    if gpus_per_worker not in (None, 0):
+        positive(gpus_per_worker, "the number of GPUs of each worker", PlanError)
+    return engine

@@ -75,14 +75,24 @@ def ray_session(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_address(address: str) -> tuple[str, int]:
+    """Host and port of a cluster; of `auto`, which Ray looks up itself, none.
+
+    Raises:
+        RunError: It has not that form.
+    """
+    host, _, port = address.rpartition(":")
+    if address != "auto" and not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        raise RunError("a Ray address cannot be used", got=repr(address), expected="auto or HOST:PORT")
+    return host.strip("[]"), 0 if address == "auto" else int(port)
+
+
 def _knock(address: str) -> None:
     """Refuse an address at which nobody listens, which Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise RunError("a Ray address cannot be used", got=repr(address), expected="auto or HOST:PORT")
+    host, port = check_address(address)
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
-    except (OSError, OverflowError) as error:
+        socket.create_connection((host, port), timeout=_KNOCK_S).close()
+    except OSError as error:
         raise _no_session(address, error) from error
 
 

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from thoughtgraft.arguments import answers_for_calls, items, need, path_of, shown
 from thoughtgraft.engine.cells import Finished, Work, try_edits
-from thoughtgraft.engine.collect import collect_thoughts, encode
+from thoughtgraft.engine.collect import answer_limit, collect_thoughts, encode
 from thoughtgraft.engine.edits import check_sites
 from thoughtgraft.engine.executors import Executor, LocalExecutor
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.interventions.plan import Cell, Plan
-from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import Problem, ProblemSet
+from thoughtgraft.models.reasoner import LatentReasoner, as_model
+from thoughtgraft.problems import Problem, ProblemSet, as_problems
 from thoughtgraft.problems.table import problem_table
-from thoughtgraft.records import RunSpec, RunStore, arm_key, rows_to_table
+from thoughtgraft.records import RunSpec, RunStore, arm_key, check_folder, rows_to_table
 from thoughtgraft.records.atomic import write_atomic
 from thoughtgraft.records.frames import read_frame, table_to_frame
 from thoughtgraft.records.layout import CERTIFICATE_FILE, DECISION_FILE, PROBLEMS_FILE, SPEC_FILE, THOUGHTS_FILE
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@answers_for_calls(PlanError)
 def run(
     model: LatentReasoner,
     problems: ProblemSet,
@@ -92,6 +94,16 @@ def run(
         RunError: The folder holds another run or cannot be written, or `thoughts` are of another model or set.
         ModelError: A question does not fit the model's context.
     """
+    model, problems = as_model(model), as_problems(problems)
+    fix = "Plan([Arm('baseline'), Arm('swap', [2])], n_donors=5), for example"
+    plan = need(plan, Plan, "the plan", PlanError, expected="a Plan", fix=fix)
+    folder = None if out is None else path_of(out, "the run's folder")
+    if folder is not None:
+        check_folder(folder)
+    places = items(beside, "the places beside", RunError, expected="a list of folders", fix="beside=['runs/earlier']")
+    beside = [path_of(place, "a place beside") for place in places]
+    max_new_tokens = answer_limit(max_new_tokens)
+    _check_extras(study, rule, thoughts, executor, facts=facts, design=design, certificate=certificate)
     if len(problems) == 0:
         raise PlanError("there are no problems to run", fix="load at least one problem")
     if keep_logits and out is not None:
@@ -104,18 +116,18 @@ def run(
         _check_thoughts(thoughts, model, problems)
 
     def think() -> Thoughts:
-        path = None if out is None else Path(out) / THOUGHTS_FILE
+        path = None if folder is None else folder / THOUGHTS_FILE
         return thoughts or _think(model, problems, path, batch_size, max_new_tokens, progress, stop)
 
     # Which problems are hosts may hang on the clean answers; then they come before the plan.
     before = think() if plan.only_correct else None
     cells = plan.cells(problems, model.identity, pads, None if before is None else before.correct)
-    if out is None or not (Path(out) / SPEC_FILE).exists():  # else they worked when the run began
+    if folder is None or not (folder / SPEC_FILE).exists():  # else they worked when the run began
         try_edits(model, prompts, cells)
     spec = make_spec(model, problems, plan, cells, study=study, facts=facts, design=design, rule=rule)
-    if out is not None:
-        spec = with_looks(spec, out, *roles(problems, cells), beside)
-    store = None if out is None else RunStore.create(out, spec)
+    if folder is not None:
+        spec = with_looks(spec, folder, *roles(problems, cells), beside)
+    store = None if folder is None else RunStore.create(folder, spec)
     with store or nullcontext():
         if store:
             if progress:
@@ -171,6 +183,23 @@ def run(
     if keep_logits:
         frame["first_logits"] = frame["cell"].map(logits)
     return frame
+
+
+def _check_extras(study: Any, rule: Any, thoughts: Any, executor: Any, **mappings: Any) -> None:
+    """Refuse what has not the kind that it should have, before anything is computed."""
+    need(study, str, "the study", RunError, expected="its name as text")
+    if rule is not None:
+        need(rule, str, "the rule", RunError, expected="its text", fix="rule=RULE.to_json(), for example")
+    if thoughts is not None:
+        fix = "collect_thoughts(model, problems) gives them"
+        need(thoughts, Thoughts, "the thoughts", RunError, expected="Thoughts of these problems", fix=fix)
+    if executor is not None and not callable(getattr(executor, "run", None)):
+        fix = "thoughtgraft.engine.executors.make_executor('ray') gives one"
+        raise PlanError("the executor is of another kind", got=shown(executor), expected="an Executor or None", fix=fix)
+    for name, value in mappings.items():
+        if value is not None:
+            found = "certificate=verify(model, problems).to_json()" if name == "certificate" else None
+            need(value, Mapping, name, RunError, expected="a mapping", fix=found)  # type: ignore[type-abstract]
 
 
 def make_spec(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from thoughtgraft.arguments import answers_for_calls, choice, need, shown, whole
+from thoughtgraft.arguments import answers_for_calls, choice, items, need, shown, whole
 from thoughtgraft.errors import PlanError
 from thoughtgraft.interventions.donors import STRATA
 from thoughtgraft.interventions.identity import op_identity
@@ -54,7 +54,8 @@ class Arm:
         if self.op is not None and not callable(self.op):
             raise PlanError("an arm's op is a function", got=shown(self.op), expected="op(live, context) -> vectors")
         if self.op is None:
-            choice(self.method, "method", METHODS, PlanError, fix="an edit of your own is an op: Arm('name', [2], op=f)")
+            own = "an edit of your own is an op: Arm('name', [2], op=f)"
+            choice(self.method, "method", METHODS, PlanError, fix=own)
         elif not _can_be_a_name(self.method):
             expected = "text that can be printed, without '|'"
             raise PlanError("an edit of your own needs a name", got=shown(self.method), expected=expected)
@@ -125,12 +126,9 @@ class Arm:
 def _slots(given: Any) -> tuple[int, ...]:
     """Slots as a tuple of ints; one number stands for itself."""
     fix = "slots are numbers from 0, in order: Arm('swap', [2]) edits CT2"
-    if isinstance(given, str | bytes | Mapping | Set):
-        raise PlanError("an arm's slots are not usable", got=shown(given), expected="a number, or a list of them", fix=fix)
-    try:
-        several = list(given)
-    except TypeError:
-        several = [given]
+    expected = "a number, or a list of them"
+    single = isinstance(given, int | float) or getattr(given, "ndim", None) == 0
+    several = [given] if single else items(given, "an arm's slots", PlanError, expected=expected, fix=fix)
     return tuple(whole(slot, "an arm's slot", PlanError, fix=fix) for slot in several)
 
 

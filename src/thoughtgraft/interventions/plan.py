@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from thoughtgraft.arguments import answers_for_calls, need, seed_of, shown, whole
+from thoughtgraft.arguments import answers_for_calls, items, need, seed_of, shown, whole
 from thoughtgraft.errors import PlanError
 from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.donors import draw_donors
@@ -215,17 +215,14 @@ class _CellMaker:
 
 def _arms(given: Any) -> tuple[Arm, ...]:
     fix = "Plan([Arm('baseline'), Arm('swap', [2])], n_donors=5), for example"
-    if isinstance(given, Arm | str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise PlanError("a plan's arms are not usable", got=shown(given), expected="a list of Arms", fix=fix)
-    return tuple(need(arm, Arm, "one of the plan's arms", PlanError, expected="an Arm", fix=fix) for arm in given)
+    arms = items(given, "a plan's arms", PlanError, expected="a list of Arms", fix=fix)
+    return tuple(need(arm, Arm, "one of the plan's arms", PlanError, expected="an Arm", fix=fix) for arm in arms)
 
 
 def _triples(given: Any) -> tuple[tuple[int, int, int], ...]:
     expected = "a list of (host, donor, slot)"
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise PlanError("a plan's triples are not usable", got=shown(given), expected=expected)
     found = []
-    for triple in given:
+    for triple in items(given, "a plan's triples", PlanError, expected=expected):
         try:
             host, donor, slot = triple
         except (TypeError, ValueError):

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from thoughtgraft.arguments import answers_for_calls, choice, need, place_of, positive, whole
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.checkpoints import read_checkpoint
 from thoughtgraft.models.coconut import CoconutReasoner
 from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.controls import CotReasoner, DirectReasoner, PauseReasoner
 from thoughtgraft.models.embedded import EMBEDDED, model_folder
+from thoughtgraft.models.names import DTYPES, check_device
 from thoughtgraft.models.reasoner import LatentReasoner
 
 ADAPTERS: dict[str, Callable[..., LatentReasoner]] = {
@@ -23,16 +25,17 @@ ADAPTERS: dict[str, Callable[..., LatentReasoner]] = {
 }
 """The adapter of each family of checkpoints."""
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES}
 
 
+@answers_for_calls(ModelError)
 def load_model(
     name_or_path: str | Path,
     *,
     base: str | Path | None = None,
     tokenizer: str | Path | PreTrainedTokenizerBase | None = None,
     protocol: str = "official",
-    device: str = "auto",
+    device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
     lora_alpha: float | None = None,
     prompt_suffix: str | None = None,
@@ -60,6 +63,16 @@ def load_model(
         CheckpointError: The files are missing, damaged or do not fit.
         ModelError: A wrong device, dtype, protocol or number of latents.
     """
+    name_or_path = place_of(name_or_path, "the model", ModelError)
+    base = None if base is None else place_of(base, "the base", ModelError)
+    if isinstance(tokenizer, str | Path):
+        tokenizer = place_of(tokenizer, "the tokenizer", ModelError)
+    elif tokenizer is not None:
+        what = "a tokenizer, or the place of one"
+        need(tokenizer, PreTrainedTokenizerBase, "the tokenizer", ModelError, expected=what)
+    if num_latents is not None:
+        num_latents = whole(num_latents, "num_latents", ModelError, least=0)
+    lora_alpha = positive(lora_alpha, "lora_alpha", ModelError)
     place = model_folder(str(name_or_path)) if str(name_or_path) in EMBEDDED else name_or_path
     place_on, wanted = find_device(device), _find_dtype(dtype)
     if place_on.type == "mps" and wanted is torch.float64:
@@ -96,31 +109,30 @@ def _from_anywhere(place: Any) -> Any:
     return Path(place).resolve() if local else place
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str | torch.device) -> torch.device:
     """The device of this name, checked to be there.
 
     Raises:
         ModelError: It is not a device, or not on this machine.
     """
+    if isinstance(name, torch.device):
+        name = str(name)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ModelError("unknown device", got=repr(name), expected="auto, cpu, cuda, cuda:N or mps") from None
+    device = torch.device(check_device(name))
     missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
         device.type == "mps" and not torch.backends.mps.is_available()
     )
     if missing:
         raise ModelError(f"this machine has no {device.type} device that torch can use", fix="--device cpu")
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise ModelError("this machine has no such device", got=name, expected=f"cuda:0..cuda:{count - 1}")
     return device
 
 
 def _find_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    if dtype is None or isinstance(dtype, torch.dtype):
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype in _DTYPES.values()):
         return dtype
-    if dtype not in _DTYPES:
-        raise ModelError("unknown dtype", got=repr(dtype), expected=", ".join(_DTYPES))
-    return _DTYPES[dtype]
+    return _DTYPES[choice(dtype, "dtype", _DTYPES, ModelError)]

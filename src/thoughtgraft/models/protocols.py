@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from thoughtgraft.arguments import choice
 from thoughtgraft.errors import ModelError
 
 
@@ -79,9 +80,7 @@ def find_protocol(name: str) -> Protocol:
     Raises:
         ModelError: There is none.
     """
-    if name not in PROTOCOLS:
-        raise ModelError("unknown protocol", got=repr(name), expected="one of " + ", ".join(PROTOCOLS))
-    return PROTOCOLS[name]
+    return PROTOCOLS[choice(name, "protocol", PROTOCOLS, ModelError)]
 
 
 def padding(lengths: list[int], protocol: Protocol, batch: int = OFFICIAL_BATCH) -> list[int]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from thoughtgraft.arguments import need
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.assumed import Assumption
 from thoughtgraft.models.protocols import Protocol, find_protocol
@@ -262,6 +263,17 @@ class LatentReasoner(ABC):
             if hasattr(self.lm.base_model, name):
                 return getattr(self.lm.base_model, name)
         raise ModelError(f"{type(self.lm).__name__} keeps its blocks in an unknown place", expected="layers or h")
+
+
+def as_model(given: Any) -> LatentReasoner:
+    """The model itself; its name, or another library's model, is refused.
+
+    Raises:
+        ModelError: It is no model of this project.
+    """
+    call = f"load_model({given!r}) gives it" if isinstance(given, str) else "load_model(NAME) gives one"
+    expected = "a model that load_model gave"
+    return need(given, LatentReasoner, "the model", ModelError, expected=expected, fix=call)  # type: ignore[type-abstract]
 
 
 def require_thoughts(model: LatentReasoner) -> None:

@@ -12,8 +12,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from thoughtgraft.errors import CheckpointError
-from thoughtgraft.models.embedded import EMBEDDED
 from thoughtgraft.models.guards import MAX_INDEX
+from thoughtgraft.models.names import check_place
 
 SMALL_FILES = ("*.json", "*.txt", "*.model")
 WEIGHT_NAMES = (
@@ -25,7 +25,6 @@ WEIGHT_NAMES = (
 )
 _EPOCH = re.compile(r"checkpoint_\d+")  # what Coconut's official code saves, one file an epoch, without an ending
 _NOT_WEIGHTS = ("training_args.bin", "optimizer*", "scheduler*", "rng_state*", "onnx/*", "*.tmp")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,10 @@ def find_directory(name: str | Path, role: str) -> Path:
         return path
     if path.is_file():
         raise CheckpointError(f"the {role} {name} is a file", expected="a folder or a hub id", fix="pass its folder")
-    return fetch(str(name), SMALL_FILES)
+    return fetch(str(name), SMALL_FILES, role)
 
 
-def fetch(name: str, patterns: Sequence[str]) -> Path:
+def fetch(name: str, patterns: Sequence[str], role: str = "model") -> Path:
     """Returns the cached snapshot folder of a hub repository, after downloading what matches `patterns`.
 
     HF_HOME, HF_HUB_OFFLINE and HF_TOKEN are respected, because huggingface_hub reads them.
@@ -93,13 +92,7 @@ def fetch(name: str, patterns: Sequence[str]) -> Path:
     Raises:
         CheckpointError: The name is not a hub id, the repository is unknown or gated, or it cannot be reached.
     """
-    if not _HUB_ID.fullmatch(name):
-        raise CheckpointError(
-            f"no model at {name!r}",
-            got="a path that does not exist",
-            expected=f"{', '.join(EMBEDDED)}, a directory, a weight file, or a hub id such as zen-E/CODI-gpt2",
-            fix="check the spelling, or give the full path",
-        )
+    check_place(name, role)
     try:
         return Path(snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=list(_NOT_WEIGHTS)))
     except Exception as error:  # every transport has its own error classes; all of them end in one sentence

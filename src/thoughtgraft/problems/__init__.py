@@ -11,7 +11,7 @@ from thoughtgraft.problems.answers import (
     same_answer,
 )
 from thoughtgraft.problems.files import read_problems
-from thoughtgraft.problems.load import load_problems
+from thoughtgraft.problems.load import as_problems, load_problems
 from thoughtgraft.problems.problem import Counterfactual, Problem, ProblemSet, Ref, Step
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "ProblemSet",
     "Ref",
     "Step",
+    "as_problems",
     "extract_answer",
     "extract_official",
     "format_number",

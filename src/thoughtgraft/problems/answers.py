@@ -65,12 +65,13 @@ def as_number(value: Any) -> Fraction | None:
             number = Fraction(repr(float(value))) if math.isfinite(value) else None
         case _:
             number = _of_a_library(value)
-    fits = number is not None and max(abs(number.numerator), number.denominator).bit_length() <= _MOST_BITS
-    return number if fits and len(format_number(number)) <= _MOST_CHARACTERS else None
+    if number is None or max(abs(number.numerator), number.denominator).bit_length() > _MOST_BITS:
+        return None
+    return number if len(format_number(number)) <= _MOST_CHARACTERS else None
 
 
 def _of_a_library(value: Any) -> Fraction | None:
-    """numpy's narrower floats by their own text, which is shorter than Python's; ints of any library."""
+    """Numpy's narrower floats by their own text, which is shorter than Python's; ints of any library."""
     kind = str(getattr(value, "dtype", ""))
     if type(value).__module__ == "numpy" and kind.startswith("float") and value.ndim == 0:
         return Fraction(str(value)) if math.isfinite(value) else None

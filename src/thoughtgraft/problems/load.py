@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from thoughtgraft.arguments import answers_for_calls, closest, path_of, seed_of, shown, whole
+from thoughtgraft.arguments import answers_for_calls, closest, items, path_of, seed_of, shown, whole
 from thoughtgraft.errors import ProblemError
 from thoughtgraft.problems.files import SUFFIXES, read_problems
 from thoughtgraft.problems.gsm8k import PARTS, gsm8k
@@ -77,11 +77,10 @@ def as_problems(given: Any) -> ProblemSet:
     if isinstance(given, str | Path):
         fix = f"load_problems({str(given)!r}) gives them"
         raise ProblemError("problems are wanted, not their name", got=shown(str(given)), fix=fix)
-    if isinstance(given, Problem | Mapping | bytes) or not isinstance(given, Iterable):
-        expected = "a ProblemSet, or a list of rows with 'question' and 'answer'"
-        fix = "put a single problem into a list; of data in splits, take one"
-        raise ProblemError("problems are not usable", got=shown(given), expected=expected, fix=fix)
-    rows = given.to_dict("records") if hasattr(given, "to_dict") and hasattr(given, "columns") else list(given)
+    table = hasattr(given, "to_dict") and hasattr(given, "columns")
+    expected = "a ProblemSet, or a list of rows with 'question' and 'answer'"
+    fix = "put a single problem into a list; of data in splits, take one"
+    rows = items(given.to_dict("records") if table else given, "problems", ProblemError, expected=expected, fix=fix)
     if not rows:
         raise ProblemError("there are no problems", got=f"an empty {type(given).__name__}", expected="at least one row")
     found = (

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, overload
 
-from thoughtgraft.arguments import answers_for_calls, need, shown, whole
+from thoughtgraft.arguments import answers_for_calls, items, need, shown, whole
 from thoughtgraft.errors import ProblemError
 from thoughtgraft.problems.answers import as_number, format_number
 
@@ -189,9 +189,7 @@ class ProblemSet(Sequence[Problem]):
 
     def __post_init__(self) -> None:
         fix = "ProblemSet([Problem(...), ...]); load_problems makes one of rows, a table or a file"
-        given: Any = self.problems
-        if isinstance(given, Problem | str | bytes | Mapping) or not isinstance(given, Iterable):
-            raise ProblemError("problems are not usable", got=shown(given), expected="a list of Problems", fix=fix)
+        given = items(self.problems, "problems", ProblemError, expected="a list of Problems", fix=fix)
         object.__setattr__(self, "problems", tuple(given))
         need(self.name, str, "the name of a problem set", ProblemError, expected="text")
         seen: set[str] = set()
@@ -219,7 +217,9 @@ class ProblemSet(Sequence[Problem]):
         except TypeError:
             expected = "a number from 0, or a slice"
             fix = "problems.by_id('test_51') finds a problem by its id"
-            raise ProblemError("a problem set has no such place", got=shown(index), expected=expected, fix=fix) from None
+            raise ProblemError(
+                "a problem set has no such place", got=shown(index), expected=expected, fix=fix
+            ) from None
 
     def by_id(self, problem_id: str) -> Problem:
         """The problem with this id.
@@ -243,9 +243,8 @@ def _number(value: Any, what: str) -> Fraction:
 
 def _steps(given: Any, who: str) -> tuple[Step, ...]:
     fix = "Step(Fraction(3), '*', Fraction(4), Fraction(12)), for example; Ref(0) is the value of the first step"
-    if isinstance(given, Step | str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise ProblemError(f"the steps {who} are not usable", got=shown(given), expected="a list of Steps", fix=fix)
-    steps = tuple(need(step, Step, f"a step {who}", ProblemError, expected="a Step", fix=fix) for step in given)
+    several = items(given, f"the steps {who}", ProblemError, expected="a list of Steps", fix=fix)
+    steps = tuple(need(step, Step, f"a step {who}", ProblemError, expected="a Step", fix=fix) for step in several)
     for index, step in enumerate(steps):
         for operand in (step.left, step.right):
             if isinstance(operand, Ref) and operand.step >= index:

@@ -71,4 +71,3 @@ def _gold(answer: object, where: str) -> Fraction:
             expected=f"a number, or a solution that ends in '{ANSWER_MARK} 42'",
         )
     return number
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from thoughtgraft.arguments import shown
@@ -87,14 +88,16 @@ def read_graph(graph: str | None, problem: str) -> tuple[Step, ...]:
         ProblemError: It cannot be read; `problem` is whose it is.
     """
 
-    def operand(text: str) -> Operand:
-        number = Ref(int(text[1:])) if text.startswith("#") else parse_number(text)
-        if number is None:
+    def number(text: str) -> Fraction:
+        if (found := parse_number(text)) is None:
             raise ValueError(text)
-        return number
+        return found
+
+    def operand(text: str) -> Operand:
+        return Ref(int(text[1:])) if text.startswith("#") else number(text)
 
     try:
         rows = json.loads(graph or "[]")
-        return tuple(Step(operand(left), op, operand(right), parse_number(value)) for left, op, right, value in rows)
+        return tuple(Step(operand(left), op, operand(right), number(value)) for left, op, right, value in rows)
     except (ValueError, TypeError, AttributeError, RecursionError, ProblemError) as error:
         raise ProblemError(f"the steps of problem {problem!r} cannot be read", got=shown(graph)) from error

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.arguments import answers_for_calls, need, whole
+from thoughtgraft.errors import ModelError
+from thoughtgraft.models.reasoner import LatentReasoner, as_model
 from thoughtgraft.thoughts import Thoughts
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 _STATES_AT_ONCE = 256
 
 
+@answers_for_calls(ModelError)
 @torch.inference_mode()
 def decode_thoughts(model: LatentReasoner, thoughts: Thoughts, top: int = 5) -> pd.DataFrame:
     """The most probable tokens of every thought.
@@ -32,6 +35,9 @@ def decode_thoughts(model: LatentReasoner, thoughts: Thoughts, top: int = 5) -> 
     """
     import pandas as pd
 
+    model, top = as_model(model), whole(top, "top", ModelError, least=1)
+    fix = "collect_thoughts(model, problems) gives them"
+    need(thoughts, Thoughts, "the thoughts", ModelError, expected="Thoughts", fix=fix)
     slots = thoughts.fed.shape[1]
     states = thoughts.hidden[:, :slots].flatten(0, 1)
     rows = []

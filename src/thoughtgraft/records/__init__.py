@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thoughtgraft.records.export import export_records, load_records
     from thoughtgraft.records.features import Features, load_features
-    from thoughtgraft.records.folder import check_folder
+    from thoughtgraft.records.folder import check_folder, prove_writable
     from thoughtgraft.records.schema import RECORD_SCHEMA, SCHEMA_VERSION, arm_key, rows_to_table
     from thoughtgraft.records.spec import RunSpec
     from thoughtgraft.records.status import Status, read_status
@@ -25,6 +25,7 @@ _HOMES = {
     "export_records": "export",
     "load_features": "features",
     "load_records": "export",
+    "prove_writable": "folder",
     "read_status": "status",
     "rows_to_table": "schema",
 }
@@ -41,6 +42,7 @@ __all__ = [
     "export_records",
     "load_features",
     "load_records",
+    "prove_writable",
     "read_status",
     "rows_to_table",
 ]

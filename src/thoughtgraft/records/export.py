@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
+from thoughtgraft.arguments import answers_for_calls, path_of
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.atomic import make_folder, write_atomic
 from thoughtgraft.records.card import CARD_MARK, dataset_card
@@ -24,6 +25,7 @@ ExportFormat = Literal["csv", "parquet", "jsonl"]
 _ROWS_AT_ONCE = 4_096
 
 
+@answers_for_calls(RunError)
 def load_records(path: str | Path, where: str | None = None) -> pd.DataFrame:
     """All records of a run, one row per generation.
 
@@ -60,7 +62,7 @@ def export_records(
     Raises:
         RunError: The run cannot be read, the format is unknown, or the file cannot be written.
     """
-    out = Path(out)
+    out = path_of(out, "the file to write")
     if format not in ("csv", "parquet", "jsonl"):
         raise RunError("unknown export format", got=repr(format), expected="csv, parquet or jsonl")
     if out.is_dir():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thoughtgraft.arguments import answers_for_calls, path_of
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.frames import AGAIN_FIX, read_frame
 from thoughtgraft.records.layout import FEATURES_FOLDER, PROBLEMS_FILE, SPEC_FILE, UNTRAINED_FOLDER
@@ -139,6 +140,7 @@ class Features:
         raise RunError(f"{self.source} has no position {position!r}", expected=_listed(self.positions))
 
 
+@answers_for_calls(RunError)
 def load_features(path: str | Path, labels: str | Path | None = None, *, folder: str = FEATURES_FOLDER) -> Features:
     """Open the features of a run, or of a user's own file.
 
@@ -158,7 +160,7 @@ def load_features(path: str | Path, labels: str | Path | None = None, *, folder:
     """
     from thoughtgraft.records.featurefile import join_labels, read_feature_file, read_labels
 
-    path = Path(path)
+    path = path_of(path, "the run or file of features")
     if not path.exists():
         raise RunError(f"there is no run or file {path}", fix="check the path; it is read from the current directory")
     if path.is_dir():
@@ -166,7 +168,9 @@ def load_features(path: str | Path, labels: str | Path | None = None, *, folder:
     else:
         block, columns = read_feature_file(path)
         found = _joined([block], columns, str(path), {})
-    return found if labels is None else join_labels(found, read_labels(Path(labels)), str(labels))
+    if labels is None:
+        return found
+    return join_labels(found, read_labels(path_of(labels, "the file of labels")), str(labels))
 
 
 def has_features(path: Path, folder: str) -> bool:

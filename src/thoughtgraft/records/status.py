@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from thoughtgraft.arguments import path_of
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.frames import list_text
 from thoughtgraft.records.heartbeat import Heartbeat, read_heartbeat
@@ -128,7 +129,7 @@ def read_status(path: str | Path) -> Status:
     Raises:
         RunError: It is not a run's.
     """
-    path = Path(path)
+    path = path_of(path, "the run's folder")
     spec = read_spec_file(path)
     if lacks := [name for name in ("study", "model", "protocol", "n_cells", "plan") if name not in spec]:
         raise RunError(f"{path / SPEC_FILE} is damaged", got=f"no {', '.join(lacks)}", fix=DAMAGE_FIX)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
+from thoughtgraft.arguments import path_of
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.atomic import make_folder, sweep, write_atomic
 from thoughtgraft.records.filters import RecordFilter
@@ -53,7 +54,7 @@ class RunStore:
             RunError: The folder holds another run (each difference is listed) or things that are no run, is being
                 written by another process, cannot be written, or its `run.json` is damaged.
         """
-        path = Path(path)
+        path = path_of(path, "the run's folder")
         check_folder(path)
         make_folder(path)
         lock = RunLock(path)
@@ -82,7 +83,8 @@ class RunStore:
         Raises:
             RunError: The folder is not a run's, or its `run.json` is damaged.
         """
-        return cls(Path(path), read_spec(Path(path)))
+        folder = path_of(path, "the run's folder")
+        return cls(folder, read_spec(folder))
 
     # ---- records --------------------------------------------------------------------------------------------------
 

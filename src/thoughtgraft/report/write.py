@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from thoughtgraft.analysis import analyse
+from thoughtgraft.arguments import answers_for_calls
+from thoughtgraft.errors import RunError
 from thoughtgraft.records.atomic import write_atomic
 from thoughtgraft.report.build import build
 from thoughtgraft.report.context import Context
@@ -49,6 +51,7 @@ def analysed(
     return Context(data, analysis, force, {})
 
 
+@answers_for_calls(RunError)
 def write_report(
     run: Path | str,
     *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from thoughtgraft.arguments import answers_for_calls, choice, whole
 from thoughtgraft.engine.verify import batches, identity, inputs, oracle, slots, state
 from thoughtgraft.engine.verify.bench import Bench
 from thoughtgraft.engine.verify.certificate import Certificate, Check
@@ -13,8 +14,8 @@ from thoughtgraft.engine.verify.precision import HALF, in_float32
 from thoughtgraft.engine.verify.weights import fingerprint, weights
 from thoughtgraft.errors import PlanError
 from thoughtgraft.models.fingerprint import Fingerprint
-from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import ProblemSet
+from thoughtgraft.models.reasoner import LatentReasoner, as_model
+from thoughtgraft.problems import ProblemSet, as_problems
 
 Level = Literal["core", "full"]
 LEVELS: tuple[Level, ...] = ("core", "full")
@@ -56,6 +57,7 @@ _FULL: tuple[Callable[[Bench], Check], ...] = (
 )
 
 
+@answers_for_calls(PlanError)
 def verify(
     model: LatentReasoner,
     problems: ProblemSet,
@@ -82,10 +84,12 @@ def verify(
         PlanError: Fewer than 2 problems, or no such level.
         CheckpointError: The model's files are gone.
     """
+    model, problems = as_model(model), as_problems(problems)
+    n_problems = whole(n_problems, "n_problems", PlanError, least=2)
+    answer_tokens = whole(answer_tokens, "answer_tokens", PlanError, least=1)
     if len(problems) < 2:
         raise PlanError("nothing to verify", got=f"{len(problems)} problems", expected="at least 2")
-    if level not in LEVELS:
-        raise PlanError("unknown level of certification", got=repr(level), expected=", ".join(LEVELS))
+    choice(level, "level of certification", LEVELS, PlanError)
     notes = ["computed in float32, in which rounding hides nothing"] if model.dtype in HALF else []
     dtype, model_hash = model.dtype_name, model.model_hash
     checks: list[Check] = []
