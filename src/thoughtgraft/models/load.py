@@ -72,7 +72,10 @@ def load_model(
         need(tokenizer, PreTrainedTokenizerBase, "the tokenizer", ModelError, expected=what)
     if num_latents is not None:
         num_latents = whole(num_latents, "num_latents", ModelError, least=0)
-    lora_alpha = positive(lora_alpha, "lora_alpha", ModelError)
+    if lora_alpha is not None:
+        lora_alpha = positive(lora_alpha, "lora_alpha", ModelError)
+    if prompt_suffix is not None:
+        need(prompt_suffix, str, "prompt_suffix", ModelError, expected="text")
     place = model_folder(str(name_or_path)) if str(name_or_path) in EMBEDDED else name_or_path
     place_on, wanted = find_device(device), _find_dtype(dtype)
     if place_on.type == "mps" and wanted is torch.float64:
