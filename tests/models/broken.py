@@ -204,7 +204,7 @@ def setter(name: str, value: torch.Tensor) -> Callable[[State], None]:
 
 def wrapped(folder: Path) -> Path:
     """A training state around the state dict."""
-    folder.mkdir(parents=True)
+    save(folder, {})
     torch.save({"model": whole(), "step": 3}, folder / "pytorch_model.bin")
     return folder
 
@@ -308,9 +308,9 @@ CASES = {
     "two different heads": Broken(
         changed(lambda state: state[HEAD].add_(1)), False, "CODI", ("ties the output matrix", "tie_word_embeddings")
     ),
-    "training state": Broken(wrapped, False, "unknown", ("is not a state dict", "model, step")),
+    "training state": Broken(wrapped, True, "CODI", ("passed over what lies beside", "step")),
     "renamed keys": Broken(
-        changed(rename("codi.", "net.")), False, "unknown", ("nothing in the names says which family",)
+        changed(rename("codi.", "net.")), False, "unknown", ("neither a CODI nor a Coconut checkpoint",)
     ),
     "no such path": Broken(lambda folder: folder / "nowhere", False, "unknown", ("a path that does not exist",)),
 }

@@ -125,13 +125,15 @@ def test_a_tokenizer_of_another_size_is_refused(refuse: Callable[..., str]) -> N
 
 
 def test_the_family_is_known_from_the_keys_alone() -> None:
-    assert find_family(["codi.base_model.model.lm_head.weight", "prj.1.weight"], "it") is CODI
-    assert find_family(["pj_in.weight", "coconut.lm_head.weight"], "it") is CODI
-    assert find_family(["expainable_llm.lm_head.weight", LM + "lm_head.weight"], "it") is COCONUT
+    assert find_family(["codi.base_model.model.lm_head.weight", "prj.1.weight"], "it") == (CODI, "")
+    assert find_family(["pj_in.weight", "coconut.lm_head.weight"], "it") == (CODI, "")
+    assert find_family(["expainable_llm.lm_head.weight", LM + "lm_head.weight"], "it") == (COCONUT, "")
+    assert find_family(["net.module.prj.1.weight", "net.module.codi.lm_head.weight"], "it") == (CODI, "net.module.")
+    assert find_family(["coconut.embedding.weight", "coconut." + LM + "lm_head.weight"], "it") == (COCONUT, "coconut.")
     with pytest.raises(
         CheckpointError,
         match=r"it is neither a CODI nor a Coconut checkpoint; got keys such as model.norm.weight; "
-        r"expected codi: codi.\* or coconut.\* and prj.\*; or coconut: base_causallm.\* and embedding.weight",
+        r"expected codi: codi.\* or coconut.\* and prj.\*; or coconut: base_causallm.\*",
     ):
         find_family(["model.norm.weight"], "it")
     with pytest.raises(CheckpointError, match=r"keys such as \(none\)"):
@@ -142,7 +144,7 @@ def test_the_family_is_known_from_the_keys_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["embedding.weight", LM + "transformer.wpe.weight", LM + "transformer.h.1.mlp.c_fc.bias"]
+    "key", [LM + "transformer.ln_f.bias", LM + "transformer.wpe.weight", LM + "transformer.h.1.mlp.c_fc.bias"]
 )
 def test_a_missing_key_is_named(state: State, save: Callable[..., Path], refuse: Callable[..., str], key: str) -> None:
     del state[key]

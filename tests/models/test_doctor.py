@@ -149,8 +149,8 @@ def test_the_base_models_end_of_sequence_is_a_warning() -> None:
     assert found.level == "warning"
     assert "run to the token limit" in found.what
     assert list(stop_rules(Tokenizer("<|eot_id|>", 128009), listed, 128256)) == []
-    (found,) = stop_rules(Tokenizer(None, None), None, 100)
-    assert "no answer can stop" in found.what
+    (found,) = stop_rules(Tokenizer("<eos>", 1), [7], 100)
+    assert "disagree about the end of an answer" in found.what
 
 
 def test_rows_are_not_judged_without_a_vocabulary() -> None:

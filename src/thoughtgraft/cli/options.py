@@ -51,7 +51,7 @@ Protocol = Annotated[
 ]
 NumLatents = Annotated[int | None, typer.Option(help="How many thoughts to feed; default: as trained.")]
 LoraAlpha = Annotated[
-    float | None, typer.Option(min=0, help="LoRA's alpha; default: what a file beside the weights says, else 32.")
+    float | None, typer.Option(help="LoRA's alpha; default: what a file beside the weights says, else 32.")
 ]
 PromptSuffix = Annotated[
     str | None,

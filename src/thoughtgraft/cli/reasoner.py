@@ -1,4 +1,4 @@
-"""The model that a command works on: loaded from its options, with what was assumed said on stderr."""
+"""The model that a command works on: loaded from its options, with what was passed over and assumed said on stderr."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def open_model(name: str, **options: Any) -> LatentReasoner:
-    """Load a model and say what was taken for granted, since neither its files nor the options say it.
+    """Load a model and say what was passed over, and what was taken for granted since no file or option says it.
 
     Args:
         name: What `--model` takes.
@@ -20,6 +20,8 @@ def open_model(name: str, **options: Any) -> LatentReasoner:
     from thoughtgraft.models.load import load_model
 
     model = load_model(name, **options)
+    for note in model.read[1:]:  # which files, where they are the only ones, is no news
+        typer.echo(f"note: {note}", err=True)
     for assumption in model.assumptions:
         typer.echo(f"assumed: {assumption}", err=True)
     return model

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +123,7 @@ def _spec(
     facts: Mapping[str, Any] | None,
 ) -> RunSpec:
     provenance = collect_provenance() | dict(facts or {})
-    provenance["assumed"] = [asdict(found) for found in model.assumptions]
+    provenance |= model.origin
     return RunSpec(
         study=study,
         model=model.name,

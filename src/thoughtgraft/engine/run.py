@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,7 +214,7 @@ def make_spec(
 ) -> RunSpec:
     """What run.json says of a run."""
     provenance = collect_provenance() | {"threads": torch.get_num_threads()} | dict(facts or {})
-    provenance["assumed"] = [asdict(found) for found in model.assumptions]
+    provenance |= model.origin
     if model.device.type == "cuda":
         provenance["accelerator"] = torch.cuda.get_device_name(model.device)
     counts = Counter(

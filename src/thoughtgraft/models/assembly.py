@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from thoughtgraft.errors import CheckpointError
 from thoughtgraft.models.families import SPECIAL_ROWS
-from thoughtgraft.models.fit import is_transposed, tied_head
+from thoughtgraft.models.fit import embedding_name, is_transposed, tied_head
 from thoughtgraft.models.keys import StateKeys
 from thoughtgraft.models.lora import LoraScale, merge_lora
 from thoughtgraft.models.projection import build_projection, pause_vectors
@@ -51,13 +51,21 @@ def build_lm(base_config: PretrainedConfig) -> PreTrainedModel:
 
 
 def empty_feeder(keys: StateKeys, d_model: int) -> nn.Module:
-    """Builds `prj` or `pause` without values, as large as the file's first tensor says; else the identity."""
+    """Builds `prj` or `pause` without values, as the file's tensors say it is; else the identity.
+
+    A `prj` of which neither `ln.weight` nor `ln.bias` is stored was trained without its LayerNorm.
+    """
     if keys.family.feeder is None:
         return nn.Identity()
     first = keys.feeder.get("1.weight" if keys.family.feeder == "prj" else "weight")
     size = first.shape[0] if first is not None and len(first.shape) == 2 else d_model
+    norm = not keys.feeder or any(name.startswith("ln.") for name in keys.feeder)
+    if keys.family.feeder == "prj" and not norm:
+        keys.notes.append("prj ends without a LayerNorm, since neither prj.ln.weight nor prj.ln.bias is stored")
     with torch.device("meta"):
-        return build_projection(d_model, size) if keys.family.feeder == "prj" else pause_vectors(size, d_model)
+        if keys.family.feeder == "prj":
+            return build_projection(d_model, size, norm=norm)
+        return pause_vectors(size, d_model)
 
 
 def fill_lm(
@@ -82,8 +90,7 @@ def fill_lm(
     Raises:
         CheckpointError: Something is left without a value.
     """
-    tied = tied_head(lm)
-    embedding = next(name for name, parts in keys.lm.items() if parts.weight is keys.embedding)
+    tied, embedding = tied_head(lm), embedding_name(lm)
     state: dict[str, torch.Tensor] = {}
     for name in lm.state_dict():
         if name == tied:
@@ -101,7 +108,7 @@ def fill_lm(
                 transposed=is_transposed(lm, name),
                 name=parts.weight.name,
             )
-        state[name] = _own(value, dtype, device)
+        state[name] = _own(value, dtype, device, parts.weight.name)
     if tied is not None:
         state[tied] = state[embedding]
     lm.load_state_dict(state, strict=True, assign=True)
@@ -119,16 +126,50 @@ def fill_feeder(
     feeder: nn.Module, keys: StateKeys, hasher: TensorHasher, *, dtype: torch.dtype, device: torch.device
 ) -> None:
     """Fills `prj` or `pause` as `fill_lm` fills the language model."""
-    state = {name: _own(_take(keys.feeder[name], hasher), dtype, device) for name in feeder.state_dict()}
+    state = {name: _own(_take(keys.feeder[name], hasher), dtype, device, name) for name in feeder.state_dict()}
     feeder.load_state_dict(state, strict=True, assign=True)
+
+
+def read_through(keys: StateKeys, lm: PreTrainedModel, feeder: nn.Module, hasher: TensorHasher) -> None:
+    """Reads every number that `fill_lm` and `fill_feeder` would take, and keeps none.
+
+    Raises:
+        CheckpointError: One of them is not finite.
+    """
+    tied = tied_head(lm)
+    parts = [keys.lm[name] for name in lm.state_dict() if name != tied]
+    used = [part for p in parts for part in (p.weight, p.lora_a, p.lora_b)]
+    for stored in (*used, *(keys.feeder[name] for name in feeder.state_dict())):
+        if stored is not None:
+            _take(stored, hasher)
 
 
 def _take(stored: StoredTensor, hasher: TensorHasher) -> torch.Tensor:
     value = stored.read()
     hasher.add(stored.name, value)
+    if not _is_finite(value):
+        raise CheckpointError(
+            f"the checkpoint's tensor {stored.name} is damaged: it holds numbers that are not finite",
+            got=f"NaN or infinity in {int((~value.isfinite()).sum()):,} of {value.numel():,} numbers",
+            expected="finite weights",
+            fix="take an earlier checkpoint, saved before the training diverged, or download it again",
+        )
     return value
 
 
-def _own(value: torch.Tensor, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def _own(value: torch.Tensor, dtype: torch.dtype, device: torch.device, name: str) -> torch.Tensor:
     # Always a copy: a view of the mapped file would change, or crash, when the file does.
-    return value.to(device=device, dtype=dtype if value.is_floating_point() else None, copy=True)
+    own = value.to(device=device, dtype=dtype if value.is_floating_point() else None, copy=True)
+    if torch.finfo(dtype).max < torch.finfo(value.dtype).max and not _is_finite(own):
+        raise CheckpointError(
+            f"{name} does not fit into {str(dtype).removeprefix('torch.')}",
+            got=f"numbers up to {float(value.abs().max()):.3g}",
+            expected=f"at most {torch.finfo(dtype).max:.3g}",
+            fix="--dtype float32 or bfloat16",
+        )
+    return own
+
+
+def _is_finite(value: torch.Tensor) -> bool:
+    low, high = value.aminmax()  # NaN wins both; no copy of the tensor is made
+    return bool(low.isfinite() and high.isfinite())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thoughtgraft.errors import CheckpointError
-from thoughtgraft.models.families import COCONUT, Family
+from thoughtgraft.models.families import BOCOT, COCONUT, Family
 from thoughtgraft.models.lora import LoraScale
 from thoughtgraft.models.sources import read_object
 
@@ -133,8 +133,9 @@ def trained_how(
     family: Family,
     *,
     simcot: bool,
+    bocot: bool,
     ranks: Collection[int],
-    end: str | None,
+    end: str,
     lora_alpha: float | None = None,
     prompt_suffix: str | None = None,
 ) -> Training:
@@ -144,6 +145,7 @@ def trained_how(
         beside: The files beside the weights.
         family: The checkpoint's family.
         simcot: Whether SIM-CoT made it.
+        bocot: Whether its tokenizer names begin- and end-of-thought as `BOCOT` does.
         ranks: Ranks of the LoRA pairs; empty where there are none.
         end: The tokenizer's end of sequence, for the fix.
         lora_alpha: What the user says of LoRA's alpha.
@@ -158,7 +160,7 @@ def trained_how(
     notes: list[str] = []
     latents = _latents(beside, family, simcot, assumptions)
     lora = _lora(beside, ranks, lora_alpha, assumptions, notes) if ranks else None
-    suffix = _suffix(beside, family, end, assumptions) if prompt_suffix is None else prompt_suffix
+    suffix = _suffix(beside, family, bocot, end, assumptions) if prompt_suffix is None else prompt_suffix
     return Training(latents, lora, suffix, tuple(assumptions), tuple(notes))
 
 
@@ -232,10 +234,21 @@ def _others(peft: Mapping[str, object]) -> tuple[tuple[str, float], ...]:
     return tuple((name.removeprefix("^"), float(alpha)) for name, alpha in listed.items())
 
 
-def _suffix(beside: Beside, family: Family, end: str | None, assumptions: list[Assumption]) -> str:
+def _suffix(beside: Beside, family: Family, bocot: bool, end: str, assumptions: list[Assumption]) -> str:
     if not family.why_suffix or beside.own:
         return family.suffix
     said = beside.remove_eos if family is not COCONUT else {}
+    if bocot and set(said.values()) == {False}:
+        return end
+    if bocot and not said:
+        raise CheckpointError(
+            f"the tokenizer holds {' and '.join(BOCOT)}: a dialect of CODI that is trained with the end of sequence "
+            "before begin-of-thought or without it, and no file beside the weights says which",
+            got="no remove_eos in any of them",
+            expected="the prompt ending that the weights were trained with",
+            fix=f"--prompt-suffix '{end}' (the dialect's default, remove_eos false), or --prompt-suffix '' (remove_eos "
+            "true)",
+        )
     if kept := [file for file, removed in said.items() if removed is False]:
         raise CheckpointError(
             f"{kept[0]} says that the end of sequence stood before begin-of-thought in training, and not what stood "

@@ -18,12 +18,17 @@ from transformers.pytorch_utils import Conv1D
 from thoughtgraft.models.adapter import assemble, is_adapter
 from thoughtgraft.models.checkpoints import Checkpoint
 from thoughtgraft.models.families import FAMILIES
-from thoughtgraft.models.fit import tied_head
+from thoughtgraft.models.fit import embedding_name, tied_head
+from thoughtgraft.models.keys import canonical
 from thoughtgraft.models.lora import LoraScale
 from thoughtgraft.models.tensors import TensorHasher, open_tensors
 
-_LM = re.compile(r"^((codi|coconut)\.(base_model\.model\.)?|(base_causallm|pause_lm|direct_lm|cot_lm)\.)")
+# Read apart from the loader's own expressions, wrappers' names included.
+_FRAMES = re.compile(r"(^|(?<=\.))_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
+_LM = re.compile(r"^(.*\b(base_causallm|pause_lm|direct_lm|cot_lm)\.|(.*?\b)?(codi|coconut)\.(base_model\.model\.)?)")
+_FEEDER = re.compile(r"^.*\b(?=(prj|pause)\.)")
 _WRAPPER = re.compile(r"\.(base_layer|modules_to_save\.default)(?=\.\w+$)")
+_PAIR = re.compile(r"(?<=\.lora_[AB])\.[^.]+(?=\.weight$)")
 _ROUNDINGS = 4
 
 
@@ -56,9 +61,14 @@ def audit(checkpoint: Checkpoint, project: Callable[[Tensor, int], Tensor]) -> A
     """
     files = checkpoint.files
     stored = assemble(files[0], checkpoint.base).stored if is_adapter(files) else open_tensors(files)
-    by_name = {_WRAPPER.sub("", _LM.sub("", name)): tensor for name, tensor in stored.items()}
+    _, named, _ = canonical(stored, checkpoint.name)
+    by_name = {_own_name(name): tensor for name, tensor in zip(stored, named.values(), strict=True)}
     hasher, wrong = TensorHasher(), []
-    tied = tied_head(checkpoint.lm)
+    tied, embedding = tied_head(checkpoint.lm), embedding_name(checkpoint.lm)
+    # Of tensors that share their memory some writers keep one name.
+    kept = [name for name in by_name if name.endswith("embedding.weight")] + [name for name in by_name if name == tied]
+    if embedding not in by_name and kept:
+        by_name[embedding] = by_name[kept[0]]
     loaded = {name: value for name, value in checkpoint.lm.named_parameters() if name != tied}
     convolutions = {name for name, module in checkpoint.lm.named_modules() if isinstance(module, Conv1D)}
     feeder = FAMILIES[checkpoint.family].feeder
@@ -76,7 +86,7 @@ def audit(checkpoint: Checkpoint, project: Callable[[Tensor, int], Tensor]) -> A
     for name, value in loaded.items():
         module = name.rpartition(".")[0]
         base = read(name)
-        low, high = (read(f"{module}.lora_{side}.default.weight") if name.endswith("weight") else None for side in "AB")
+        low, high = (read(f"{module}.lora_{side}.weight") if name.endswith("weight") else None for side in "AB")
         if base is None or base.shape != value.shape:
             wrong.append(name)
         elif low is None or high is None:
@@ -90,6 +100,12 @@ def audit(checkpoint: Checkpoint, project: Callable[[Tensor, int], Tensor]) -> A
     )
 
 
+def _own_name(name: str) -> str:
+    """A tensor's name inside the language model or the feeder, whatever was put around it."""
+    bare = _FRAMES.sub("", name)
+    return _FEEDER.sub("", _PAIR.sub("", _WRAPPER.sub("", _LM.sub("", bare))))
+
+
 @torch.inference_mode()
 def _projects(checkpoint: Checkpoint, project: Callable[[Tensor, int], Tensor], made: Mapping[str, Tensor]) -> bool:
     """Whether `project` does to random states what the official lines do with the files' numbers."""
@@ -101,7 +117,8 @@ def _projects(checkpoint: Checkpoint, project: Callable[[Tensor, int], Tensor], 
     elif made:
         wanted = F.gelu(F.linear(wanted, made["prj.1.weight"], made["prj.1.bias"]))
         wanted = F.linear(wanted, made["prj.3.weight"], made["prj.3.bias"])
-        wanted = F.layer_norm(wanted, wanted.shape[-1:], made["prj.ln.weight"], made["prj.ln.bias"])
+        if "prj.ln.weight" in made:
+            wanted = F.layer_norm(wanted, wanted.shape[-1:], made["prj.ln.weight"], made["prj.ln.bias"])
     found = project(states.to(weight.device), 0).cpu().double()
     rounding = max(torch.finfo(t).eps for t in (torch.float32, weight.dtype))
     return float((found - wanted).norm()) <= 100 * rounding * float(wanted.norm())

@@ -45,6 +45,7 @@ class CheckpointReasoner(LatentReasoner):
         )
         self.checkpoint = checkpoint
         self.prompt_suffix = checkpoint.prompt_suffix
+        self.read = (f"weights: {', '.join(path.name for path in checkpoint.files)}", *checkpoint.notes)
         given = {"--num-latents"} if num_latents is not None else set()
         self.assumptions = tuple(found for found in checkpoint.assumptions if found.option not in given)
 

@@ -11,17 +11,25 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.models.adapter import assemble, is_adapter
-from thoughtgraft.models.assembly import build_lm, empty_feeder, fill_feeder, fill_lm
+from thoughtgraft.models.assembly import build_lm, empty_feeder, fill_feeder, fill_lm, read_through
 from thoughtgraft.models.assumed import Assumption, Beside, trained_how
 from thoughtgraft.models.bases import find_base
-from thoughtgraft.models.families import FAMILIES, SPECIAL_ROWS, Family, is_named_simcot
-from thoughtgraft.models.fit import check_copies, check_keys, check_sizes, rows_error, tied_head
+from thoughtgraft.models.families import BOCOT, FAMILIES, SPECIAL_ROWS, Family, is_named_simcot
+from thoughtgraft.models.fit import (
+    check_copies,
+    check_keys,
+    check_sizes,
+    fit_vocabulary,
+    rows_error,
+    share_tied,
+    tied_head,
+)
 from thoughtgraft.models.folders import write_folder
 from thoughtgraft.models.keys import sort_keys
 from thoughtgraft.models.lora import LoraScale
-from thoughtgraft.models.sources import find_checkpoint
+from thoughtgraft.models.sources import Source, find_checkpoint
 from thoughtgraft.models.tensors import TensorHasher, open_tensors
-from thoughtgraft.models.tokenizers import load_tokenizer
+from thoughtgraft.models.tokenizers import check_tokenizer, count_base_tokens, load_tokenizer, own_tokens
 
 
 @dataclass(frozen=True)
@@ -109,26 +117,31 @@ def read_checkpoint(
             else assumes the published ones' 32.
         prompt_suffix: The text between a question and begin-of-thought; None takes what a file says, else assumes what
             the family's published weights were trained with.
-        weights: False makes every check, but leaves the parameters empty and the hash with them.
+        weights: False makes every check, reads every number once and keeps none: the parameters stay empty.
 
     Raises:
         CheckpointError: Files are missing, damaged or unsafe, or keys, shapes, rows or tokenizer do not fit.
     """
-    source = find_checkpoint(name_or_path)
+    source, read = find_checkpoint(name_or_path), list[str]()
     if is_adapter(source.weights):
         whole = assemble(source.weights[0], base)
         keys, found = sort_keys(whole.stored, str(name_or_path)), whole.base
         tokenizer = tokenizer or whole.model.tokenizer
     else:
-        keys = sort_keys(open_tensors(source.weights), str(name_or_path))
+        keys = sort_keys(open_tensors(source.weights, read), str(name_or_path))
         found = find_base(base, source.directory, keys)
     check_sizes(keys, found)
-    loaded_tokenizer = load_tokenizer(tokenizer, source.directory, found, keys.family)  # before the slow part
+    loaded_tokenizer, origin = load_tokenizer(tokenizer, source.directory, found)  # before the slow part
+    own = own_tokens(loaded_tokenizer, keys.embedding.shape[0], keys.family)
+    tokens = count_base_tokens(loaded_tokenizer, own)
+    found = fit_vocabulary(keys, found, tokens)
+    check_tokenizer(origin, tokens, found, keys.family)
     beside = Beside.read(source.directory)
     training = trained_how(
         beside,
         keys.family,
         simcot=keys.simcot or is_named_simcot(str(name_or_path)),
+        bocot=all(name in own for name in BOCOT),
         ranks=keys.ranks,
         end=loaded_tokenizer.eos_token,
         lora_alpha=lora_alpha,
@@ -137,6 +150,7 @@ def read_checkpoint(
 
     lm = build_lm(found.config)
     feeder = empty_feeder(keys, found.config.hidden_size)
+    share_tied(keys, lm)
     check_keys(keys, lm, feeder, str(name_or_path))
     check_copies(keys, lm)
 
@@ -148,6 +162,8 @@ def read_checkpoint(
         fill_lm(lm, keys, hasher, dtype=computed, device=device, scale=training.lora)
         fill_feeder(feeder, keys, hasher, dtype=computed, device=device)
         lm, feeder = lm.to(device), feeder.to(device)
+    else:
+        read_through(keys, lm, feeder, hasher)
     lm.config.dtype = computed
     return Checkpoint(
         name=str(name_or_path),
@@ -158,10 +174,11 @@ def read_checkpoint(
         weight_hash=hasher.hexdigest(),
         lora=training.lora,
         base=found.name,
-        notes=(*found.notes, *keys.notes, *training.notes),
+        notes=(*source.notes, *read, *found.notes, *keys.notes, *training.notes),
         assumptions=(
             *training.assumptions,
             *_ending(loaded_tokenizer, found.config.eos_token_id),
+            *([_rival(source)] if source.rivals else []),
             *([_precision(stored, computed)] if dtype is None and stored != computed and not beside.own else []),
             *found.assumptions,
         ),
@@ -180,6 +197,14 @@ def _ending(tokenizer: PreTrainedTokenizerBase, config: int | list[int] | None) 
     value = f"{tokenizer.eos_token} ({tokenizer.eos_token_id})"
     why = f"it is the tokenizer's, while the base config names {', '.join(map(str, listed))}"
     return [Assumption("end of answers", value, why, "--tokenizer")]
+
+
+def _rival(source: Source) -> Assumption:
+    """Which of several checkpoints in one folder is read."""
+    why = (
+        f"{' and '.join(source.rivals)} in the same folder {'is' if len(source.rivals) == 1 else 'are'} of its kind too"
+    )
+    return Assumption("weight file", source.weights[0].name, why, "--model with the file itself")
 
 
 def _precision(stored: torch.dtype, computed: torch.dtype) -> Assumption:

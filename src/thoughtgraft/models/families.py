@@ -67,6 +67,8 @@ CODI = Family(
     num_latents=6,
     why_latents="the published CODI models were trained with 6",
 )
+BOCOT = ("<|bocot|>", "<|eocot|>")
+"""What a dialect of CODI calls BOT and EOT in its tokenizer; its default puts the end of sequence before the first."""
 COCONUT = Family(
     name="coconut",
     prefixes=("base_causallm.",),
@@ -90,6 +92,9 @@ DIRECT = replace(_CONTROL, name="direct", prefixes=("direct_lm.",), feeder=None)
 COT = replace(_CONTROL, name="cot", prefixes=("cot_lm.",), feeder=None)
 FAMILIES = {family.name: family for family in (CODI, COCONUT, PAUSE, DIRECT, COT)}
 _PUBLISHED = (CODI, COCONUT)
+_PLAIN = re.compile(
+    r"(?:model\.|transformer\.|gpt_neox\.)?(?:(?:layers|h|blocks)\.\d+\.|embed_tokens\.|wte\.|embed_in\.)"
+)
 
 
 _SIMCOT_NAME = re.compile(r"sim[-_ ]?cot", re.IGNORECASE)
@@ -104,27 +109,78 @@ def is_named_simcot(name: str) -> bool:
     return any(_SIMCOT_NAME.search(part) for part in own)
 
 
-def find_family(names: Iterable[str], origin: str) -> Family:
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+"""What torch.compile, FSDP and activation checkpointing put anywhere inside a parameter's name."""
+_WRAPPER = re.compile("|".join(rf"(?:^|(?<=\.)){re.escape(name)}" for name in WRAPPERS))
+
+
+def bare_name(name: str) -> str:
+    """A tensor's name without what wrappers put inside it."""
+    return _WRAPPER.sub("", name)
+
+
+def family_of(names: Iterable[str]) -> tuple[Family, str] | None:
+    """The family whose names these are, and what a wrapper put before all of them; None if there is none.
+
+    Lightning, DataParallel and the like put `model.`, `module.` or another attribute's name before every key.
+    """
+    listed = list(names)
+    # Coconut's prefix is its own; CODI's early one, `coconut.`, may also be what somebody called a Coconut.
+    for family in sorted(FAMILIES.values(), key=lambda family: family is not COCONUT):
+        prefixes = "|".join(map(re.escape, family.prefixes))
+        own = re.compile(rf"((?:\w+\.)*?)(?:{prefixes})")
+        for name in listed:
+            if match := own.match(name):
+                return family, match[1]
+    return None
+
+
+def find_family(names: Iterable[str], origin: str) -> tuple[Family, str]:
     """The family of a checkpoint, from its keys alone; shapes and completeness are judged later.
 
     Args:
         names: The keys of the state dict.
         origin: The checkpoint as the user named it, for the error.
 
+    Returns:
+        The family, and what stands before all of its keys.
+
     Raises:
         CheckpointError: No family stores its language model under any of these keys.
     """
     listed = list(names)
-    for family in FAMILIES.values():
-        if any(name.startswith(family.prefixes) for name in listed):
-            return family
+    if found := family_of(listed):
+        return found
+    lora = [name for name in listed if ".lora_" in name]
+    got = f"keys such as {', '.join(listed[:3]) or '(none)'}"
+    if lora and all(".lora_" in name or "modules_to_save" in name for name in listed):
+        raise CheckpointError(
+            f"{origin} is a PEFT adapter by itself: neither the base weights nor prj nor the special tokens' rows are "
+            "in it",
+            got=f"{len(lora)} LoRA tensors and nothing else",
+            expected="the full raw state dict that CODI's trainer writes",
+            fix="save model.state_dict() of the whole CODI model, not model.codi.save_pretrained(...), or download the "
+            "published checkpoint: hf download zen-E/CODI-llama3.2-1b-Instruct",
+        )
+    if any(_PLAIN.match(name) for name in listed):
+        raise CheckpointError(
+            f"{origin} is a language model without continuous thoughts",
+            got=got,
+            expected=_expected(),
+            fix="pass a trained checkpoint, such as --model zen-E/CODI-gpt2; a base goes to --base, and the stage of "
+            "Coconut's training that writes its reasoning out is such a base",
+        )
     raise CheckpointError(
         f"{origin} is neither a CODI nor a Coconut checkpoint",
-        got=f"keys such as {', '.join(listed[:3]) or '(none)'}",
-        expected="; or ".join(
-            f"{family.name}: {' or '.join(f'{prefix}*' for prefix in family.prefixes)}"
-            + (f" and {family.feeder}.*" if family.feeder else f" and {family.duplicate}")
-            for family in _PUBLISHED
-        ),
+        got=got,
+        expected=_expected(),
         fix="pass the official raw state dict of a CODI, Coconut or SIM-CoT model, or a folder written by thoughtgraft",
+    )
+
+
+def _expected() -> str:
+    return "; or ".join(
+        f"{family.name}: {' or '.join(f'{prefix}*' for prefix in family.prefixes)}"
+        + (f" and {family.feeder}.*" if family.feeder else "")
+        for family in _PUBLISHED
     )

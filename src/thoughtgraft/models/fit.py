@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.assumed import Assumption
 from thoughtgraft.models.bases import Base
 from thoughtgraft.models.families import SPECIAL_ROWS, Family
 from thoughtgraft.models.keys import Parts, StateKeys
@@ -31,8 +34,8 @@ def rows_error(what: str, rows: int, vocab: int, family: Family, fix: str) -> Ch
 
 
 def check_sizes(keys: StateKeys, base: Base) -> None:
-    """Compares the weights with the base config before anything is built from it."""
-    rows, width = keys.embedding.shape if len(keys.embedding.shape) == 2 else (0, 0)
+    """Compares the weights' layers and width with the base config before anything is built from it."""
+    _, width = keys.embedding.shape if len(keys.embedding.shape) == 2 else (0, 0)
     config = base.config
     if keys.num_layers > len(keys.lm):  # before a model of that many layers is built
         raise CheckpointError(
@@ -48,9 +51,68 @@ def check_sizes(keys: StateKeys, base: Base) -> None:
             expected=f"{config.num_hidden_layers} layers of width {config.hidden_size}, as its config.json says",
             fix="pass --base with the model that the checkpoint was trained on",
         )
-    if rows != config.vocab_size + SPECIAL_ROWS:
-        fix = f"pass --base with the model that the checkpoint was trained on ({base.name} is not it)"
-        raise rows_error("the checkpoint", rows, config.vocab_size, keys.family, fix)
+
+
+def fit_vocabulary(keys: StateKeys, base: Base, tokens: int) -> Base:
+    """The base with the vocabulary that the checkpoint's embedding follows: its config's, or its tokenizer's.
+
+    Configs of some bases (Qwen's) count rows that no token has; code that resizes the embedding to the tokenizer drops
+    them, as Coconut's official code does.
+
+    Args:
+        keys: The checkpoint's keys.
+        base: The base, with V from its config.
+        tokens: How many ids its tokenizer has, the family's own tokens left out.
+
+    Raises:
+        CheckpointError: The embedding has neither V + 3 rows nor the tokenizer's and 3.
+    """
+    rows, vocab = keys.embedding.shape[0], base.config.vocab_size
+    if rows == vocab + SPECIAL_ROWS:
+        return base
+    if rows == tokens + SPECIAL_ROWS:
+        config = copy.deepcopy(base.config)
+        config.vocab_size = tokens
+        if (config.pad_token_id or 0) >= tokens:
+            config.pad_token_id = None  # it names a row that is gone
+        why = (
+            f"the embedding has {rows:,} rows, which are the tokenizer's {tokens:,} and {SPECIAL_ROWS}, while the "
+            f"base's config.json says {vocab:,}"
+        )
+        assumption = Assumption("base vocabulary", f"{tokens:,} rows", why, "--base")
+        return replace(base, config=config, assumptions=(*base.assumptions, assumption))
+    raise rows_error("the checkpoint", rows, vocab, keys.family, _rows_fix(rows, vocab, base))
+
+
+def _rows_fix(rows: int, vocab: int, base: Base) -> str:
+    if rows > vocab + SPECIAL_ROWS and rows % 8 == 0:
+        return (
+            f"if the embedding was padded to a round number of rows (pad_to_multiple_of), cut it and the output matrix "
+            f"to their first {vocab + SPECIAL_ROWS:,} rows and save again; else pass --base with the model that the "
+            f"checkpoint was trained on ({base.name} is not it)"
+        )
+    return f"pass --base with the model that the checkpoint was trained on ({base.name} is not it)"
+
+
+def share_tied(keys: StateKeys, lm: PreTrainedModel) -> None:
+    """Gives a tensor that was stored under one of its names the embedding's name too.
+
+    Writers such as safetensors' keep one name of tensors that share their memory, whichever comes first.
+    """
+    name, tied = embedding_name(lm), tied_head(lm)
+    if (parts := keys.lm.setdefault(name, Parts())).weight is None:
+        head = None if tied is None else keys.lm.get(tied, Parts()).weight
+        kept = keys.duplicate or head
+        if kept is None:
+            return
+        parts.weight = kept
+        keys.notes.append(f"the embedding is read from {kept.name}, the name of it that was stored")
+
+
+def embedding_name(lm: PreTrainedModel) -> str:
+    """The state-dict name of the embedding."""
+    embedding = lm.get_input_embeddings()
+    return next(f"{name}.weight" for name, module in lm.named_modules() if module is embedding)
 
 
 def tied_head(lm: PreTrainedModel) -> str | None:
@@ -63,6 +125,14 @@ def tied_head(lm: PreTrainedModel) -> str | None:
 
 def check_keys(keys: StateKeys, lm: PreTrainedModel, feeder: nn.Module, origin: str) -> None:
     """Every parameter has its tensor of the right shape, and every tensor its parameter."""
+    if keys.family.feeder == "prj" and not keys.feeder:
+        raise CheckpointError(
+            "there is no prj: the map from a hidden state to the thought that is fed back is not in the file",
+            got=f"{len(keys.lm)} parameters of the language model, and nothing else",
+            expected="prj.1.*, prj.3.*, prj.ln.*",
+            fix="get the checkpoint from its source again; one trained without a projection (use_prj False) is not "
+            "supported",
+        )
     expected = {name: tuple(value.shape) for name, value in lm.state_dict().items()}
     tied = tied_head(lm)
     missing: list[str] = []
@@ -83,11 +153,8 @@ def check_keys(keys: StateKeys, lm: PreTrainedModel, feeder: nn.Module, origin: 
             missing.append(f"{keys.family.feeder}.{name}")
         elif stored.shape != tuple(value.shape):
             wrong.append(f"{stored.name} is {stored.shape}, not {tuple(value.shape)}")
-    if keys.family.duplicate is not None:
-        if keys.duplicate is None:
-            missing.append(keys.family.duplicate)
-        elif keys.duplicate.shape != keys.embedding.shape:
-            wrong.append(f"{keys.duplicate.name} is {keys.duplicate.shape}, not {keys.embedding.shape}")
+    if keys.duplicate is not None and keys.duplicate.shape != keys.embedding.shape:
+        wrong.append(f"{keys.duplicate.name} is {keys.duplicate.shape}, not {keys.embedding.shape}")
     unexpected += [f"{keys.family.feeder}.{name}" for name in keys.feeder if name not in feeder.state_dict()]
     problems = [
         f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}" + (", ..." if len(names) > _SHOWN else "")

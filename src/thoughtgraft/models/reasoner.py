@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -69,6 +69,9 @@ class LatentReasoner(ABC):
 
     assumptions: tuple[Assumption, ...] = ()
     """What changes answers and was taken for granted, since neither the user nor the model's files say it."""
+
+    read: tuple[str, ...] = ()
+    """What was read and what was passed over, in words."""
 
     recipe: Callable[..., LatentReasoner] | None = None
     """Makes the same model again, in any process that sees its files, on `device=`; None for one made by hand."""
@@ -177,6 +180,11 @@ class LatentReasoner(ABC):
             "num_latents": self.num_latents,
             "prompt_suffix": self.prompt_suffix,
         }
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a run's provenance keeps of how the model was loaded."""
+        return {"assumed": [asdict(found) for found in self.assumptions], "read": list(self.read)}
 
     @property
     def model_hash(self) -> str:

@@ -12,8 +12,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from thoughtgraft.errors import CheckpointError
+from thoughtgraft.models.families import FAMILIES, bare_name, family_of
 from thoughtgraft.models.guards import MAX_INDEX
 from thoughtgraft.models.names import check_place
+from thoughtgraft.models.tensors import open_tensors
 
 SMALL_FILES = ("*.json", "*.txt", "*.model")
 WEIGHT_NAMES = (
@@ -24,7 +26,9 @@ WEIGHT_NAMES = (
     "adapter.safetensors",
 )
 _EPOCH = re.compile(r"checkpoint_\d+")  # what Coconut's official code saves, one file an epoch, without an ending
-_NOT_WEIGHTS = ("training_args.bin", "optimizer*", "scheduler*", "rng_state*", "onnx/*", "*.tmp")
+_NOT_WEIGHTS = ("training_args.bin", "optimizer*", "scheduler*", "scaler*", "rng_state*", "onnx/*", "*.tmp")
+_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+_MOST_FILES, _MOST_FOLDERS, _DEPTH = 32, 200, 3
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,14 @@ class Source:
     Attributes:
         directory: Folder with the weights and, perhaps, config.json and tokenizer files.
         weights: The weight files, one or several shards.
+        notes: What other weight files lie beside them, in words.
+        rivals: Those of them that hold a latent reasoner too.
     """
 
     directory: Path
     weights: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+    rivals: tuple[str, ...] = ()
 
 
 def find_checkpoint(name: str | Path) -> Source:
@@ -56,15 +64,13 @@ def find_checkpoint(name: str | Path) -> Source:
     if path.is_file():
         return Source(path.parent, _shards(path) if path.name.endswith(".index.json") else (path,))
     if path.is_dir():
-        weights = _weights_in(path)
-        _check_inside(weights, path)
-        return Source(path, weights)
+        return _choose(path)
     # Safetensors first: asking for both formats would download the weights twice.
     directory = fetch(str(name), (*SMALL_FILES, "*.safetensors"))
-    if not any(directory.glob("*.safetensors")):
-        directory = fetch(str(name), (*SMALL_FILES, "*.bin", "checkpoint_*"))
+    if not any(_kind(group) in FAMILIES for group in _groups(directory)):
+        directory = fetch(str(name), (*SMALL_FILES, "*.bin", "*.pt", "*.pth", "*.ckpt", "checkpoint_*"))
     try:
-        return Source(directory, _weights_in(directory))
+        return _choose(directory)
     except CheckpointError as error:
         raise CheckpointError(
             error.what,
@@ -126,28 +132,106 @@ def _hub_error(name: str, error: Exception) -> CheckpointError:
     return CheckpointError(what, got=f"{type(error).__name__}: {detail}", fix=fix)
 
 
-def _weights_in(directory: Path) -> tuple[Path, ...]:
+def _choose(directory: Path) -> Source:
+    """The weight files of a folder that hold a latent reasoner, told by their tensors' names.
+
+    Raises:
+        CheckpointError: There are none, or it is not ours to choose among several.
+    """
+    groups = _groups(directory)
+    if not groups:
+        raise _no_weights(directory)
+    for group in groups:
+        _check_inside(group, directory)
+    if len(groups) == 1:
+        return Source(directory, groups[0])
+    kinds = {group: _kind(group) for group in groups}
+    named = [group for group in groups if kinds[group] in FAMILIES]
+    if len(named) > 1 and not _is_standard(named[0]):
+        shown = [group[0].name for group in named]
+        what = "epochs" if all(map(_EPOCH.fullmatch, shown)) else "models"
+        raise CheckpointError(
+            f"{directory} holds the checkpoints of several {what}",
+            got=", ".join(shown[:8]),
+            expected="one",
+            fix=f"pass the file itself, such as {directory / shown[-1]}",
+        )
+    chosen = (named or groups)[0]
+    others = [group for group in groups if group != chosen]
+    notes = [f"read {_title(chosen)}; beside it lies {_title(group)} ({kinds[group]})" for group in others]
+    return Source(directory, chosen, tuple(notes), tuple(_title(group) for group in named if group != chosen))
+
+
+def _groups(directory: Path) -> list[tuple[Path, ...]]:
+    """The weight files of a folder: each alone, or all shards of one model; those of standard names first."""
+    found: list[tuple[Path, ...]] = []
     for name in WEIGHT_NAMES:
         path = directory / name
         if path.exists():
-            return _shards(path) if name.endswith(".index.json") else (path,)
+            found.append(_shards(path) if name.endswith(".index.json") else (path,))
+    taken = {path for group in found for path in group}
+    others = [
+        path
+        for path in directory.iterdir()
+        if path not in taken
+        and (path.suffix in _ENDINGS or _EPOCH.fullmatch(path.name))
+        and not any(path.match(pattern) for pattern in _NOT_WEIGHTS)
+        and not path.is_dir()
+    ]
+    return [*found, *((path,) for path in sorted(others, key=_order)[:_MOST_FILES])]
+
+
+def _order(path: Path) -> tuple[str, int]:
+    """By name, numbers at its end by their size."""
+    name, number = re.fullmatch(r"(.*?)(\d*)", path.stem if path.suffix in _ENDINGS else path.name).groups()  # type: ignore[union-attr]
+    return name, int(number or 0)
+
+
+def _kind(group: Sequence[Path]) -> str:
+    """What a group of files holds, in words; a family's name where it is a latent reasoner."""
+    try:
+        names = open_tensors(group)
+    except CheckpointError as error:
+        return f"not readable: {error.what}"
+    found = family_of(map(bare_name, names))
+    return "no latent reasoner" if found is None else found[0].name
+
+
+def _is_standard(group: Sequence[Path]) -> bool:
+    return group[0].name in WEIGHT_NAMES or len(group) > 1
+
+
+def _title(group: Sequence[Path]) -> str:
+    return group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1} more shards"
+
+
+def _no_weights(directory: Path) -> CheckpointError:
     found = sorted(p.name for p in directory.iterdir())
-    epochs = sorted(filter(_EPOCH.fullmatch, found), key=lambda name: int(name.removeprefix("checkpoint_")))
-    if len(epochs) > 1:
-        raise CheckpointError(
-            f"{directory} holds the checkpoints of several epochs",
-            got=", ".join(epochs[:8]),
-            expected="one",
-            fix=f"pass the file itself, such as {directory / epochs[-1]}",
-        )
-    if epochs:
-        return (directory / epochs[0],)
-    raise CheckpointError(
-        f"{directory} holds no weights",
-        got=", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "") or "an empty folder",
+    inside = _below(directory)
+    if inside:
+        fix = f"pass the folder that you mean, such as {inside[-1]}"
+    else:
+        fix = "pass the folder with the weight file, or the weight file itself"
+    return CheckpointError(
+        f"{directory} holds no weights" + (", but folders inside it do" if inside else ""),
+        got=", ".join(str(path.relative_to(directory)) for path in inside[:8])
+        or ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
+        or "an empty folder",
         expected=" or ".join((*WEIGHT_NAMES, "checkpoint_N")),
-        fix="pass the folder with the weight file, or the weight file itself",
+        fix=fix,
     )
+
+
+def _below(directory: Path) -> list[Path]:
+    """The folders inside that hold weights, as a trainer's steps or the hub's cache do; few are looked at."""
+    level, found = [directory], []
+    for _ in range(_DEPTH):
+        level = [
+            p for parent in level for p in sorted(parent.iterdir(), key=_order) if p.is_dir() and not p.is_symlink()
+        ]
+        level = level[:_MOST_FOLDERS]
+        found += [folder for folder in level if any((folder / name).exists() for name in WEIGHT_NAMES)]
+    return found
 
 
 def _check_inside(weights: tuple[Path, ...], directory: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from thoughtgraft.errors import CheckpointError
 from thoughtgraft.models.bases import Base
-from thoughtgraft.models.families import Family
+from thoughtgraft.models.families import BOCOT, SPECIAL_ROWS, Family
 from thoughtgraft.models.sources import find_directory
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -18,12 +19,15 @@ _MOST_TEXT = 64 << 20  # bytes of a tokenizer's file
 
 
 def load_tokenizer(
-    tokenizer: str | Path | PreTrainedTokenizerBase | None, directory: Path, base: Base, family: Family
-) -> PreTrainedTokenizerBase:
+    tokenizer: str | Path | PreTrainedTokenizerBase | None, directory: Path, base: Base
+) -> tuple[PreTrainedTokenizerBase, str]:
     """Loads the tokenizer: what the user gave, else the checkpoint's own, else the base model's.
 
+    Returns:
+        The tokenizer, and where it is from.
+
     Raises:
-        CheckpointError: It cannot be found or read, or its ids reach into the rows that the family adds.
+        CheckpointError: It cannot be found or read, or has no end of sequence.
     """
     if isinstance(tokenizer, PreTrainedTokenizerBase):
         loaded, origin = tokenizer, type(tokenizer).__name__
@@ -36,8 +40,31 @@ def load_tokenizer(
             folder = _base_directory(base)
         origin = str(tokenizer or folder)
         loaded = _read_tokenizer(folder, base.config)
-    _check_tokenizer(loaded, origin, base, family)
-    return loaded
+    if loaded.eos_token_id is None:
+        raise CheckpointError(
+            f"the tokenizer {origin} names no end-of-sequence token, so no answer could stop",
+            expected='an "eos_token" in tokenizer_config.json',
+            fix="add it there, or pass --tokenizer with the base model's own tokenizer",
+        )
+    return loaded, origin
+
+
+def own_tokens(tokenizer: PreTrainedTokenizerBase, rows: int, family: Family) -> dict[str, int]:
+    """The family's tokens that a tokenizer knows in their own rows, the last ones of an embedding of `rows` rows.
+
+    They are no part of the base vocabulary. Coconut's official code adds all three; CODI's adds [PAD] where the base
+    has none, and a dialect of it adds BOCOT.
+    """
+    vocab, first = tokenizer.get_vocab(), rows - SPECIAL_ROWS
+    names = dict(enumerate(family.rows)) if family.in_tokenizer else {1: BOCOT[0], 2: BOCOT[1]}
+    if family.pad is not None and tokenizer.pad_token is not None:
+        names[family.pad] = str(tokenizer.pad_token)
+    return {name: first + row for row, name in names.items() if vocab.get(name) == first + row}
+
+
+def count_base_tokens(tokenizer: PreTrainedTokenizerBase, own: Mapping[str, int]) -> int:
+    """How many ids the base's tokenizer has, the family's own tokens left out: the highest one and 1."""
+    return max((i for token, i in tokenizer.get_vocab().items() if token not in own), default=-1) + 1
 
 
 def _read_tokenizer(folder: Path, config: PretrainedConfig) -> PreTrainedTokenizerBase:
@@ -82,17 +109,19 @@ def _base_directory(base: Base) -> Path:
         ) from error
 
 
-def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, origin: str, base: Base, family: Family) -> None:
+def check_tokenizer(origin: str, size: int, base: Base, family: Family) -> None:
+    """Refuses a tokenizer whose ids reach into the rows that the family adds.
+
+    Args:
+        origin: Where it is from.
+        size: From `count_base_tokens`.
+        base: The base, with the checkpoint's vocabulary.
+        family: The checkpoint's family.
+
+    Raises:
+        CheckpointError: It is not the base's.
+    """
     vocab = base.config.vocab_size
-    # A family's own token in its own row is no clash. CODI's official code adds [PAD] to the tokenizer, at V.
-    own = {name: vocab + row for row, name in enumerate(family.rows)} if family.in_tokenizer else {}
-    pad = None if family.pad is None else vocab + family.pad
-    ids = {
-        i
-        for token, i in tokenizer.get_vocab().items()
-        if own.get(token) != i and (i != pad or i != tokenizer.pad_token_id)
-    }
-    size = max(ids, default=-1) + 1
     if size > vocab or (base.known and size != vocab):
         limit = "exactly" if base.known else "at most"
         raise CheckpointError(

@@ -20,13 +20,13 @@ from thoughtgraft.models.doctor.facts import ADAPTER_FILES, Facts, read_facts
 from thoughtgraft.models.doctor.published import published_for
 from thoughtgraft.models.embedded import EMBEDDED, model_folder
 from thoughtgraft.models.families import SPECIAL_ROWS
-from thoughtgraft.models.fit import check_copies, check_keys, check_sizes
-from thoughtgraft.models.keys import sort_keys
+from thoughtgraft.models.fit import check_copies, check_keys, check_sizes, fit_vocabulary, share_tied
+from thoughtgraft.models.keys import StateKeys, canonical, sort_keys
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.models.sources import WEIGHT_NAMES, Source, find_checkpoint, shard_names
 from thoughtgraft.models.tensors import StoredTensor, open_tensors
-from thoughtgraft.models.tokenizers import load_tokenizer
+from thoughtgraft.models.tokenizers import check_tokenizer, count_base_tokens, load_tokenizer, own_tokens
 
 _Result = TypeVar("_Result")
 
@@ -67,6 +67,9 @@ def diagnose(
     else:
         first = Finding.refusal(refusal)
         findings = [first, *(f for f in findings if f.what != first.what)]
+    if model is not None:
+        told = {finding.what for finding in findings}
+        findings += [Finding("note", note) for note in model.read[1:] if note not in told]
     order = ("error", "warning", "note")
     findings.sort(key=lambda finding: order.index(finding.level))
     return Diagnosis(
@@ -130,8 +133,8 @@ class _Visit:
             stored |= self.attempt(lambda path=path: open_tensors([path])) or {}  # type: ignore[misc]
         if not stored:
             return
-        self.facts = read_facts(stored, self.name)
-        self.findings += rules.family_rules(self.facts)
+        named = self.attempt(lambda: canonical(stored, self.name))
+        self.facts = read_facts(stored if named is None else named[1], self.name)
         self.findings += rules.projection_rules(self.facts, source.weights[0])
         self.findings += rules.lora_rules(self.facts)
         self.findings += rules.extra_rules(self.facts)
@@ -164,16 +167,29 @@ class _Visit:
             return
         self.found_base = base
         vocab = base.config.vocab_size
-        self.findings += [Finding("note", note) for note in (*base.notes, *keys.notes)]
-        self.found_tokenizer = self.attempt(lambda: load_tokenizer(self.tokenizer, directory, base, keys.family))
-        self.findings += rules.stop_rules(self.found_tokenizer, base.config.eos_token_id, vocab)
-        self.findings += rules.row_rules(self.facts, vocab)
-        if not self.passes(lambda: check_sizes(keys, base)):
-            self.findings += rules.base_rules(self.facts, base.name)
+        fits = self.passes(lambda: check_sizes(keys, base))
+        loaded = self.attempt(lambda: load_tokenizer(self.tokenizer, directory, base))
+        if loaded is not None:
+            self.found_tokenizer = loaded[0]
+            self.findings += rules.stop_rules(self.found_tokenizer, base.config.eos_token_id, vocab)
+        if loaded is None or not fits:
+            self.findings += rules.row_rules(self.facts, vocab)
+            self.findings += () if fits else rules.base_rules(self.facts, base.name)
             return
-        lm = self.attempt(lambda: build_lm(base.config))
+        self._fit_rows(keys, base, *loaded)
+
+    def _fit_rows(self, keys: StateKeys, base: Base, tokenizer: PreTrainedTokenizerBase, origin: str) -> None:
+        """Compare rows, tokens and every tensor with a base whose layers and width fit."""
+        tokens = count_base_tokens(tokenizer, own_tokens(tokenizer, keys.embedding.shape[0], keys.family))
+        grown = self.attempt(lambda: fit_vocabulary(keys, base, tokens))
+        if grown is None:
+            self.findings += rules.row_rules(self.facts, base.config.vocab_size)
+            return
+        self.passes(lambda: check_tokenizer(origin, tokens, grown, keys.family))
+        lm = self.attempt(lambda: build_lm(grown.config))
         if lm is not None:
-            feeder = empty_feeder(keys, base.config.hidden_size)
+            feeder = empty_feeder(keys, grown.config.hidden_size)
+            share_tied(keys, lm)
             if self.passes(lambda: check_keys(keys, lm, feeder, self.name)):
                 self.passes(lambda: check_copies(keys, lm))
 
@@ -183,7 +199,7 @@ class _Visit:
             model = load_model(
                 self.name,
                 base=self.base,
-                tokenizer=self.found_tokenizer or self.tokenizer,
+                tokenizer=self.tokenizer,
                 device="cpu",
                 weights=False,
                 **options,

@@ -30,48 +30,10 @@ def known_base(facts: Facts) -> str | None:
     return None
 
 
-def family_rules(facts: Facts) -> Iterator[Finding]:
-    """What is not a latent reasoner's checkpoint."""
-    if facts.family == "plain base model":
-        yield Finding(
-            "error",
-            "this is a language model without continuous thoughts",
-            got=f"{facts.layers} layers and no prj",
-            expected="a checkpoint of CODI (keys under codi. and prj.) or Coconut (base_causallm.)",
-            fix="pass a trained checkpoint, such as --model zen-E/CODI-gpt2; a base goes to --base",
-        )
-    elif facts.family == "PEFT adapter only":
-        yield Finding(
-            "error",
-            "this is a PEFT adapter by itself: neither the base weights nor prj nor the special tokens' rows are in it",
-            got=f"LoRA for {sum(facts.ranks.values())} modules and nothing else",
-            expected="the full raw state dict that CODI's trainer writes",
-            fix="save model.state_dict() of the whole CODI model, not model.codi.save_pretrained(...), or download the "
-            "published checkpoint: hf download zen-E/CODI-llama3.2-1b-Instruct",
-        )
-    elif facts.family == "unknown":
-        yield Finding(
-            "error",
-            "nothing in the names says which family this is",
-            expected="keys under codi. and prj. (CODI) or base_causallm. (Coconut)",
-            fix="pass the raw state dict as the official code saved it, without renaming its keys",
-        )
-
-
 def projection_rules(facts: Facts, weights: Path) -> Iterator[Finding]:
-    """Prj whose keys are missing or counted from another start."""
-    if facts.layout is not CODI:
-        return
-    have = set(facts.projection)
-    if not have:
-        yield Finding(
-            "error",
-            "there is no prj: the map from a hidden state to the thought that is fed back is not in the file",
-            expected="prj.1.*, prj.3.*, prj.ln.*",
-            fix="get the checkpoint from its source again; one trained without a projection (--use_prj False) is not "
-            "supported",
-        )
-    elif "0.weight" in have and "1.weight" not in have:
+    """Prj whose keys are counted from another start."""
+    have = set(facts.projection) if facts.layout is CODI else set()
+    if "0.weight" in have and "1.weight" not in have:
         renamed = dict(_SHIFTED)
         norm = next((name for name in _NORM_NAMES if f"{name}.weight" in have), None)
         if norm is not None and "ln.weight" not in have:
@@ -167,13 +129,7 @@ def stop_rules(tokenizer: PreTrainedTokenizerBase | None, config_eos: object, vo
         return
     token, number = tokenizer.eos_token, tokenizer.eos_token_id
     listed = config_eos if isinstance(config_eos, list) else [config_eos]
-    if number is None:
-        yield Finding(
-            "warning",
-            "the tokenizer has no end-of-sequence token, so no answer can stop",
-            fix="pass --tokenizer with the base model's own tokenizer",
-        )
-    elif vocab == _LLAMA3_VOCAB and token == _BASE_EOS:
+    if vocab == _LLAMA3_VOCAB and token == _BASE_EOS:
         yield Finding(
             "warning",
             "the tokenizer ends answers as Llama's base model does, and the published checkpoints were trained on the "
