@@ -73,6 +73,10 @@ class Run:
         """One row per generation; `where` keeps some, for example `'method == "swap" and slots == [3]'`."""
         return self._records.copy() if where is None else self._store.frame(where=where)
 
+    def failed(self) -> pd.DataFrame:
+        """The cells without an outcome, which are in no table: cell, arm, problem_id, donor_id and why (`error`)."""
+        return pd.DataFrame(self._store.errors, columns=["cell", "arm", "problem_id", "donor_id", "error"])
+
     def problems(self) -> pd.DataFrame:
         """The problems: id, split, question, gold, solution, steps, n_steps, operation, template, graph.
 

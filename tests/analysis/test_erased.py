@@ -80,9 +80,57 @@ def test_incomplete_records_are_refused() -> None:
     records, conditions, readings = invented({(0, (1,)): (0.5, 0.1)})
     with pytest.raises(AnalysisError, match="not every arm has every host"):
         erasure_table(records.iloc[5:], conditions, readings, depth=4, num_latents=6)
-    records["correct"] = records["correct"].astype(object).where(records.index != 3, None)
-    with pytest.raises(AnalysisError, match="some cells failed; got 1"):
-        erasure_table(records, conditions, readings, depth=4, num_latents=6)
+
+
+def failed(records: pd.DataFrame, rows: Any) -> pd.DataFrame:
+    """The records with some cells failed: which they are is known, what they answered is not."""
+    return records.assign(
+        **{name: records[name].astype(object).where(~records.index.isin(rows), None) for name in ("correct", "changed")}
+    )
+
+
+def figures(found: pd.DataFrame) -> pd.DataFrame:
+    return found.drop(columns="n_failed")
+
+
+def test_a_host_whose_erasure_failed_is_in_no_figure() -> None:
+    records, conditions, readings = invented({(0, (1,)): (0.5, 0.2), (1, (1,)): (0.4, 0.2)})
+    at = {"depth": 4, "num_latents": 6}
+    hit = records.index[(records["method"] == "erase after L0") & records["problem_id"].isin(["p3", "p9"])]
+    gone = records.index[records["method"].str.endswith("L0") & records["problem_id"].isin(["p3", "p9"])]
+    found = erasure_table(failed(records, hit), conditions, readings, **at)
+    expected = erasure_table(records.drop(gone), conditions, readings, **at)
+    assert list(found["n_failed"]) == [2, 0] and list(found["n"]) == [HOSTS - 2, HOSTS]
+    pd.testing.assert_frame_equal(figures(found), figures(expected))
+    assert "2 edited cells failed and are in no figure." in sentences(found, "operation")
+
+
+def test_a_random_draw_that_failed_leaves_its_hosts_other_draws() -> None:
+    records, conditions, readings = invented({(0, (1,)): (0.5, 0.2)}, seed=4)
+    drawn = records[records["method"].str.startswith("random")]
+    hit = drawn.sample(60, random_state=0).index
+    row = erasure_table(failed(records, hit), conditions, readings, depth=4, num_latents=6).iloc[0]
+    kept = records.drop(hit)
+    lost = {(m, p): 1.0 - c for m, p, c in zip(kept["method"], kept["problem_id"], kept["correct"], strict=True)}
+    own = {p: value for (m, p), value in lost.items() if m.startswith("erase")}
+    random = {p: [v for (m, q), v in lost.items() if q == p and m.startswith("random")] for p in own}
+    gap = np.mean([own[p] - np.mean(random[p]) for p in own])
+    assert row["difference_pp"] == pytest.approx(100 * gap, abs=1e-9) and row["n_failed"] == 60
+    assert row["random_acc"] == pytest.approx(1 - np.mean([np.mean(values) for values in random.values()]))
+    as_large = sum(
+        np.mean([v - own[p] for (m, p), v in lost.items() if m == f"random {d} after L0"]) >= -1e-12
+        for d in range(DRAWS)
+    )
+    assert row["p_draws"] == pytest.approx((as_large + 1) / (DRAWS + 1)) and row["draws"] == DRAWS
+
+
+def test_a_cell_of_which_nothing_is_left_has_no_figure() -> None:
+    records, conditions, readings = invented({(0, (1,)): (0.5, 0.2), (1, (1,)): (0.4, 0.2)})
+    gone = records.index[records["method"] == "erase after L0"]
+    found = erasure_table(failed(records, gone), conditions, readings, depth=4, num_latents=6)
+    assert found["n"].tolist() == [0, HOSTS] and found["n_failed"].tolist() == [HOSTS, 0]
+    assert found.loc[0, ["acc", "impact_pp", "difference_pp", "p", "p_holm", "p_draws"]].isna().all()
+    assert found["verdict"][0] == NONE and len(tables(found)[0].rows) == 2
 
 
 def test_halves_share_no_text_and_hold_every_class() -> None:

@@ -179,3 +179,25 @@ def test_the_page_cites_rows_that_exist(zoo, tmp_path: Path) -> None:
     assert {f.name for f in (tmp_path / "figures").glob("*.png")} >= {"dose.png", "impact.png", "lens.png", "pairs.png"}
     answers = pd.read_csv(tmp_path / "tables" / "answers.csv")
     assert answers["codi: thoughts"].sum() == 20 and answers["direct: answer"].sum() == 1
+
+
+def test_answers_and_generations_that_failed_are_counted_and_in_no_rate(tmp_path) -> None:
+    answers = pd.array([True] * 5 + [None] * 3 + [False] * 12, dtype="boolean")
+    made = ZOO[0].records
+    assert made is not None
+    hit = made.index[(made.method == "swap") & (made.problem_id == HOSTS[4])]
+    broken = made.assign(error=None)
+    for name in ("pred", "correct"):
+        broken[name] = broken[name].astype(object).where(~broken.index.isin(hit), None)
+    broken.loc[hit, "error"] = "the edit gave NaN at CT0"
+    one = replace(ZOO[0], correct=ZOO[0].correct.assign(**{"0 thoughts": answers}), records=broken)
+    assert one.n_failed == 3 + len(hit)
+    result = analyse_zoo([one, *ZOO[1:]], PROBLEMS, LABELS, seed=0)
+    row = result.tables["accuracy"].query("model == 'codi' and condition == '0 thoughts'").iloc[0]
+    assert (row.n, row.correct, row.accuracy) == (17, 5, 5 / 17)
+    swap = result.tables["positions"].query("model == 'codi' and method == 'swap'").iloc[0]
+    assert (swap.n_gen, swap.n_failed) == (60 - len(hit), len(hit))
+    page = write_zoo(result, {"problems": "20"}, tmp_path).read_text()
+    assert "failed" in page.split("\n## ")[0] and str(one.n_failed) in page.split("\n## ")[0]
+    kept = pd.read_csv(tmp_path / "tables" / "answers.csv")["codi: 0 thoughts"]
+    assert kept.isna().sum() == 3 and kept.sum() == 5

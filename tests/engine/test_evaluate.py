@@ -6,13 +6,16 @@ from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
+import torch
 from tests.engine.tiny import FAMILIES, GOLDEN
+from torch import Tensor
 
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.evaluate import Evaluation, always_explicit, measure
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import RunError
 from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.ops import OPS, EditContext
 from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.load import load_model
 from thoughtgraft.problems import Problem, ProblemSet
@@ -70,3 +73,27 @@ def test_groups_stand_in_the_order_of_their_numbers_and_unknown_steps_are_called
     names = [name.removeprefix("thoughts, ") for name in rows.index[3:]]
     assert names == ["1 step", "2 steps", "10 steps", "steps unknown", "addition"]
     assert rows.n.tolist()[3:] == [1, 2, 1, 1, 4]
+
+
+def test_an_answer_that_failed_is_in_no_n(model, monkeypatch) -> None:
+    """An edit whose numbers the model cannot hold: neither right nor wrong."""
+    problems = arithmetic("validation")[:4]
+    sound = measure(model, problems, progress=False)
+    zero = OPS["zero"]
+
+    def broken(live: Tensor, context: EditContext) -> Tensor:
+        whole = zero(live, context)
+        whole[:1] = torch.nan
+        return whole
+
+    monkeypatch.setitem(OPS, "zero", broken)
+    found = measure(model, problems, progress=False)
+    values = found.correct["all thoughts zero"]
+    assert values.count(None) == 1
+    kept = [a == b for a, b in zip(values, sound.correct["all thoughts zero"], strict=True) if a is not None]
+    assert len(kept) == 3 and all(kept)
+    row = found.table().set_index("condition").loc["all thoughts zero"]
+    assert (row.n, row.failed, row.correct) == (3, 1, sum(bool(v) for v in values))
+    monkeypatch.setitem(OPS, "zero", lambda live, context: live * torch.inf)
+    row = measure(model, problems, progress=False).table().set_index("condition").loc["all thoughts zero"]
+    assert (row.n, row.failed) == (0, 4) and row[["accuracy", "ci_low", "ci_high"]].isna().all()

@@ -80,7 +80,13 @@ def test_a_killed_worker_costs_its_task_and_nothing_else(tmp_path, model, proble
         time.sleep(0.2)
         return live + 1
 
-    plan = replace(PLAN, arms=(*PLAN.arms, Arm("slow", (2,), op=slow)))
+    def fails(live, context):  # on the hosts whose thought begins so
+        if (hit := context.host[:, 0, 0] > 0).any():
+            raise ValueError("on these hosts")
+        return live.masked_fill(hit[:, None], 0)
+
+    arms = (Arm("slow", (2,), op=slow), Arm("fails", (1,), op=fails), Arm("fails", (4,), op=fails, repeats=True))
+    plan = replace(PLAN, arms=(*PLAN.arms, *arms))
     alone = run(model, problems, plan, tmp_path / "local", max_new_tokens=TOKENS, progress=False)
     before, handler, group = descendants(os.getpid()), signal.getsignal(signal.SIGTERM), os.getpgrp()
     killed: list[str] = []
@@ -104,6 +110,7 @@ def test_a_killed_worker_costs_its_task_and_nothing_else(tmp_path, model, proble
             executor=executor, watch=watch,
         )  # fmt: skip
     assert len(killed) == 1
+    assert 0 < alone["error"].notna().sum() < 18 * 5, "some hosts fail, and not all"
     continuous = ["logp_gold", "dlogp_gold", "logp_donor", "kl", "fed_norm", "donor_cos"]
     packing = ["unit"]  # which records lie in one file
     exact = [name for name in alone if name not in continuous + packing]

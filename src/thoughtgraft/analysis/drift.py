@@ -16,9 +16,9 @@ from thoughtgraft.analysis.slots import as_slots, is_single, slot_label
 from thoughtgraft.errors import AnalysisError
 
 _FROM_POSITIONS = (
-    "slots", "method", "n_hosts", "n_donors", "n_gen", "acc", "impact_pp", "ci_low", "ci_high", "zero_bound_pp",
-    "p_holm", "changed_rate", "adoption_rate", "adoption_null", "adoption_excess", "adoption_excess_ci_low",
-    "adoption_excess_ci_high", "dlogp", "kl", "kl_ci_low", "kl_ci_high", "verdict", "note",
+    "slots", "method", "n_hosts", "n_donors", "n_gen", "n_failed", "acc", "impact_pp", "ci_low", "ci_high",
+    "zero_bound_pp", "p_holm", "changed_rate", "adoption_rate", "adoption_null", "adoption_excess",
+    "adoption_excess_ci_low", "adoption_excess_ci_high", "dlogp", "kl", "kl_ci_low", "kl_ci_high", "verdict", "note",
 )  # fmt: skip
 _DIFFERENCE = {"difference_pp": "difference_pp", "ci_low": "difference_ci_low", "ci_high": "difference_ci_high",
                "p_holm": "difference_p_holm"}  # fmt: skip
@@ -84,7 +84,7 @@ def _baseline(frame: Frame) -> dict[str, Any]:
     interval = binomtest(right, len(cells)).proportion_ci(0.95, "wilson")
     row = {"method": "baseline", "slots": "none", "acc": right / len(cells), "n_hosts": cells.n_hosts}
     row |= {"ci_low": 100 * interval.low, "ci_high": 100 * interval.high}
-    return row | {"n_gen": len(cells), "n_donors": 0, "note": "", "verdict": ""}
+    return row | {"n_gen": len(cells), "n_failed": cells.n_failed, "n_donors": 0, "note": "", "verdict": ""}
 
 
 def _with_kl_intervals(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
@@ -104,21 +104,25 @@ def _with_difference(table: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFram
 
 
 Cell = tuple[str, tuple[int, ...], str, str]
+_FAILED = object()
 
 
-def _answers(records: pd.DataFrame) -> dict[Cell, str | None]:
-    """The parsed answer of every cell of the table's arms; None where nothing was parsed."""
+def _answers(records: pd.DataFrame) -> dict[Cell, object]:
+    """The parsed answer of every cell of the table's arms; None where nothing was parsed, `_FAILED` without outcome."""
     part = records[records["method"].isin(METHODS)]
     donors = part["donor_id"].where(part["donor_id"].notna(), "")
     slots = map(as_slots, part["slots"])
     answers = part["pred"].astype(object).where(part["pred"].notna(), None)
+    answers = answers.where(part["correct"].notna(), _FAILED)
     names = zip(part["method"], slots, part["problem_id"].astype(str), donors.astype(str), strict=True)
     return dict(zip(names, answers, strict=True))
 
 
-def _differs(own: Mapping[Cell, str | None], other: Mapping[Cell, str | None], n_slots: int) -> dict[Any, float]:
-    """Share of cells with another answer than `other` has there, by (method, slots in words)."""
+def _differs(own: Mapping[Cell, object], other: Mapping[Cell, object], n_slots: int) -> dict[Any, float]:
+    """Share of cells with another answer than `other` has there, by (method, slots in words); failed cells left out."""
     found: dict[tuple[str, str], list[bool]] = {}
     for cell, answer in own.items():
-        found.setdefault((cell[0], slot_label(cell[1], n_slots)), []).append(answer != other[cell])
-    return {name: float(np.mean(values)) for name, values in found.items()}
+        both = found.setdefault((cell[0], slot_label(cell[1], n_slots)), [])
+        if answer is not _FAILED and other[cell] is not _FAILED:
+            both.append(answer != other[cell])
+    return {name: float(np.mean(values)) if values else np.nan for name, values in found.items()}

@@ -27,7 +27,7 @@ NONE = "no evidence"
 DEAD = "structurally dead: nothing reads the stream after it"
 
 COLUMNS = (
-    "layer", "slots", "n", "draws", "base_acc", "acc", "impact_pp", "impact_low", "impact_high", "changed",
+    "layer", "slots", "n", "draws", "n_failed", "base_acc", "acc", "impact_pp", "impact_low", "impact_high", "changed",
     "random_acc", "random_impact_pp", "random_low", "random_high", "random_changed", "difference_pp", "ci_low",
     "ci_high", "p", "p_holm", "p_draws", "mde80_pp", "read_before", "read_after", "read_random", "chance", "change",
     "random_change", "verdict",
@@ -97,7 +97,8 @@ def erasure_table(
     Shares and accuracies are fractions, impacts and differences percentage points of accuracy lost. Hosts vary, and
     so do the random directions: the interval and `p` of `difference_pp` (the erasure's impact less the random one's)
     are two-way clustered over hosts and draws. `p_holm` is over the cells that are not structurally dead. `p_draws`
-    is the rank of the erasure's impact among the draws', (b + 1) / (draws + 1). A verdict needs both at 5%.
+    is the rank of the erasure's impact among the draws', (b + 1) / (draws + 1), each draw on its own hosts. A verdict
+    needs both at 5%. Failed cells (`n_failed`) are left out: a host whose erasure failed, and single draws of others.
 
     Args:
         records: Records of the run, one for each host and arm.
@@ -107,11 +108,9 @@ def erasure_table(
         num_latents: Its slots, K.
 
     Raises:
-        AnalysisError: A cell lacks hosts or arms, or failed.
+        AnalysisError: A cell lacks hosts or arms.
     """
     edited = records[records["method"].isin(list(conditions))]
-    if edited["correct"].isna().any():
-        raise AnalysisError("some cells failed", got=int(edited["correct"].isna().sum()), fix="run the command again")
     cells = {cell: i for i, cell in enumerate(readings)}
     place = np.array(
         [
@@ -126,7 +125,7 @@ def erasure_table(
         wide = edited[place == i].pivot(
             index="problem_id", columns="draw", values=["base_correct", "correct", "changed"]
         )
-        if wide.empty or wide.isna().any(axis=None) or _ERASED not in wide["correct"]:
+        if wide.empty or wide["base_correct"].isna().any(axis=None) or _ERASED not in wide["correct"]:
             raise AnalysisError(f"layer {layer}, slots {list(slots)}: not every arm has every host")
         dead = layer == depth - 1 and slots == (num_latents - 1,)
         rows.append(_row(wide, dead) | {"layer": layer, "slots": list(slots)} | _read(reading))
@@ -140,39 +139,52 @@ def erasure_table(
 
 
 def _row(wide: pd.DataFrame, dead: bool) -> dict[str, Any]:
-    correct: np.ndarray = wide["correct"].to_numpy(float)
-    changed: np.ndarray = wide["changed"].to_numpy(float)
     own = list(wide["correct"].columns).index(_ERASED)
+    parts = [wide[name].astype(object).where(wide[name].notna(), np.nan) for name in ("correct", "changed")]
+    correct, changed = (part.to_numpy(float) for part in parts)
     base = wide["base_correct"].to_numpy(float)[:, own]
-    others = [i for i in range(correct.shape[1]) if i != own]
-    n, draws = len(correct), len(others)
+    n_failed = int(np.isnan(correct).sum())
+    drawn = np.delete(correct, own, 1)
+    used = np.isfinite(correct[:, own]) & np.isfinite(drawn).any(1)
+    correct, changed, base, drawn = (values[used] for values in (correct, changed, base, drawn))
+    drawn_changed = np.delete(changed, own, 1)
+    erased, random = base - correct[:, own], base[:, None] - drawn
+    n, draws = drawn.shape
     host, draw = np.repeat(np.arange(n), draws), np.tile(np.arange(draws), n)
-    erased, random = base - correct[:, own], base[:, None] - correct[:, others]
-    single, many = np.ones(n), np.ones(n * draws)
+    # Every host counts alike, however many of its draws are there.
+    known = np.isfinite(drawn)
+    single, many = np.ones(n), np.where(known, 1 / np.maximum(known.sum(1), 1)[:, None], 0.0)
     impact = clustered_mean(erased, np.arange(n), None, single)
-    control = clustered_mean(random.ravel(), host, draw, many)
-    gap = clustered_mean((erased[:, None] - random).ravel(), host, draw, many)
-    as_large = int((random.mean(0) >= erased.mean() - 1e-12).sum())
+    control = clustered_mean(random.ravel(), host, draw, many.ravel())
+    gap = clustered_mean((erased[:, None] - random).ravel(), host, draw, many.ravel())
+    met = known.any(0)
+    beyond = (np.where(known, random - erased[:, None], 0.0).sum(0) / np.maximum(known.sum(0), 1))[met]
+    as_large = int((beyond >= -1e-12).sum())
+
+    def over_hosts(values: np.ndarray, weight: np.ndarray) -> float:
+        return float(np.nansum(values * weight) / weight.sum()) if n else np.nan
+
     return {
         "n": n,
-        "draws": draws,
-        "base_acc": base.mean(),
-        "acc": correct[:, own].mean(),
+        "draws": int(met.sum()),
+        "n_failed": n_failed,
+        "base_acc": over_hosts(base, single),
+        "acc": over_hosts(correct[:, own], single),
         "impact_pp": 100 * impact.value,
         "impact_low": 100 * impact.low,
         "impact_high": 100 * impact.high,
-        "changed": changed[:, own].mean(),
-        "random_acc": correct[:, others].mean(),
+        "changed": over_hosts(changed[:, own], single),
+        "random_acc": over_hosts(drawn, many),
         "random_impact_pp": 100 * control.value,
         "random_low": 100 * control.low,
         "random_high": 100 * control.high,
-        "random_changed": changed[:, others].mean(),
+        "random_changed": over_hosts(drawn_changed, many),
         "difference_pp": 100 * gap.value,
         "ci_low": 100 * gap.low,
         "ci_high": 100 * gap.high,
         "p": np.nan if dead else gap.p,
         "p_holm": np.nan,
-        "p_draws": np.nan if dead else (as_large + 1) / (draws + 1),
+        "p_draws": np.nan if dead or not n else (as_large + 1) / (int(met.sum()) + 1),
         "mde80_pp": np.nan if dead else detectable_pp(gap.se, gap.df),
         "verdict": DEAD if dead else NONE,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -22,7 +22,8 @@ class Frame:
     """All arms of one run.
 
     `n_slots` is the number of slots the edits reach (largest edited slot + 1). `duplicates` counts rows that
-    repeat a cell; only their first is kept.
+    repeat a cell; only their first is kept. `failures` counts failed cells, which no arm holds, by their reason, the
+    most frequent first; None where the records have no column `error` and so cannot show them.
     """
 
     hosts: tuple[str, ...]
@@ -32,6 +33,17 @@ class Frame:
     n_slots: int
     n_rows: int
     duplicates: int
+    failures: Mapping[str, int] | None
+
+    @property
+    def n_cells(self) -> int:
+        """Distinct cells, failed ones included."""
+        return self.n_rows - self.duplicates
+
+    @property
+    def n_failed(self) -> int:
+        """Cells that failed; they are in no estimate."""
+        return sum(cells.n_failed for cells in self.arms.values())
 
     def label(self, slots: tuple[int, ...]) -> str:
         """The slot set in words, "CT0", "CT0-CT3" or "all"."""
@@ -220,15 +232,23 @@ def build_frame(records: pd.DataFrame) -> Frame:
     kept = order[~(repeated | failed)[order]]
     draw = np.zeros(len(records), dtype=np.int64)
     draw[kept] = _draws(group[kept], host[kept])
-    failures = np.bincount(group, weights=failed & ~repeated, minlength=len(keys)).astype(int)
+    n_failed = np.bincount(group, weights=failed & ~repeated, minlength=len(keys)).astype(int)
     bounds = np.searchsorted(group[kept], np.arange(len(keys) + 1))
     arms = {}
     for i, key in enumerate(keys):
         rows = kept[bounds[i] : bounds[i + 1]]
         arrays = (host, donor, draw, base, correct, changed, valid, dlogp, kl, *coded)
-        arms[key] = Cells(key, int(failures[i]), *(array[rows] for array in arrays))
+        arms[key] = Cells(key, int(n_failed[i]), *(array[rows] for array in arrays))
     edited = [slot for key in arms for slot in key.slots]
-    return Frame(hosts, donors, answers, arms, max(edited, default=-1) + 1, len(records), int(repeated.sum()))
+    failures = reasons(error[failed & ~repeated]) if "error" in records else None
+    n_slots = max(edited, default=-1) + 1
+    return Frame(hosts, donors, answers, arms, n_slots, len(records), int(repeated.sum()), failures)
+
+
+def reasons(error: pd.Series) -> dict[str, int]:
+    """Failed cells by what their records say, the most frequent reason first."""
+    counts = error.astype(object).where(error.notna(), "no outcome and no reason").value_counts()
+    return {str(reason): int(n) for reason, n in sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))}
 
 
 def as_frame(records: pd.DataFrame | Frame) -> Frame:

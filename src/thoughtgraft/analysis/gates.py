@@ -12,6 +12,7 @@ from thoughtgraft.analysis.frame import Frame
 from thoughtgraft.analysis.rule import RULE, GateRule, Rule
 
 PASS, FAIL, NOT_RUN = "pass", "fail", "not run"
+_REASONS = 3  # named
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,29 @@ def _invalid(frame: Frame) -> tuple[float, str]:
     return bad / n, f"{int(bad)} of {n} baseline and self answers did not parse"
 
 
+def failed_words(failures: Mapping[str, int], n_cells: int) -> str:
+    """How many cells failed, and the most frequent reasons with their counts."""
+    if not failures:
+        return f"none of {n_cells:,} cells failed"
+    named = [f"{reason} ({n:,})" for reason, n in list(failures.items())[:_REASONS]]
+    named += [f"{len(failures) - _REASONS:,} more reasons"] if len(failures) > _REASONS else []
+    return f"{sum(failures.values()):,} of {n_cells:,} cells failed: {'; '.join(named)}"
+
+
+def failed_gate(failures: Mapping[str, int] | None, n_cells: int, rule: Rule = RULE) -> GateResult:
+    """Whether too many cells have no outcome.
+
+    Args:
+        failures: Failed cells by their reason; None where records cannot show them.
+        n_cells: All cells.
+        rule: The rule, whose gate `failed` has the limit.
+    """
+    gate = next(gate for gate in rule.gates if gate.name == "failed")
+    if failures is None:
+        return _result(gate, np.nan, "the records have no column `error`, so failures would not show")
+    return _result(gate, sum(failures.values()) / n_cells, failed_words(failures, n_cells))
+
+
 def check_gates(
     frame: Frame,
     certificate: Mapping[str, bool] | None = None,
@@ -116,6 +140,9 @@ def check_gates(
     }
     results = []
     for gate in rule.gates:
+        if gate.name == "failed":
+            results.append(failed_gate(frame.failures, frame.n_cells, rule))
+            continue
         if gate.evidence == "records":
             results.append(_result(gate, *checks[gate.name]()))
             continue

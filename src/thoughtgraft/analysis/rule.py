@@ -44,6 +44,7 @@ GATES = (
     ),
     GateRule("transplant", "the donor's question KV and thoughts reproduce the donor's answer", "certificate"),
     GateRule("invalid", "share of answers in baseline and self arms that do not parse", "records", "most", 0.02),
+    GateRule("failed", "share of cells without an outcome, because their edit failed", "records", "most", 0.01),
     GateRule("duplicates", "no cell is recorded twice", "records", "most", 0),
 )
 CLAIMS = (

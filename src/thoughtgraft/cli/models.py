@@ -171,5 +171,8 @@ def _print_accuracies(table: pd.DataFrame, title: str) -> None:
         shown.add_column(name, justify="left" if name == "condition" else "right")
     for row in table.to_dict("records"):
         interval = f"[{row['ci_low']:.1%}, {row['ci_high']:.1%}]"
-        shown.add_row(row["condition"], f"{row['n']:,}", f"{row['accuracy']:.1%}", interval)
+        figures = (f"{row['accuracy']:.1%}", interval) if row["n"] else ("-", "all failed")
+        shown.add_row(row["condition"], f"{row['n']:,}", *figures)
+    if failed := int(table["failed"].sum()):
+        shown.caption = f"{failed:,} answers failed and are in no n"
     Console().print(shown)

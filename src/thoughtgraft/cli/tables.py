@@ -31,6 +31,8 @@ def run_summary(run: Path) -> Group:
             "run the run's command again to continue"
         )
     gates = decision["gates"]
+    # Runs that were judged by an earlier rule have no such gate.
+    lines += [escape(f"{gate['detail']}. They are in no estimate.") for gate in gates if counts_failures(gate)]
     if failed := [escape(f"{gate['name']} ({gate['detail']})") for gate in gates if gate["outcome"] == "fail"]:
         lines.append(
             f"[bold red]INVALID[/bold red]: failed gates: {'; '.join(failed)}. No effect is stated; "
@@ -38,6 +40,11 @@ def run_summary(run: Path) -> Group:
         )
         return Group(*lines)
     return Group(*lines, position_summary(run))
+
+
+def counts_failures(gate: Mapping[str, Any]) -> bool:
+    """Whether a gate says that cells failed."""
+    return gate["name"] == "failed" and bool(gate["figure"])
 
 
 def narrow_table(title: str) -> Table:

@@ -104,7 +104,7 @@ def measure_model(name: str, short: str, job: Job) -> Measured:
 
 
 def correct_table(found: Evaluation) -> pd.DataFrame:
-    """One row per problem: which it is, and whether each condition's answer is right."""
+    """One row per problem: which it is, and whether each condition's answer is right; null where it failed."""
     import pandas as pd
 
     known = {
@@ -112,7 +112,8 @@ def correct_table(found: Evaluation) -> pd.DataFrame:
         "n_steps": [len(p.steps) for p in found.problems],
         "operation": [p.operation for p in found.problems],
     }
-    return pd.DataFrame(known | {name: list(values) for name, values in found.correct.items()})
+    right = {name: pd.array(list(values), dtype="boolean") for name, values in found.correct.items()}
+    return pd.DataFrame(known | right)
 
 
 def certify(model: LatentReasoner, problems: ProblemSet) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,19 +35,21 @@ class Evaluation:
         problems: P problems.
         thoughts: The model's clean run on them.
         main: What the clean run is called: `thoughts`, or `answer` for a model that is fed none.
-        correct: By condition, whether each of the P answers is right; `main` comes first.
+        correct: By condition, whether each of the P answers is right, None where it failed and there is none; `main`
+            comes first.
     """
 
     problems: ProblemSet
     thoughts: Thoughts
     main: str
-    correct: Mapping[str, tuple[bool, ...]]
+    correct: Mapping[str, tuple[bool | None, ...]]
 
     def table(self) -> pd.DataFrame:
         """Accuracies.
 
         Returns:
-            One row per condition: `condition`, `n`, `correct`, `accuracy`, `ci_low`, `ci_high` (fractions; 95% Wilson).
+            One row per condition: `condition`, `n`, `correct`, `accuracy`, `ci_low`, `ci_high` (fractions; 95% Wilson),
+            `failed`: problems without an answer, which are not among the `n`.
         """
         import pandas as pd
 
@@ -60,10 +63,10 @@ class Evaluation:
         rows += [_row(name, values) for name, values in self.correct.items() if name != self.main]
         return pd.DataFrame(rows)
 
-    def _groups(self) -> list[tuple[str, list[bool]]]:
+    def _groups(self) -> list[tuple[str, list[bool | None]]]:
         """By number of steps, then by operation; problems whose steps are not known are a group of their own."""
-        steps: dict[int, list[bool]] = {}
-        operations: dict[str, list[bool]] = {}
+        steps: dict[int, list[bool | None]] = {}
+        operations: dict[str, list[bool | None]] = {}
         for problem, correct in zip(self.problems, self.correct[self.main], strict=True):
             steps.setdefault(len(problem.steps), []).append(correct)
             if problem.steps:
@@ -100,7 +103,7 @@ def measure(
     """
     thoughts = collect_thoughts(model, problems, batch_size=batch_size, progress=progress)
     main = THOUGHTS if model.num_latents else ANSWER
-    correct = {main: thoughts.correct}
+    correct: dict[str, tuple[bool | None, ...]] = {main: thoughts.correct}
     correct |= _with_other_thoughts(model, problems, thoughts, batch_size, progress, seed)
     if not always_explicit(model):
         correct[EXPLICIT] = tuple(explicit_correct(model, problems, progress=progress))
@@ -118,16 +121,13 @@ def always_explicit(model: LatentReasoner) -> bool:
     return model.num_latents == 0 and same
 
 
-def _row(condition: str, correct: Sequence[bool]) -> dict[str, object]:
-    interval = binomtest(sum(correct), len(correct)).proportion_ci(0.95, "wilson")
-    return {
-        "condition": condition,
-        "n": len(correct),
-        "correct": sum(correct),
-        "accuracy": sum(correct) / len(correct),
-        "ci_low": interval.low,
-        "ci_high": interval.high,
-    }
+def _row(condition: str, correct: Sequence[bool | None]) -> dict[str, object]:
+    known = [right for right in correct if right is not None]
+    n, right = len(known), sum(known)
+    row: dict[str, object] = {"condition": condition, "n": n, "correct": right, "accuracy": right / n if n else nan}
+    ends = binomtest(right, n).proportion_ci(0.95, "wilson") if n else None
+    row |= {"ci_low": ends.low if ends else nan, "ci_high": ends.high if ends else nan}
+    return row | {"failed": len(correct) - n}
 
 
 def _with_other_thoughts(
@@ -137,7 +137,7 @@ def _with_other_thoughts(
     batch_size: int | str,
     progress: bool,
     seed: int,
-) -> dict[str, tuple[bool, ...]]:
+) -> dict[str, tuple[bool | None, ...]]:
     """Fewer thoughts, and spoiled ones: one rollout of all of them shares each question."""
     every = tuple(range(model.num_latents))
     arms = {dose(k): Arm("truncate", (k,)) for k in every}
@@ -147,11 +147,12 @@ def _with_other_thoughts(
         return {}
     plan = Plan(tuple(arms.values()), n_donors=1, seed=seed)
     records = run(model, problems, plan, thoughts=thoughts, batch_size=batch_size, progress=progress)
-    right = records.set_index(["method", "slots", "problem_id"])["correct"].astype(bool)
-    return {
-        name: tuple(right.loc[[(arm.method, arm.slots, at) for at in thoughts.problem_ids]])
-        for name, arm in arms.items()
+    names = zip(records["method"], records["slots"], records["problem_id"], strict=True)
+    right = {
+        name: None if error else bool(value)
+        for name, value, error in zip(names, records["correct"], records["error"].notna(), strict=True)
     }
+    return {name: tuple(right[arm.method, arm.slots, at] for at in thoughts.problem_ids) for name, arm in arms.items()}
 
 
 @torch.inference_mode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thoughtgraft.report import claims
-from thoughtgraft.report.context import Context, caveats, seen_before
+from thoughtgraft.report.context import Context, caveats, failed_caveat, seen_before
 from thoughtgraft.report.document import Report, Section
 from thoughtgraft.report.formats import count, percent, plural
 from thoughtgraft.report.sections import (
@@ -37,14 +37,14 @@ def build(context: Context) -> Report:
     """Write every section; effects only where they may be stated."""
     makers = (*BEFORE, *(() if context.refused else EFFECTS), *AFTER)
     sections: list[Section] = [make(context) for make in makers]
-    spec = context.run.spec
+    spec, frame = context.run.spec, context.analysis.frame
     return Report(
         title=f"{spec.study.capitalize()} study of {spec.model}",
         facts=tuple(facts(context)),
         badge=context.run.certificate.badge,
         banner=context.banner,
         sections=tuple(sections),
-        caveats=caveats(spec),
+        caveats=(*caveats(spec), *failed_caveat(frame.failures, frame.n_cells)),
     )
 
 
@@ -57,6 +57,7 @@ def facts(context: Context) -> list[tuple[str, str]]:
         ("protocol", spec.protocol),
         ("problems", f"{plural(len(frame.hosts), 'host')} × {plural(spec.n_donors, 'donor')} of {spec.problems}"),
         ("generations", count(frame.n_rows)),
+        ("failed", "not recorded" if frame.failures is None else count(frame.n_failed)),
         ("accuracy unedited", percent(right.mean())),
         seen_before(spec),
         ("run", f"{spec.run_id}{', ' + started if started else ''}"),

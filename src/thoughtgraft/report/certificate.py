@@ -68,19 +68,22 @@ class Certificate:
         return {"passed": "good", "failed": "bad"}.get(self.state, "open"), words[self.state]
 
 
-def certificate_banner(certificate: Certificate, force: bool, proves: str, words: str | None = None) -> Banner | None:
-    """The warning on every page of a study without gates; None where the certificate passed.
+def certificate_banner(
+    certificate: Certificate, force: bool, proves: str, words: str | None = None, also: str = ""
+) -> Banner | None:
+    """The warning on every page of a study without a decision; None where the certificate passed.
 
     Args:
         certificate: The run's.
         force: Whether results are shown although it failed.
         proves: What a certificate would prove.
         words: What is said of one that is missing; None takes the badge's.
+        also: What else forbids a result; empty for nothing.
     """
-    if certificate.failed:
+    if certificate.failed or also:
         shown = "shown by force: " if force else ""
         end = "No result in this report may be quoted." if force else "No result is stated."
-        failed = sentence_list([f"check {name}" for name in certificate.failed])
+        failed = sentence_list([*(f"check {name}" for name in certificate.failed), *([also] if also else [])])
         return Banner("bad", "INVALID", f"INVALID, {shown}{failed}. {end}")
     if certificate.state != "passed":
         said = words or certificate.badge[1]

@@ -46,6 +46,7 @@ def chosen_pairs(run: RunData, analysis: Analysis) -> list[Pair]:
         & (records.downstream == "recompute")
         & (records.slots.map(lambda value: tuple(value) == (slot,)))
         & records.base_correct.fillna(False).astype(bool)
+        & records.changed.notna()  # a failed cell shows nothing
         & (records.donor_stratum == analysis.frame.primary_stratum())
     ].sort_values(["problem_id", "donor_id"])
     adopted, changed = (chosen[name].fillna(False).astype(bool) for name in ("adopted", "changed"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from thoughtgraft.analysis.gates import NOT_RUN
+from thoughtgraft.analysis.gates import NOT_RUN, failed_words
 from thoughtgraft.analysis.result import Analysis
 from thoughtgraft.records import RunSpec
 from thoughtgraft.report.document import Banner, Picture, Prose
@@ -27,6 +27,11 @@ def caveats(spec: RunSpec) -> tuple[str, ...]:
     short = "" if spec.pilot is None else spec.pilot.shortfall(spec.n_hosts)
     looks = spec.looks.lines(spec.run_id) if spec.looks else []
     return tuple(text for text in (short, " ".join(looks)) if text)
+
+
+def failed_caveat(failures: Mapping[str, int] | None, n_cells: int) -> tuple[str, ...]:
+    """What a reader must know of cells without an outcome; nothing where there are none."""
+    return (f"{failed_words(failures, n_cells)}. They are in no estimate.",) if failures else ()
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ def write_drift(folder: Path, table: pd.DataFrame, sides: Sequence[Side], spec: 
             ("protocols", sentence_list([side.name for side in sides])),
             ("problems", f"{plural(spec.n_hosts, 'host')} × {plural(spec.n_donors, 'donor')} of {spec.problems}"),
             ("seed, dtype", f"{spec.seed}, {spec.dtype}"),
+            ("failed", plural(int(table["n_failed"].sum()), "generation")),
         ),
         badge=("bad" if failed else "good", f"not valid: {sentence_list(failed)}" if failed else "all valid"),
         banner=None,

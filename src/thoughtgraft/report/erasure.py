@@ -11,11 +11,13 @@ import pandas as pd
 
 from thoughtgraft.analysis.equivalence import exact_upper_bound
 from thoughtgraft.analysis.erased import DEAD, LESS, MORE
+from thoughtgraft.analysis.frame import reasons
+from thoughtgraft.analysis.gates import FAIL, failed_gate
 from thoughtgraft.records import RunStore
 from thoughtgraft.records.atomic import write_atomic
 from thoughtgraft.records.frames import read_frame
 from thoughtgraft.report.certificate import certificate_banner, read_certificate
-from thoughtgraft.report.context import caveats, seen_before
+from thoughtgraft.report.context import caveats, failed_caveat, seen_before
 from thoughtgraft.report.document import Block, Bullets, Prose, Report, Section, Table, records_of
 from thoughtgraft.report.formats import UNDEFINED, bounded, count, estimate, number, p_value, percent, plural
 from thoughtgraft.report.paths import ReportPaths
@@ -50,7 +52,7 @@ def write_erasure_report(run: Path | str, *, force: bool = False) -> ReportPaths
 
     Args:
         run: The run's folder.
-        force: State results although the certificate failed; every page then says so.
+        force: State results although the certificate failed, or too many cells; every page then says so.
 
     Raises:
         RunError: It is not a run's, has no such table yet, a file of it is damaged, or the disk refuses.
@@ -59,7 +61,11 @@ def write_erasure_report(run: Path | str, *, force: bool = False) -> ReportPaths
     spec, certificate = store.spec, read_certificate(store)
     table = read_frame(store.path / TABLE_FILE)
     target = str(spec.plan.get("target", "the label"))
-    refused = bool(certificate.failed) and not force
+    done = store.table(["cell"]).num_rows
+    failures = reasons(pd.Series([row["error"] for row in store.errors], dtype=object))
+    gate = failed_gate(failures, max(done, 1))
+    also = f"gate {gate.name} ({gate.detail})" if gate.outcome == FAIL else ""
+    refused = bool(certificate.failed or also) and not force
     parts = [Section("finding", "What was found", _finding(table, target, refused))]
     parts += [
         Section("design", "Design", (Bullets(tuple(design_lines(spec.plan, spec.n_hosts))),)),
@@ -71,14 +77,15 @@ def write_erasure_report(run: Path | str, *, force: bool = False) -> ReportPaths
         facts=(
             ("protocol", spec.protocol),
             ("problems", f"{plural(spec.n_hosts, 'problem')} of {spec.problems}"),
-            ("generations", count(spec.n_cells)),
+            ("generations", count(done)),
+            ("failed", count(sum(failures.values()))),
             seen_before(spec),
             ("run", spec.run_id),
         ),
         badge=certificate.badge,
-        banner=certificate_banner(certificate, force, "the edits did what they say"),
+        banner=certificate_banner(certificate, force, "the edits did what they say", also=also),
         sections=tuple(parts),
-        caveats=caveats(spec),
+        caveats=(*caveats(spec), *failed_caveat(failures, done)),
         source=f"the records of the run and {TABLE_FILE}",
     )
     paths = ReportPaths(store.path / "report.md", store.path / "report.html", ())
@@ -107,7 +114,7 @@ def design_lines(plan: Mapping[str, Any], n_problems: int) -> list[str]:
 
 def _finding(table: pd.DataFrame, target: str, refused: bool) -> tuple[Block, ...]:
     if refused:
-        return (Prose("The certificate failed, so no result is stated in this report.", "warn"),)
+        return (Prose("No result is stated in this report: the warning above says why.", "warn"),)
     return (*(Prose(line, "lead") for line in sentences(table, target)), *tables(table))
 
 
@@ -116,7 +123,7 @@ def tables(table: pd.DataFrame) -> tuple[Table, Table]:
     effects, details = [], []
     for row in records_of(table):
         cell, verdict = (f"L{row['layer']}", _slots(row)), str(row["verdict"])
-        unseen = 100 * exact_upper_bound(int(row["n"]))
+        unseen = 100 * exact_upper_bound(int(row["n"])) if row["n"] else nan
         own, drawn = (
             bounded(row[value], row[low], row[high], unseen if row[value] == 0 and isnan(row[low]) else nan)
             for value, low, high in (
@@ -174,6 +181,9 @@ def sentences(table: pd.DataFrame, target: str) -> list[str]:
     if len(less):
         named = ", ".join(f"L{row['layer']} {_slots(row)}" for row in records_of(less))
         out.append(f"It costs less than they do in {len(less)}: {named}.")
+    # Tables made by earlier versions could hold no failed cell.
+    if failed := int(table["n_failed"].sum()) if "n_failed" in table else 0:
+        out.append(f"{plural(failed, 'edited cell')} failed and are in no figure.")
     before, after = (percent(tested[name].median(), 0) for name in ("read_before", "read_after"))
     out.append(
         f"A linear probe reads {target} on held-out problems at {before} before the erasure and {after} after it "

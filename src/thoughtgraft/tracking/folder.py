@@ -51,7 +51,7 @@ def running_metrics(status: Status) -> dict[str, float]:
 def final_metrics(run: Path) -> dict[str, Any]:
     """The certificate, the position table's main figures under the names of the running ones, the pilot's verdict.
 
-    Nothing of what a study does not have.
+    And the share of cells that failed; nothing of what a study does not have.
     """
     import pandas as pd
 
@@ -66,6 +66,9 @@ def final_metrics(run: Path) -> dict[str, Any]:
     if (run / "analysis" / "decision.json").is_file():
         decision: Mapping[str, Any] = read_json(run / "analysis" / "decision.json")
         found |= {"valid": decision.get("valid"), "verdict": (decision.get("pilot") or {}).get("verdict")}
+        gates = {gate["name"]: gate for gate in decision.get("gates", ())}
+        if "failed" in gates:
+            found["failed_share"] = gates["failed"]["figure"]
     return found
 
 

@@ -43,7 +43,8 @@ def add_accuracies(
     Args:
         folder: The model's folder.
         problems: The problem set's name.
-        rows: `condition`, `n`, `correct`, `accuracy`, `ci_low`, `ci_high` (fractions).
+        rows: `condition`, `n`, `correct`, `accuracy`, `ci_low`, `ci_high` (fractions), `failed`; what has no answer at
+            all is left out.
         facts: More facts, such as the weight hash.
         options: What `evaluate` was told besides the model and the problems.
 
@@ -51,7 +52,10 @@ def add_accuracies(
         The card as Markdown.
     """
     card = read_card(folder) | dict(facts)
-    rounded = [{k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    kept = [row for row in rows if row["n"]]
+    rounded = [
+        {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items() if k != "failed" or v} for row in kept
+    ]
     card.setdefault("accuracy", {})[problems] = rounded
     told = {name: text for name, text in card.pop("options", {}).items() if name != problems}
     if told := told | ({problems: options} if options else {}):

@@ -32,6 +32,8 @@ def step_groups(model: Measured) -> dict[str, np.ndarray]:
 def accuracy_table(zoo: tuple[Measured, ...]) -> pd.DataFrame:
     """Every condition on all problems; the plain answer and explicit reasoning by number of steps too.
 
+    Answers that failed are not among the `n`; a condition without any other has no row.
+
     Returns:
         Columns `ACCURACY`: accuracy and its 95% Wilson interval as fractions.
     """
@@ -40,9 +42,11 @@ def accuracy_table(zoo: tuple[Measured, ...]) -> pd.DataFrame:
         for group, mask in step_groups(model).items():
             chosen = model.conditions if group == ALL else [model.main, EXPLICIT]
             for condition in (name for name in chosen if name in model.correct):
-                right, n = int(model.correct.loc[mask, condition].sum()), int(mask.sum())
-                ends = binomtest(right, n).proportion_ci(0.95, "wilson")
-                rows.append((model.name, condition, group, n, right, right / n, ends.low, ends.high))
+                known = model.correct.loc[mask, condition].dropna()
+                right, n = int(known.sum()), len(known)
+                if n:
+                    ends = binomtest(right, n).proportion_ci(0.95, "wilson")
+                    rows.append((model.name, condition, group, n, right, right / n, ends.low, ends.high))
     return pd.DataFrame(rows, columns=list(ACCURACY))
 
 

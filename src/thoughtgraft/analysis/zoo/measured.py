@@ -27,7 +27,8 @@ class Measured:
         num_latents: Slots, K >= 0.
         card: Facts of its card: steps, seed, parameters, ...
         main: The condition that is its plain answer.
-        correct: `problem_id`, `n_steps`, `operation` and a column of booleans for each condition; one row per problem.
+        correct: `problem_id`, `n_steps`, `operation` and a column of booleans for each condition, null
+            where the answer failed; one row per problem.
         certificate: Outcome of the checks; None where there is none.
         records: Generations of the resampling study; None without slots.
         decoded: Decoded thoughts; None without slots.
@@ -51,6 +52,12 @@ class Measured:
     def thinks(self) -> bool:
         """Whether it is fed its own states."""
         return self.method in THINKING
+
+    @property
+    def n_failed(self) -> int:
+        """Answers and generations without an outcome, which no figure counts."""
+        records = 0 if self.records is None or "error" not in self.records else self.records["error"].notna().sum()
+        return int(self.correct[self.conditions].isna().to_numpy().sum() + records)
 
     @property
     def conditions(self) -> list[str]:

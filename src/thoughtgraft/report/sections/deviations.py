@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from thoughtgraft.analysis.cells import ArmKey
+from thoughtgraft.analysis.gates import failed_words
 from thoughtgraft.report.context import Context
 from thoughtgraft.report.document import Bullets, Prose, Section
 from thoughtgraft.report.formats import count, percent, plural, sentence_list
@@ -65,8 +66,8 @@ def _unusual(context: Context) -> list[str]:
         )
     if context.run.missing:
         found.append(f"The run is unfinished: {count(frame.n_rows)} of {plural(spec.n_cells, 'generation')}.")
-    if failed := sum(cells.n_failed for cells in frame.arms.values()):
-        found.append(f"{plural(failed, 'generation')} failed and are left out of every estimate.")
+    if frame.failures:
+        found.append(f"{failed_words(frame.failures, frame.n_cells)}. They are left out of every estimate.")
     if frame.duplicates:
         found.append(f"{plural(frame.duplicates, 'record')} repeat a cell; only the first of each is used.")
     if spec.decision_hash is None:

@@ -14,7 +14,7 @@ from thoughtgraft.records.atomic import make_folder, write_atomic
 from thoughtgraft.records.jsonfile import to_json
 from thoughtgraft.report.displays.save import save
 from thoughtgraft.report.document import Report, records_of
-from thoughtgraft.report.formats import sentence_list
+from thoughtgraft.report.formats import count, sentence_list
 from thoughtgraft.report.render import to_markdown
 from thoughtgraft.report.tables_out import plain
 from thoughtgraft.report.zoo import sections, thoughts
@@ -49,7 +49,7 @@ def write_zoo(result: ZooResult, facts: Mapping[str, str], out: Path) -> Path:
     write_atomic(out / DATA, to_json(summary(result, facts), DATA))
     report = Report(
         title=f"The zoo: {sentence_list([model.name for model in result.models])}",
-        facts=tuple(facts.items()),
+        facts=(*facts.items(), ("failed", count(sum(model.n_failed for model in result.models)))),
         badge=_badge(result),
         banner=None,
         sections=(
@@ -69,11 +69,11 @@ def write_zoo(result: ZooResult, facts: Mapping[str, str], out: Path) -> Path:
 
 
 def answers(result: ZooResult) -> pd.DataFrame:
-    """Whether each problem was answered right (1 or 0), a column for each model and condition."""
+    """Whether each problem was answered right (1, 0, null where it failed), a column for each model and condition."""
     first = result.models[0].correct
     known = {name: first[name] for name in ("problem_id", "n_steps", "operation")}
     columns = {
-        f"{model.name}: {condition}": model.correct[condition].astype(int)
+        f"{model.name}: {condition}": model.correct[condition].astype("Int64")
         for model in result.models
         for condition in model.conditions
     }
