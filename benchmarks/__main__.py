@@ -1,7 +1,7 @@
 """Time the engine (`run`), its scaling (`curves`), its parts (`breakdown`), the map (`probes`); check it (`exact`).
 
 `memory` puts what a batch really takes beside what was planned for it; `store` measures what reading a run of 100,000
-and of a million records takes.
+and of a million records takes; `coverage` says what intervals and verdicts are worth in simulated runs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import breakdown, cases, exact, memory, probes, scaling, store, tables
+from benchmarks import breakdown, cases, coverage, exact, memory, probes, scaling, store, tables
 from benchmarks.compare import compare
 from benchmarks.ours import Sweep
 from thoughtgraft.engine.memory import keep_freed_memory
@@ -22,7 +22,7 @@ from thoughtgraft.engine.memory import keep_freed_memory
 def main() -> None:
     """Parse, measure, print markdown, write JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parts = ("run", "exact", "curves", "breakdown", "memory", "probes", "store")
+    parts = ("run", "exact", "curves", "breakdown", "memory", "probes", "store", "coverage")
     parser.add_argument("what", nargs="?", choices=parts, default="run")
     parser.add_argument("--size", action="append", choices=("tiny", "135m", "1b", "codi"), help="may be repeated")
     parser.add_argument("--quick", action="store_true", help="fewer questions and rounds")
@@ -47,6 +47,9 @@ def main() -> None:
         costs = store.costs(store.SIZES[:1] if args.quick else store.SIZES, rounds)
         result["store"] = measured = list(costs)
         print(store.cost_table(measured))
+    elif args.what == "coverage":
+        designs = coverage.DESIGNS // 10 if args.quick else coverage.DESIGNS
+        result["coverage"] = coverage.show(coverage.measure(coverage.settings(), designs))
     elif args.what == "memory":
         result["memory"] = packs = memory.measure(args.size or ["tiny", "135m"], args.device)
         print(tables.table(list(packs[0]), [list(row.values()) for row in packs]))

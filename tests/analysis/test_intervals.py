@@ -2,54 +2,119 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 from tests.analysis.invent import donor_lists
 
 from thoughtgraft.analysis.clustered import clustered_mean
-from thoughtgraft.analysis.intervals import Sample, family_bounds
+from thoughtgraft.analysis.intervals import Bounds, Sample, family_bounds
 from thoughtgraft.analysis.multiplicity import simultaneous_level
+from thoughtgraft.analysis.proportions import clopper_pearson, mover
 
-HOST = np.repeat(np.arange(50), 5)
-
-
-def crossed(values: np.ndarray, kind: str = "difference", seed: int = 0) -> Sample:
-    donor = donor_lists(50, 5, np.random.default_rng(seed)).ravel()
-    return Sample(values.astype(float), HOST, donor, np.ones(len(values)), kind)  # type: ignore[arg-type]
+N, D = 50, 5
+HOST = np.repeat(np.arange(N), D)
+DONOR = donor_lists(N, D, np.random.default_rng(0)).ravel()
 
 
-def test_many_hosts_differ_two_way_t() -> None:
-    values = np.random.default_rng(0).choice([-1, 0, 1], 250, p=[0.1, 0.6, 0.3])
-    sample = crossed(values)
+def crossed(values: np.ndarray, kind: str = "difference", **options: object) -> Sample:
+    return Sample(np.asarray(values, dtype=float), HOST, DONOR, np.ones(N * D), kind, **options)  # type: ignore[arg-type]
+
+
+def per_host(values: np.ndarray, kind: str) -> Sample:
+    return Sample(np.asarray(values, dtype=float), np.arange(len(values)), None, np.ones(len(values)), kind)  # type: ignore[arg-type]
+
+
+def first(n: int, of: int) -> np.ndarray:
+    return (np.arange(of) < n).astype(float)
+
+
+def ends(found: Bounds) -> list[float]:
+    return [found.low, found.high, found.sim_low, found.sim_high]
+
+
+def test_many_differ_two_way_t() -> None:
+    sample = crossed(np.random.default_rng(0).choice([-1, 0, 1], N * D, p=[0.1, 0.6, 0.3]))
     found = family_bounds([sample])[0]
     wanted = clustered_mean(sample.values, sample.host, sample.donor, sample.weight)
-    assert found.method == "two-way t" and not found.too_small
-    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
-    assert (found.sim_low, found.sim_high) == pytest.approx((found.low, found.high))
+    assert found.method == "two-way t" and found.note == "" and not found.too_small
+    assert ends(found) == pytest.approx([wanted.low, wanted.high] * 2)
+    assert found.estimate.p == pytest.approx(wanted.p)
 
 
-def test_one_cell_per_host_few_differ_is_clopper_pearson() -> None:
-    values = np.zeros(100)
-    values[:4] = 1
-    found = family_bounds([Sample(values, np.arange(100), None, np.ones(100), "share")])[0]
-    assert found.method == "proportions"
-    # With one cell per host the clustered variance is the binomial one times n/(n-1).
-    wanted = proportion_confint(4 * 0.99, 99, method="beta")
+@pytest.mark.parametrize("lost", [1, 4, 12])
+def test_few_differ_one_cell_per_host_is_clopper_pearson(lost: int) -> None:
+    found = family_bounds([per_host(first(lost, 100), "share")])[0]
+    # With one cell per host the clustered variance is the binomial one times n/(n-1): by so much are there fewer tries,
+    # unless events are so few that a host counts as one try.
+    drawn = 1 - lost / 30
+    tries = 100 / max(100 / 99, (1 - drawn) * 100 / 99 + drawn)
+    wanted = proportion_confint(lost / 100 * tries, tries, method="beta")
+    assert found.method == "proportions" and f"few differ ({lost} hosts" in found.note
     assert (found.low, found.high) == pytest.approx(wanted, rel=1e-9)
 
 
-def test_every_cell_equal_is_exact() -> None:
-    found = family_bounds([Sample(np.zeros(100), np.arange(100), None, np.ones(100), "difference")])[0]
-    assert found.method == "exact"
-    assert (found.low, found.high) == pytest.approx((-(1 - 0.05**0.01), 1 - 0.05**0.01))
+def test_a_host_counts_as_one_try_where_one_differs() -> None:
+    """3 lost cells of one host do not bound a loss better than one lost host of 50 does."""
+    found = family_bounds([crossed(first(3, N * D), "share")])[0]
+    alone = proportion_confint(3 / D, N, method="beta")
+    assert found.method == "proportions"
+    assert found.high == pytest.approx(alone[1], rel=0.05)
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
+def test_every_cell_equal_is_exact(value: float) -> None:
+    bound = 1 - 0.05**0.01
+    difference = family_bounds([per_host(np.full(100, value), "difference")])[0]
+    reach = bound if value == 0 else 2 * bound
+    assert difference.method == "exact"
+    wanted = max(value - reach, -1.0), min(value + reach, 1.0)
+    assert (difference.low, difference.high) == pytest.approx(wanted)
+    if value >= 0:
+        share = family_bounds([per_host(np.full(100, value), "share")])[0]
+        assert (share.low, share.high) == pytest.approx((max(value - bound, 0.0), min(value + bound, 1.0)))
+        assert np.isnan(share.estimate.p)
+
+
+def test_units_of_an_exact_bound_are_the_fewer_of_hosts_and_donors() -> None:
+    host, donor = np.repeat(np.arange(40), 3), np.tile(np.arange(3), 40)
+    found = family_bounds([Sample(np.zeros(120), host, donor, np.ones(120), "difference")])[0]
+    assert found.high == pytest.approx(1 - 0.05 ** (1 / 3))
+
+
+def test_mover_with_wilson_bounds_is_newcombes() -> None:
+    hits, tries = np.array([12.0, 5.0]), np.array([40.0, 50.0])
+    bounds = [np.array(proportion_confint(h, n, method="wilson"))[:, None] for h, n in zip(hits, tries, strict=True)]
+    p = hits / tries
+    low, high = mover(p[:1], bounds[0], p[1:], bounds[1], np.zeros(1))
+    wanted = confint_proportions_2indep(hits[0], tries[0], hits[1], tries[1], method="newcomb", compare="diff")
+    assert (low[0], high[0]) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_clopper_pearson_is_statsmodels() -> None:
+    hits, tries = np.array([0.0, 1.0, 7.0, 20.0]), np.full(4, 20.0)
+    wanted = proportion_confint(hits, tries, alpha=0.01, method="beta")
+    assert clopper_pearson(hits / tries, tries, np.full(4, 0.01)) == pytest.approx(np.stack(wanted))
 
 
 @pytest.mark.parametrize("members", [2, 6, 28])
 def test_max_t_of_independent_normals_is_sidak(members: int) -> None:
     level = simultaneous_level(np.eye(members), np.inf)
     assert stats.norm.isf(level / 2) == pytest.approx(stats.norm.isf((1 - 0.95 ** (1 / members)) / 2), abs=0.005)
+
+
+@pytest.mark.parametrize("df", [5, 20, 200])
+def test_max_t_is_the_box_of_a_multivariate_t(df: int) -> None:
+    covariance = np.array([[4.0, 1.2, 0.2], [1.2, 1.0, 0.5], [0.2, 0.5, 2.0]])
+    scale = np.sqrt(np.diag(covariance))
+    critical = np.full(3, stats.t.isf(simultaneous_level(covariance, df) / 2, df))
+    box = stats.multivariate_t(shape=covariance / np.outer(scale, scale), df=df, seed=1)
+    assert box.cdf(critical, lower_limit=-critical, maxpts=200_000) == pytest.approx(0.95, abs=1e-3)
 
 
 def test_max_t_of_copies_costs_nothing_and_of_the_impossible_bonferroni() -> None:
@@ -59,8 +124,90 @@ def test_max_t_of_copies_costs_nothing_and_of_the_impossible_bonferroni() -> Non
 
 
 def test_undefined_says_why_and_widens_nobody() -> None:
-    whole = crossed(np.random.default_rng(0).choice([-1, 0, 1], 250))
+    whole = crossed(np.random.default_rng(0).choice([-1, 0, 1], N * D))
     none = Sample(np.zeros(0), np.zeros(0, int), None, np.zeros(0), "share")
-    found = family_bounds([none, whole])
-    assert np.isnan(found[0].low) and found[0].note == "no cells" and found[0].method == ""
+    single = Sample(np.array([1.0, 0.0]), np.zeros(2, int), np.arange(2), np.ones(2), "share")
+    found = family_bounds([none, whole, single])
+    assert np.isnan(ends(found[0])).all() and found[0].note == "no cells" and found[0].method == ""
+    assert np.isnan(ends(found[2])).all() and found[2].note == "no interval from a single host"
+    assert found[2].estimate.value == 0.5
     assert found[1].sim_low == pytest.approx(found[1].low)
+
+
+def test_real_values_of_few_hosts_or_donors_are_too_small() -> None:
+    x = np.random.default_rng(0).normal(size=N * D)
+    assert not family_bounds([crossed(x, "real")])[0].too_small
+    few = HOST < 19
+    small = Sample(x[few], HOST[few], DONOR[few], np.ones(few.sum()), "real")
+    assert family_bounds([small])[0].too_small
+    flat = family_bounds([crossed(np.full(N * D, 0.3), "real")])[0]
+    assert np.isnan(flat.low) and flat.too_small and flat.note == "no variation: no t interval"
+
+
+def test_what_chance_gives_is_subtracted_with_its_error() -> None:
+    rng = np.random.default_rng(1)
+    hits = (rng.random(N * D) < 0.4).astype(float)
+    plain = family_bounds([crossed(hits, "share")])[0]
+    fixed = family_bounds([crossed(hits, "share", null=0.1)])[0]
+    assert (fixed.low, fixed.high) == pytest.approx((plain.low - 0.1, plain.high - 0.1))
+    noise = rng.normal(0, 0.005, N * D)
+    unsure = family_bounds([crossed(hits, "share", null=0.1, null_influence=noise - noise.mean())])[0]
+    assert unsure.high - unsure.low > fixed.high - fixed.low
+    none = family_bounds([crossed(np.zeros(N * D), "share", null=0.1)])[0]
+    assert (none.low, none.high) == pytest.approx((-0.1, 1 - 0.05 ** (1 / N) - 0.1))
+
+
+@pytest.mark.parametrize("lost", [2, 10, 25, 120])
+def test_p_is_the_level_that_just_leaves_0_out(lost: int) -> None:
+    sample = crossed(np.random.default_rng(lost).permutation(first(lost, N * D)))
+    p = family_bounds([sample])[0].estimate.p
+    if p < 1:
+        assert abs(family_bounds([sample], alpha=p)[0].low) < 1e-3
+    for alpha in (0.01, 0.05, 0.2):
+        assert (p < alpha) == (family_bounds([sample], alpha=alpha)[0].low > 0)
+
+
+@st.composite
+def families(draw: st.DrawFn) -> list[Sample]:
+    """Up to four members over one crossing, some of whose cells are missing."""
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    n, d = draw(st.integers(2, 25)), draw(st.integers(1, 4))
+    kind = draw(st.sampled_from(["difference", "share", "real"]))
+    host, donor = np.repeat(np.arange(n), min(d, n - 1)), donor_lists(n, min(d, n - 1), rng).ravel()
+    samples = []
+    for _ in range(draw(st.integers(1, 4))):
+        p = draw(st.sampled_from([0.0, 0.02, 0.3, 1.0]))
+        values = (rng.random(len(host)) < p).astype(float)
+        if kind == "difference":
+            values -= (values == 0) & (rng.random(len(host)) < draw(st.sampled_from([0.0, 0.05])))
+        values = rng.normal(size=len(host)) if kind == "real" else values
+        kept = rng.random(len(host)) < draw(st.sampled_from([0.7, 1.0]))
+        samples.append(Sample(values[kept], host[kept], donor[kept], rng.random(kept.sum()) + 0.1, kind))  # type: ignore[arg-type]
+    return samples
+
+
+@settings(max_examples=150, deadline=None)
+@given(families())
+def test_intervals_of_any_family_are_intervals(samples: list[Sample]) -> None:
+    found = family_bounds(samples)
+    for sample, one in zip(samples, found, strict=True):
+        if np.isnan(ends(one)).any():
+            assert np.isnan(ends(one)).all() and one.note and not one.method
+            continue
+        slack = 1e-9
+        assert one.sim_low - slack <= one.low <= one.estimate.value + slack
+        assert one.estimate.value - slack <= one.high <= one.sim_high + slack
+        assert one.low < one.high and (one.estimate.low, one.estimate.high) == (one.low, one.high)
+        if sample.kind != "real":
+            assert one.sim_low >= (0.0 if sample.kind == "share" else -1.0) and one.sim_high <= 1.0
+    assert repr(family_bounds(samples)) == repr(found)
+    turned = family_bounds([_shuffled(sample) for sample in samples[::-1]])[::-1]
+    for one, other in zip(found, turned, strict=True):
+        # Max-t is a quasi-Monte Carlo sum, whose coordinates are the members in order.
+        assert ends(one) == pytest.approx(ends(other), rel=5e-3, abs=1e-9, nan_ok=True)
+
+
+def _shuffled(sample: Sample) -> Sample:
+    order = np.random.default_rng(0).permutation(len(sample.values))
+    names = ("values", "host", "donor", "weight")
+    return replace(sample, **{name: getattr(sample, name)[order] for name in names})

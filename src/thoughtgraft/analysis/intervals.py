@@ -1,10 +1,8 @@
 """Intervals of a family of means, one by one and all together: what every verdict is made from.
 
-Three methods. Means that vary in many hosts: the two-way clustered t. Shares, and differences of graded answers, that
-vary in few hosts: Clopper-Pearson on the number of independent tries that the clustered variance implies (Korn and
-Graubard 1998), lost and gained joined by MOVER (Zou and Donner 2008). One single value in all cells: the exact bound.
-Each is made twice, at alpha and at the level at which the whole family holds (max-t). docs/statistics.md has the
-formulas, and the simulation that says where they hold.
+Graded answers that differ in many hosts and donors, and real values: the two-way clustered t. Graded answers that
+differ in few: intervals of proportions. In none: the exact bound. Each is made twice, at alpha and at the level at
+which the whole family holds (max-t). docs/statistics.md has the formulas, and the simulation that says where they hold.
 """
 
 from __future__ import annotations
@@ -14,16 +12,23 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from thoughtgraft.analysis.cells import Floats, Ints
-from thoughtgraft.analysis.clustered import Covariance, Estimate, clustered_total, twoway_covariance
+from thoughtgraft.analysis.clustered import (
+    Clustered,
+    Estimate,
+    effective_number,
+    estimates_of,
+    group_totals,
+    no_cells,
+    twoway,
+)
 from thoughtgraft.analysis.multiplicity import simultaneous_level
+from thoughtgraft.analysis.proportions import FEW, Proportions
 
-FEW = 20
-"""With fewer hosts that differ than this, a t interval is too short (docs/statistics.md)."""
 MIN_HOSTS, MIN_DONORS = 20, 5
-"""Smaller designs have no interval that is known to hold."""
+"""Means of real values over fewer have no interval that is known to hold."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +61,15 @@ class Bounds:
     """An estimate with its interval alone and its interval within the family, in the unit of the values.
 
     Attributes:
-        estimate: Mean, standard errors, counts and p; its `low` and `high` are those of this interval.
+        estimate: Mean, standard errors and counts; its `low`, `high` and `p` are those of the unadjusted interval: p
+            is the level at which it would just leave 0 out (NaN for a share that cannot be below 0).
         low: Lower end of the unadjusted interval; NaN where undefined, like the others.
         high: Its upper end.
         sim_low: Lower end of the simultaneous interval.
         sim_high: Its upper end.
         method: "two-way t", "proportions", "exact", or "" where there is no interval.
         too_small: Whether no interval is known to hold for a design of this size.
-        note: Why something is undefined, or which method was taken and why.
+        note: Why something is undefined, or why another method than t was taken.
     """
 
     estimate: Estimate
@@ -77,115 +83,114 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """A mean as plus - minus, each with its influences [cell]; `differ` = hosts with another value than most."""
+class _Member:
+    """A sample's mean as plus - minus (lost - gained; share - chance), with influences [cell] and what varies."""
 
+    sample: Sample
+    weight: Floats
     plus: float
     minus: float
     u_plus: Floats
     u_minus: Floats
-    differ: int
-    flat: bool
+    differs: np.ndarray
 
     @classmethod
-    def of(cls, sample: Sample, weight: Floats) -> _Parts:
-        v = sample.values
-        if sample.kind == "real":
-            plus, minus = float(weight @ v), 0.0
-            u_plus, u_minus = weight * (v - plus), np.zeros(len(v))
-        elif sample.kind == "share":
-            plus, minus = float(weight @ v), sample.null
-            u_plus = weight * (v - plus)
-            u_minus = np.zeros(len(v)) if sample.null_influence is None else sample.null_influence
+    def of(cls, sample: Sample) -> _Member | None:
+        """None where no cell has a value and a weight."""
+        ok = np.isfinite(sample.values)
+        if not sample.weight[ok].sum() > 0:
+            return None
+        if not ok.all():
+            donor = None if sample.donor is None else sample.donor[ok]
+            chance = None if sample.null_influence is None else sample.null_influence[ok]
+            kept = (sample.values[ok], sample.host[ok], donor, sample.weight[ok])
+            sample = Sample(*kept, sample.kind, sample.null, chance)
+        weight, values = np.asarray(sample.weight / sample.weight.sum()), sample.values
+        found, place = np.unique(values[weight > 0], return_inverse=True)
+        differs = (values != found[np.bincount(place).argmax()]) & (weight > 0)
+        up = values == 1 if sample.kind == "difference" else values
+        # Equal values have exactly that mean, not one that rounding moved.
+        plus = float(weight @ up) if differs.any() else float(up[weight > 0][0])
+        if sample.kind == "difference":
+            down = values == -1
+            minus = float(weight @ down) if differs.any() else float(down[weight > 0][0])
+            u_minus = weight * (down - minus)
         else:
-            plus, minus = float(weight @ (v == 1)), float(weight @ (v == -1))
-            u_plus, u_minus = weight * ((v == 1) - plus), weight * ((v == -1) - minus)
-        counted = weight > 0
-        found, counts = np.unique(v[counted], return_counts=True)
-        usual = found[counts.argmax()]
-        differ = len(np.unique(sample.host[counted & (v != usual)]))
-        return cls(plus, minus, u_plus, u_minus, differ, len(found) == 1)
+            minus = sample.null
+            u_minus = np.zeros(len(values)) if sample.null_influence is None else sample.null_influence
+        return cls(sample, weight, plus, minus, weight * (up - plus), u_minus, differs)
+
+    @property
+    def donors(self) -> Ints:
+        """Donor of each cell, -1 where there is none."""
+        return np.full(len(self.weight), -1) if self.sample.donor is None else self.sample.donor
 
 
-def _finite(sample: Sample) -> Sample:
-    """The sample without cells whose value is not finite."""
-    ok = np.isfinite(sample.values)
-    if ok.all():
-        return sample
-    donor = None if sample.donor is None else sample.donor[ok]
-    influence = None if sample.null_influence is None else sample.null_influence[ok]
-    kept = replace(sample, values=sample.values[ok], host=sample.host[ok], donor=donor)
-    return replace(kept, weight=sample.weight[ok], null_influence=influence)
+@dataclass(frozen=True)
+class _Joint:
+    """The members' errors, clustered together; columns [means, plus parts, minus parts].
 
-
-def _joint(samples: Sequence[Sample], weights: Sequence[Floats], parts: Sequence[_Parts]) -> Covariance:
-    """Covariance of [all means, all plus parts, all minus parts], aligned by host and donor."""
-    donors = [np.full(len(s.host), -1) if s.donor is None else s.donor for s in samples]
-    pairs = [np.stack([s.host, donor], axis=1) for s, donor in zip(samples, donors, strict=True)]
-    cells, place = np.unique(np.concatenate(pairs), axis=0, return_inverse=True)
-    member = np.repeat(np.arange(len(samples)), [len(p) for p in pairs])
-    shape = (len(cells), len(samples))
-
-    def table(columns: Sequence[Floats]) -> Floats:
-        flat = np.ravel_multi_index((place.ravel(), member), shape)
-        return np.bincount(flat, np.concatenate(columns), shape[0] * shape[1]).reshape(shape)
-
-    plus, minus = table([p.u_plus for p in parts]), table([p.u_minus for p in parts])
-    present, share = table([np.ones(len(w)) for w in weights]) > 0, table(weights)
-    u = np.concatenate([plus - minus, plus, minus], axis=1)
-    return twoway_covariance(u, cells, np.tile(present, 3), np.tile(share, 3))
-
-
-def korn_graubard(share: Floats, variance: Floats, n: Floats, units: Floats, df: Floats, level: Floats) -> Floats:
-    """Clopper-Pearson bounds of clustered shares, shape [2, share] (Korn, Graubard 1998, Survey Methodology 24(2)).
-
-    The effective sample size is share (1 - share) / variance times (t_{n-1} / t_df)^2, at most the number of
-    independent units: few events cannot show how they cluster.
-
-    Args:
-        share: Estimated shares in [0, 1].
-        variance: Their clustered variances.
-        n: Number of cells.
-        units: Number of independent units, the smaller of hosts and donors.
-        df: Degrees of freedom of the variances.
-        level: Two-sided error of the interval.
+    `differ` counts the hosts, or the donors if they are fewer, that differ; `heavy` how many equally heavy ones those
+    are worth. Both [member].
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shrink = (special.stdtrit(n - 1, 1 - level / 2) / special.stdtrit(df, 1 - level / 2)) ** 2
-        tries = np.where(variance > 0, share * (1 - share) / variance * shrink, units)
-    tries = np.minimum(tries, units)
-    hits = share * tries
-    low = np.where(hits > 0, special.betaincinv(hits, tries - hits + 1, level / 2), 0.0)
-    high = np.where(hits < tries, special.betaincinv(hits + 1, tries - hits, 1 - level / 2), 1.0)
-    return np.stack([low, high])
 
+    clustered: Clustered
+    differ: Floats
+    heavy: Floats
 
-def mover(
-    plus: Floats, minus: Floats, plus_bounds: Floats, minus_bounds: Floats, correlation: Floats
-) -> tuple[Floats, Floats]:
-    """Interval of plus - minus from the interval of each (Zou, Donner 2008, Stat. Med. 27(10); Zou 2008 for r)."""
-    below, above = plus - plus_bounds[0], plus_bounds[1] - plus
-    under, over = minus - minus_bounds[0], minus_bounds[1] - minus
-    low = np.sqrt(np.maximum(below**2 + over**2 - 2 * correlation * below * over, 0.0))
-    high = np.sqrt(np.maximum(above**2 + under**2 - 2 * correlation * above * under, 0.0))
-    return plus - minus - low, plus - minus + high
+    @classmethod
+    def of(cls, members: Sequence[_Member]) -> _Joint:
+        m = len(members)
+        host, donor = (np.concatenate(x) for x in ([k.sample.host for k in members], [k.donors for k in members]))
+        width = int(donor.max()) + 2
+        pairs, place = np.unique(host.astype(np.int64) * width + donor + 1, return_inverse=True)
+        host, donor = pairs // width, pairs % width - 1
+        slot = place * m + np.repeat(np.arange(m), [len(k.weight) for k in members])
 
+        def table(columns: Sequence[Floats]) -> Floats:
+            return np.bincount(slot, np.concatenate(columns), len(pairs) * m).reshape(-1, m)
 
-def exact_bounds(sample: Sample, value: float, units: int, level: float) -> tuple[float, float]:
-    """Bounds of a mean where every cell has the same value: another one's share is below 1 - level^(1/units)."""
-    other = 1 - level ** (1 / units)
-    if sample.kind == "share":
-        return max(value - other, 0.0) - sample.null, min(value + other, 1.0) - sample.null
-    if value == 0:
-        return -other, other
-    return max(value - 2 * other, -1.0), min(value + 2 * other, 1.0)
+        plus, minus = table([k.u_plus for k in members]), table([k.u_minus for k in members])
+        share, present = table([k.weight for k in members]), table([np.ones(len(k.weight)) for k in members]) > 0
+        u = np.concatenate([plus - minus, plus, minus], axis=1)
+        clustered = twoway(u, host, donor, share, present)
+        events, crossed = table([k.weight * k.differs for k in members]), donor >= 0
+        totals = [group_totals(events, host), group_totals(events[crossed], donor[crossed])]
+        alone = clustered.n_donors == 0
+        count, heavy = [(x > 0).sum(0) for x in totals], [effective_number(x) for x in totals]
+        differ, worth = (np.where(alone, x[0], np.minimum(x[0], x[1])) for x in (count, heavy))
+        return cls(clustered, differ, worth)
 
+    def variance(self, part: int) -> Floats:
+        """Variances [member] of the means (0), the plus parts (1) or the minus parts (2)."""
+        m = len(self.differ)
+        return np.diag(self.clustered.covariance)[part * m : (part + 1) * m]
 
-def _range(sample: Sample) -> tuple[float, float]:
-    """The values that the estimate can take."""
-    if sample.kind == "share":
-        return -sample.null, 1.0 - sample.null
-    return (-1.0, 1.0) if sample.kind == "difference" else (-np.inf, np.inf)
+    def proportions(self, members: Sequence[_Member]) -> Proportions:
+        """The members as shares less shares; what is said of real-valued ones has no meaning."""
+        m, found = len(members), self.clustered
+        plus, minus = (np.array([getattr(k, name) for k in members]) for name in ("plus", "minus"))
+        counted = np.array([k.sample.kind == "difference" for k in members])
+        flat = np.array([not k.differs.any() for k in members])
+        scale = np.sqrt(self.variance(1) * self.variance(2))
+        cross = np.diagonal(found.covariance[m : 2 * m, 2 * m :])
+        correlation = np.clip(np.divide(cross, scale, out=np.zeros(m), where=scale > 0), -1.0, 1.0)
+        # Where every cell is lost, or every one gained, what one share falls short the other may have.
+        correlation = np.where(flat & counted & (plus + minus > 0), -1.0, correlation)
+        n_hosts, n_donors = found.n_hosts, found.n_donors
+        return Proportions(
+            plus=np.clip(plus, 0.0, 1.0),
+            minus=minus,
+            v_plus=self.variance(1),
+            v_minus=self.variance(2),
+            correlation=correlation,
+            counted=counted,
+            flat=flat,
+            differ=self.differ,
+            cells=np.array([1 / (k.weight**2).sum() for k in members]),
+            units=np.where(n_donors > 0, np.minimum(n_hosts, n_donors), n_hosts),
+            df=found.df,
+        )
 
 
 def family_bounds(samples: Sequence[Sample], *, alpha: float = 0.05) -> list[Bounds]:
@@ -201,83 +206,59 @@ def family_bounds(samples: Sequence[Sample], *, alpha: float = 0.05) -> list[Bou
     Returns:
         One `Bounds` per member, in order.
     """
-    samples = [_finite(s) for s in samples]
-    empty = [i for i, s in enumerate(samples) if not s.weight.sum() > 0]
-    out: dict[int, Bounds] = {i: _no_cells() for i in empty}
-    full = [i for i in range(len(samples)) if i not in out]
-    if full:
-        found = _bounds([samples[i] for i in full], alpha)
-        out |= dict(zip(full, found, strict=True))
-    return [out[i] for i in range(len(samples))]
-
-
-def _no_cells() -> Bounds:
+    members = [_Member.of(sample) for sample in samples]
+    found = iter(_bounds([member for member in members if member is not None], alpha))
     nan = np.nan
-    none = Estimate(nan, nan, nan, nan, nan, nan, nan, nan, 0, 0, 0, "no cells")
-    return Bounds(none, nan, nan, nan, nan, "", True, "no cells")
+    nothing = Bounds(no_cells(), nan, nan, nan, nan, "", True, no_cells().note)
+    return [nothing if member is None else next(found) for member in members]
 
 
-def _bounds(samples: Sequence[Sample], alpha: float) -> list[Bounds]:
-    weights = [np.asarray(s.weight / s.weight.sum()) for s in samples]
-    parts = [_Parts.of(s, w) for s, w in zip(samples, weights, strict=True)]
-    estimates = [
-        clustered_total(p.u_plus - p.u_minus, p.plus - p.minus, s.host, s.donor, w)
-        for s, w, p in zip(samples, weights, parts, strict=True)
+def _bounds(members: Sequence[_Member], alpha: float) -> list[Bounds]:
+    if not members:
+        return []
+    m, joint = len(members), _Joint.of(members)
+    value = np.array([k.plus - k.minus for k in members])
+    estimates = estimates_of(value, joint.clustered)
+    se, df, p = (np.array([getattr(e, name) for e in estimates]) for name in ("se", "df", "p"))
+    levels = (alpha, _family_level(joint.clustered.covariance[:m, :m], se, df, alpha))
+    varied = np.array([k.differs.any() for k in members])
+    by_t = np.array([k.sample.kind == "real" for k in members]) | ((joint.heavy >= FEW) & varied)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        half = [np.where(se > 0, -special.stdtrit(df, level / 2) * se, np.nan) for level in levels]
+        ends = [end for h in half for end in (value - h, value + h)]
+        if not by_t.all():
+            shares = joint.proportions(members)
+            other = [end for level in levels for end in shares.bounds(np.full(m, level))]
+            ends = [np.where(by_t, mine, theirs) for mine, theirs in zip(ends, other, strict=True)]
+            p = np.where(by_t, p, shares.p_values())
+    return [
+        _one(k, e, [float(end[i]) for end in ends], float(p[i]), "two-way t" if by_t[i] else "", int(joint.differ[i]))
+        for i, (k, e) in enumerate(zip(members, estimates, strict=True))
     ]
-    m = len(samples)
-    joint = _joint(samples, weights, parts)
-    variance, df = np.diag(joint.matrix).reshape(3, m), joint.df[:m]
-    varies = np.array([e.se > 0 for e in estimates])
-    counted = np.array([e.se >= 0 for e in estimates])
-    level = _family_level(joint.matrix[:m, :m], df, varies, counted, alpha)
-    plus, minus = np.array([p.plus for p in parts]), np.array([p.minus for p in parts])
-    units = np.array([min(e.n_hosts, e.n_donors or e.n_hosts) for e in estimates], dtype=float)
-    n = np.array([e.n for e in estimates], dtype=float)
-    both = np.sqrt(variance[1] * variance[2])
-    crossing = np.diagonal(joint.matrix[m : 2 * m, 2 * m :])
-    correlation = np.clip(np.divide(crossing, both, out=np.zeros(m), where=both > 0), -1.0, 1.0)
-    graded = np.array([s.kind == "difference" for s in samples])
-
-    def proportions(error: float) -> tuple[Floats, Floats]:
-        errors = np.full(m, error)
-        first = korn_graubard(np.clip(plus, 0, 1), variance[1], n, units, df, errors)
-        second = korn_graubard(np.clip(minus, 0, 1), variance[2], n, units, df, errors)
-        half = special.stdtrit(df, 1 - error / 2) * np.sqrt(variance[2])
-        second = np.where(graded, second, np.stack([minus - half, minus + half]))
-        return mover(plus, minus, first, second, correlation)
-
-    alone, together = proportions(alpha), proportions(level)
-    out = []
-    for i, (sample, part, est) in enumerate(zip(samples, parts, estimates, strict=True)):
-        small = est.n_hosts < MIN_HOSTS or (sample.donor is not None and est.n_donors < MIN_DONORS)
-        bottom, top = _range(sample)
-        note = est.note
-        if not est.se >= 0:
-            ends, method = (np.nan,) * 4, ""
-        elif part.flat and sample.kind != "real":
-            pair = [exact_bounds(sample, float(sample.values[0]), int(units[i]), a) for a in (alpha, level)]
-            ends, method, note = (*pair[0], *pair[1]), "exact", "every cell is equal: exact bounds"
-        elif sample.kind != "real" and part.differ < FEW:
-            ends, method = (alone[0][i], alone[1][i], together[0][i], together[1][i]), "proportions"
-            note = f"only {part.differ} {'host differs' if part.differ == 1 else 'hosts differ'}: proportions' interval"
-        elif est.se == 0:
-            ends, method = (np.nan,) * 4, ""
-        else:
-            one, all_ = est.se * stats.t.ppf(1 - np.array([alpha, level]) / 2, est.df)
-            ends = (est.value - one, est.value + one, est.value - all_, est.value + all_)
-            method = "two-way t"
-        low, high, sim_low, sim_high = (float(np.clip(end, bottom, top)) for end in ends)
-        estimate = replace(est, low=low, high=high, note=note)
-        out.append(Bounds(estimate, low, high, sim_low, sim_high, method, small, note))
-    return out
 
 
-def _family_level(matrix: Floats, df: Floats, varies: np.ndarray, counted: np.ndarray, alpha: float) -> float:
-    """The level of each member; those without variation count as independent of the others."""
+def _one(member: _Member, est: Estimate, ends: list[float], p: float, method: str, differ: int) -> Bounds:
+    """One member's bounds, cut to the possible range, with the reason for its method."""
+    sample, note = member.sample, est.note
+    small = sample.kind == "real" and (est.n_hosts < MIN_HOSTS or 0 < est.n_donors < MIN_DONORS)
+    never_negative = sample.kind == "share" and sample.null == 0 and sample.null_influence is None
+    if not est.se >= 0 or (method and est.se == 0):
+        return Bounds(replace(est, low=np.nan, high=np.nan, p=np.nan), *(np.nan,) * 4, "", True, note)
+    if not method and not member.differs.any():
+        method, note = "exact", "every cell is equal: exact bounds"
+    elif not method:
+        method, note = "proportions", f"few differ ({differ} hosts or donors): interval of proportions"
+    bottom = -np.inf if sample.kind == "real" else 0.0 if never_negative else -1.0
+    low, high, sim_low, sim_high = (float(np.clip(end, bottom, -bottom if bottom else 1.0)) for end in ends)
+    estimate = replace(est, low=low, high=high, p=np.nan if never_negative else p, note=note)
+    return Bounds(estimate, low, high, sim_low, sim_high, method, small, note)
+
+
+def _family_level(covariance: Floats, se: Floats, df: Floats, alpha: float) -> float:
+    """The level of each member within the family; those without variation count as independent of the others."""
+    counted, varies = se >= 0, se > 0
     if not counted.any():
         return alpha
-    known = matrix[np.ix_(counted, counted)].copy()
-    still = ~varies[counted]
-    known[still], known[:, still] = 0.0, 0.0
-    known[still, still] = 1.0
-    return simultaneous_level(known, float(df[varies].min()) if varies.any() else np.inf, alpha)
+    known = np.where(np.outer(varies, varies), covariance, 0.0)
+    known[np.diag_indices(len(known))] = np.where(varies, np.diag(known), 1.0)
+    return simultaneous_level(known[np.ix_(counted, counted)], float(df[varies].min(initial=np.inf)), alpha)

@@ -66,10 +66,13 @@ def simultaneous_level(covariance: np.ndarray, df: float, alpha: float = 0.05) -
     if size == 1:
         return alpha
     scale = np.sqrt(np.diag(covariance))
-    values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
-    if not df > 0 or values[0] < -1e-9:
+    try:
+        # The root of a matrix is Cholesky's, which is the only one: eigenvectors' signs differ between machines.
+        root = np.linalg.cholesky(covariance / np.outer(scale, scale) + 1e-9 * np.eye(size))
+    except np.linalg.LinAlgError:
         return alpha / size
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    if not df > 0:
+        return alpha / size
     reach = np.sort(np.abs(_directions(size) @ root.T).max(1)).reshape(_BINS, -1).mean(1)
     df = min(df, 1e9)
 
