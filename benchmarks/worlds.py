@@ -34,6 +34,7 @@ class World:
         hosts: Hosts of a design.
         draws: Donors per host; 0 for an arm without donors, one cell per host.
         unbalanced: Hosts that lose more have a fifth of the draws, and some donors are drawn more often than others.
+        alike: Correlation of a problem's effect as a host with its effect as a donor, which no interval here counts.
         accuracy: Probability of a right answer at baseline.
     """
 
@@ -45,6 +46,7 @@ class World:
     hosts: int = 100
     draws: int = 10
     unbalanced: bool = False
+    alike: float = 0.0
     accuracy: float = 0.8
 
     @property
@@ -92,6 +94,7 @@ class World:
         donor = np.argsort(order, axis=1)[:, :draws].ravel()
         host, draw = np.divmod(np.arange(n * draws), draws)
         a, b, noise = (self._effects(rng, size) for size in (n, n, n * draws))
+        b = self.alike * a + np.sqrt(1 - self.alike**2) * b
         if self.unbalanced:
             few = a.mean(0) < 0
             kept = ~few[host] | (draw < max(draws // 5, 1))

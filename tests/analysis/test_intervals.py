@@ -134,12 +134,18 @@ def test_undefined_says_why_and_widens_nobody() -> None:
     assert found[1].sim_low == pytest.approx(found[1].low)
 
 
-def test_real_values_of_few_hosts_or_donors_are_too_small() -> None:
-    x = np.random.default_rng(0).normal(size=N * D)
-    assert not family_bounds([crossed(x, "real")])[0].too_small
-    few = HOST < 19
-    small = Sample(x[few], HOST[few], DONOR[few], np.ones(few.sum()), "real")
-    assert family_bounds([small])[0].too_small
+@pytest.mark.parametrize("kind", ["real", "difference", "share"])
+def test_few_hosts_or_donors_are_too_small_for_a_verdict(kind: str) -> None:
+    x = (np.random.default_rng(0).random(N * D) < 0.5).astype(float)
+    assert not family_bounds([crossed(x, kind)])[0].too_small
+    for kept in (HOST < 19, np.isin(DONOR, np.unique(DONOR)[:4])):
+        small = Sample(x[kept], HOST[kept], DONOR[kept], np.ones(kept.sum()), kind)  # type: ignore[arg-type]
+        assert family_bounds([small])[0].too_small
+    alone = Sample(x[:20], np.arange(20), None, np.ones(20), kind)  # type: ignore[arg-type]
+    assert not family_bounds([alone])[0].too_small
+
+
+def test_equal_real_values_have_no_interval() -> None:
     flat = family_bounds([crossed(np.full(N * D, 0.3), "real")])[0]
     assert np.isnan(flat.low) and flat.too_small and flat.note == "no variation: no t interval"
 

@@ -28,7 +28,7 @@ from thoughtgraft.analysis.multiplicity import simultaneous_level
 from thoughtgraft.analysis.proportions import FEW, Proportions
 
 MIN_HOSTS, MIN_DONORS = 20, 5
-"""Means of real values over fewer have no interval that is known to hold."""
+"""Smaller designs are too small for a verdict (docs/statistics.md)."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def _bounds(members: Sequence[_Member], alpha: float) -> list[Bounds]:
 def _one(member: _Member, est: Estimate, ends: list[float], p: float, method: str, differ: int) -> Bounds:
     """One member's bounds, cut to the possible range, with the reason for its method."""
     sample, note = member.sample, est.note
-    small = sample.kind == "real" and (est.n_hosts < MIN_HOSTS or 0 < est.n_donors < MIN_DONORS)
+    small = est.n_hosts < MIN_HOSTS or (sample.donor is not None and est.n_donors < MIN_DONORS)
     never_negative = sample.kind == "share" and sample.null == 0 and sample.null_influence is None
     if not est.se >= 0 or (method and est.se == 0):
         return Bounds(replace(est, low=np.nan, high=np.nan, p=np.nan), *(np.nan,) * 4, "", True, note)
