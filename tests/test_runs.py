@@ -112,7 +112,7 @@ def test_problems_come_back_from_their_table_as_they_were(spec: str) -> None:
 
 def test_a_run_of_the_first_schema_and_rule_still_opens_and_reports(rule1_run: Path) -> None:
     opened = thoughtgraft.load_run(rule1_run)
-    assert (opened.spec.schema_version, len(opened.records()), len(opened.problems())) == (1, 1614, 6)
+    assert (opened.spec.schema_version, len(opened.records()), len(opened.problems())) == (2, 1614, 6)
     positions = opened.positions().set_index(["method", "slots", "downstream", "donor_stratum"])
     # Counted in the stored records: 17 of 18 swaps of all slots turned right answers wrong.
     assert positions.loc[("swap", "all", "recompute", "random"), "impact_pp"] == pytest.approx(100 * 17 / 18)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+_SHOWN = 80
+
 
 class ThoughtgraftError(Exception):
     """A user's mistake or an unusable input, said in one message without a traceback.
@@ -73,3 +77,27 @@ def first_line(error: BaseException) -> str:
         first = fields()[0]
         return ": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part)
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def differences(name: str, old: object, new: object, words: tuple[str, str] = ("there", "now")) -> list[str]:
+    """What differs between two values, a line for each place: `config.rope_theta: 10000.0 there, 500000.0 now`.
+
+    Args:
+        name: What the value is called; its parts are called after it. Empty for a mapping whose keys are names enough.
+        old: The value that is stored.
+        new: The value of now.
+        words: Where the first and the second are.
+    """
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        dot = f"{name}." if name else ""
+        keys = dict.fromkeys([*old, *new])
+        return [line for key in keys for line in differences(f"{dot}{key}", old.get(key), new.get(key), words)]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [line for i, pair in pairs for line in differences(f"{name}[{i}]", *pair, words)]
+    return [] if old == new else [f"{name}: {_short(old)} {words[0]}, {_short(new)} {words[1]}"]
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -15,8 +15,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from thoughtgraft.arguments import path_of
-from thoughtgraft.errors import RunError
+from thoughtgraft.errors import RunError, differences
 from thoughtgraft.tensorfile import save_tensors
+
+_SHOWN_DIFFERENCES = 12
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Thoughts:
         pred: The number in each answer as exact text; None where there is none.
         correct: Whether it equals the gold answer.
         problem_ids: In the problem set's order.
-        identity: Model, protocol, dtype and K.
+        identity: What made them: everything of the model that can change a number, and how long an answer could be.
         problem_hash: Content hash of the problem set.
     """
 
@@ -96,7 +98,7 @@ class Thoughts:
 
         Args:
             path: The file.
-            identity: What its model, protocol, dtype and K must be; None accepts any.
+            identity: What must have made it; None accepts anything.
             problem_hash: What its problem set must be; None accepts any.
 
         Raises:
@@ -112,15 +114,7 @@ class Thoughts:
             raise RunError(
                 f"{path} is not a readable thoughts file", got=str(error), fix="delete it and run again"
             ) from error
-        for name, found, wanted in (
-            ("model", made_by, None if identity is None else dict(identity)),
-            ("problem set", rest["problem_hash"], problem_hash),
-        ):
-            if wanted is not None and found != wanted:
-                raise RunError(
-                    f"{path} was made from another {name}", got=found, expected=wanted, fix="use another folder"
-                )
-        return cls(
+        thoughts = cls(
             fed=fed,
             hidden=hidden,
             token_ids=tuple(tuple(ids) for ids in rest["token_ids"]),
@@ -132,3 +126,34 @@ class Thoughts:
             identity=made_by,
             problem_hash=rest["problem_hash"],
         )
+        thoughts.require(identity, problem_hash, f"{path} was made from", "use another folder")
+        return thoughts
+
+    def require(
+        self,
+        identity: Mapping[str, Any] | None,
+        problem_hash: str | None,
+        what: str = "the thoughts are of",
+        fix: str = "collect them anew",
+    ) -> None:
+        """Refuse thoughts that something else made.
+
+        Args:
+            identity: What must have made them; None accepts anything.
+            problem_hash: What their problem set must be; None accepts any.
+            what: What they are called in the message, up to `another model`.
+            fix: What to do about it.
+
+        Raises:
+            RunError: They were made from another model, answer limit or problem set; what differs is named. Or an
+                earlier version made them, which did not say.
+        """
+        if identity is not None and "config" not in self.identity:
+            got = "no word of the model's config, tokenizer and longest answer: an earlier version wrote them"
+            raise RunError(f"{what} a model that cannot be told", got=got, fix=fix)
+        lines = [] if identity is None else differences("", dict(self.identity), dict(identity))
+        if lines:
+            got = "\n  " + "\n  ".join(lines[:_SHOWN_DIFFERENCES]) + "\n"
+            raise RunError(f"{what} another model", got=got, expected="those of this model", fix=fix)
+        if problem_hash not in (None, self.problem_hash):
+            raise RunError(f"{what} another problem set", got=self.problem_hash, expected=problem_hash, fix=fix)

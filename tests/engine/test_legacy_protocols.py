@@ -10,7 +10,7 @@ from tests.engine.test_rollout_parity import BOUND, arms, assert_equal
 from tests.engine.tiny import EARLY_ENDS, FAMILIES, Case, Oracle, difference, questions, run_cases, tiny
 from torch import Tensor
 
-from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.collect import answer_identity, collect_thoughts
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.rollout import Source
 from thoughtgraft.engine.run import run
@@ -180,7 +180,7 @@ def test_a_run_of_tiny_codi_says_its_protocol_and_its_flaw(
     plan = Plan((Arm("baseline"), Arm("noop"), *(Arm(m, (k,)) for m in ("self", "swap") for k in range(K))), n_donors=2)
     records = run(model, problems, plan, progress=False)
     assert set(records["protocol"]) == {protocol}
-    assert not set(records["cell"]) & {c.key for c in plan.cells(problems, codi.identity)}
+    assert not set(records["cell"]) & {c.key for c in plan.cells(problems, answer_identity(codi))}
     last = records[records["arm"] == "swap CT5"]
     own = records[records["method"] == "self"]
     assert last["changed"].any() == (protocol == FIXED)
@@ -196,7 +196,7 @@ def test_thoughts_are_saved_and_decoded_with_their_dead_sixth(
     model = codi.under(FIXED)
     thoughts = collect_thoughts(model, problems[:3], progress=False)
     thoughts.save(tmp_path / "thoughts.safetensors")
-    again = Thoughts.load(tmp_path / "thoughts.safetensors", identity=model.identity)
+    again = Thoughts.load(tmp_path / "thoughts.safetensors", identity=answer_identity(model))
     assert again.fed.shape == again.hidden.shape == (3, K, codi.d_model)
     assert torch.equal(again.fed, thoughts.fed)
 

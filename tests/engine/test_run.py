@@ -10,7 +10,7 @@ import torch
 from tests.engine.tiny import loaded, questions
 
 from thoughtgraft.engine import cells as cells_module
-from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.collect import answer_identity, collect_thoughts
 from thoughtgraft.engine.run import make_spec, run
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.interventions.arms import Arm
@@ -59,7 +59,7 @@ def same(a, b):
 
 
 def test_there_is_one_record_per_cell_with_the_schema_columns(records, plan, model, problems):
-    cells = plan.cells(problems, model.identity)
+    cells = plan.cells(problems, answer_identity(model, TOKENS))
     assert list(records.columns) == RECORD_SCHEMA.names
     assert records["cell"].tolist() == [c.key for c in cells] and records["cell"].is_unique
 
@@ -166,10 +166,14 @@ def test_no_problems_is_a_clear_error(model, plan):
 def test_thoughts_survive_the_disk_and_refuse_another_model(tmp_path, model, problems):
     thoughts = collect_thoughts(model, problems, max_new_tokens=TOKENS, progress=False)
     thoughts.save(tmp_path / "t.safetensors")
-    back = Thoughts.load(tmp_path / "t.safetensors", identity=model.identity, problem_hash=problems.content_hash)
+    back = Thoughts.load(
+        tmp_path / "t.safetensors", identity=answer_identity(model, TOKENS), problem_hash=problems.content_hash
+    )
     assert back.fed.equal(thoughts.fed) and back.token_ids == thoughts.token_ids and back.pred == thoughts.pred
     with pytest.raises(RunError, match="made from another model"):
-        Thoughts.load(tmp_path / "t.safetensors", identity=model.identity | {"protocol": "official-padded"})
+        Thoughts.load(
+            tmp_path / "t.safetensors", identity=answer_identity(model, TOKENS) | {"protocol": "official-padded"}
+        )
     (tmp_path / "t.safetensors").write_bytes(b"cut")
     with pytest.raises(RunError, match="not a readable thoughts file"):
         Thoughts.load(tmp_path / "t.safetensors")

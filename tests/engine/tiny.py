@@ -6,7 +6,6 @@ import atexit
 import functools
 import json
 import tempfile
-import types
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,8 +91,10 @@ def lift_norms(model: LatentReasoner) -> None:
         return result
 
     for module in model.lm.modules():
-        if type(module).__name__.endswith("RMSNorm"):
-            module.forward = types.MethodType(forward, module)
+        kind = type(module)
+        if kind.__name__.endswith("RMSNorm"):
+            module.__class__ = type(f"Float64{kind.__name__}", (kind,), {"forward": forward})
+    model.remember()
 
 
 class _EarlyEnds(LatentReasoner):

@@ -172,11 +172,12 @@ def test_an_older_version_is_migrated_and_a_newer_one_explained(run_folder, make
     newer = old.replace_schema_metadata({VERSION_KEY: str(SCHEMA_VERSION + 1).encode()})
     pq.write_table(newer, path)
     with pytest.raises(
-        RunError, match=r"newer thoughtgraft; got schema version 2; expected at most 1\. Fix: pip install"
+        RunError, match=r"newer thoughtgraft; got schema version 3; expected at most 2\. Fix: pip install"
     ):
         RunStore.open(run_folder).table()
 
-    renamed = old.rename_columns(["answer" if name == "pred" else name for name in old.column_names])
+    first = old.drop_columns("model_edit")
+    renamed = first.rename_columns(["answer" if name == "pred" else name for name in first.column_names])
     pq.write_table(renamed.replace_schema_metadata({VERSION_KEY: b"0"}), path)
     with pytest.raises(RunError, match="schema version 0, from which no path leads"):
         RunStore.open(run_folder).table()
@@ -186,6 +187,7 @@ def test_an_older_version_is_migrated_and_a_newer_one_explained(run_folder, make
         lambda t: t.rename_columns(["pred" if name == "answer" else name for name in t.column_names]),
     )
     assert RunStore.open(run_folder).table(["pred"]).num_rows == 12
+    assert RunStore.open(run_folder).table(["model_edit"])["model_edit"].null_count == 12
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../a", ".hidden", "merged-0", "x" * 300])

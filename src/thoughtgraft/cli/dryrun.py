@@ -41,13 +41,13 @@ def measure(
     The first pack warms up; it counts only if it alone took long.
     """
     from thoughtgraft.engine.cells import run_cells
-    from thoughtgraft.engine.collect import collect_thoughts, encode
+    from thoughtgraft.engine.collect import answer_identity, collect_thoughts, encode
 
     few = problems[:_SAMPLE_PROBLEMS]
     small = replace(plan, n_donors=min(plan.n_donors, len(few) - 1), hosts=None, only_correct=False)
     prompts = encode(model, few)
     pads = [prompt.pad for prompt in prompts] if model.protocol.pads_visible else None
-    cells = small.cells(few, model.identity, pads)
+    cells = small.cells(few, answer_identity(model, max_new_tokens), pads)
     start = time.perf_counter()
     thoughts = collect_thoughts(model, few, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=False)
     clean = (time.perf_counter() - start) / len(few)

@@ -151,7 +151,7 @@ def dry_run(job: Job, out: Path) -> None:
     """Print cells by arm, their time as measured on a few of them, the smallest effect, and who was seen before."""
     from thoughtgraft.analysis import RULE
     from thoughtgraft.cli.dryrun import cell_table, duration, measure
-    from thoughtgraft.engine.collect import encode
+    from thoughtgraft.engine.collect import answer_identity, encode
     from thoughtgraft.engine.run import make_spec, roles, with_looks
     from thoughtgraft.studies.sizing import planned
 
@@ -159,7 +159,8 @@ def dry_run(job: Job, out: Path) -> None:
     prompts = encode(model, problems)
     pads = [prompt.pad for prompt in prompts] if model.protocol.pads_visible else None
     # Who is right is not known yet: all problems stand in for those that will be.
-    cells = job.plan.cells(problems, model.identity, pads, [True] * len(problems))
+    made_by = answer_identity(model, job.max_new_tokens)
+    cells = job.plan.cells(problems, made_by, pads, [True] * len(problems))
     distinct = len({cell.key for cell in cells})
     console.print(cell_table(cells))
     timing = measure(model, problems, job.plan, job.batch_size, job.max_new_tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -14,9 +15,11 @@ from thoughtgraft.engine.grid import Row
 from thoughtgraft.engine.rollout import RolloutResult, fits, rollout, too_long
 from thoughtgraft.errors import ModelError
 from thoughtgraft.interventions.schedule import Action, Feed
+from thoughtgraft.models.live import admitted
 from thoughtgraft.models.protocols import padding
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, as_model
 from thoughtgraft.problems import ProblemSet, as_problems, extract_answer, format_number, same_answer
+from thoughtgraft.problems.answers import TASK
 from thoughtgraft.thoughts import Thoughts
 
 # Questions that think at once: more are not faster.
@@ -50,6 +53,12 @@ def answer_limit(tokens: int | None) -> int | None:
     return None if tokens is None else whole(tokens, "max_new_tokens", ModelError, least=1)
 
 
+def answer_identity(model: LatentReasoner, max_new_tokens: int | None = None) -> dict[str, Any]:
+    """What every answer of a model rests on: its identity, how long an answer may be, and how answers are read."""
+    limit = model.max_new_tokens if max_new_tokens is None else max_new_tokens
+    return {**model.identity, "max_new_tokens": limit, "task": TASK}
+
+
 @answers_for_calls(ModelError)
 def collect_thoughts(
     model: LatentReasoner,
@@ -59,6 +68,7 @@ def collect_thoughts(
     max_new_tokens: int | None = None,
     progress: bool = True,
     stop: Callable[[], bool] | None = None,
+    identity: str | None = None,
 ) -> Thoughts:
     """The thoughts and answers of every problem, unedited.
 
@@ -69,14 +79,16 @@ def collect_thoughts(
         max_new_tokens: The longest answer; None takes the model's.
         progress: Show a progress bar.
         stop: Asked before each batch: whether to end with KeyboardInterrupt.
+        identity: What the user calls hooks and edits of the loaded model, as `run` has it.
 
     Returns:
         `fed [P, K, d]`, `hidden [P, K+1, d]` on the CPU in the model's dtype, answers and grades.
 
     Raises:
-        ModelError: A question does not fit the context, or the model gives thoughts or logits that are not finite.
+        ModelError: A question does not fit the context, the model gives thoughts or logits that are not finite, or it
+            is not as it was loaded and no name is given.
     """
-    model, problems = as_model(model), as_problems(problems)
+    model, problems = admitted(as_model(model), identity), as_problems(problems)
     if not len(problems):
         raise ModelError("there are no problems to think about", fix="load at least one problem")
     max_new_tokens = answer_limit(max_new_tokens)
@@ -110,7 +122,7 @@ def collect_thoughts(
         pred=tuple(None if n is None else format_number(n) for n in numbers),
         correct=tuple(same_answer(n, p.gold) for n, p in zip(numbers, problems, strict=True)),
         problem_ids=tuple(p.id for p in problems),
-        identity=model.identity,
+        identity=answer_identity(model, max_new_tokens),
         problem_hash=problems.content_hash,
     )
 

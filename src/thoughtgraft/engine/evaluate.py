@@ -15,6 +15,8 @@ from thoughtgraft.engine.collect import collect_thoughts, encode
 from thoughtgraft.engine.run import run
 from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.plan import Plan
+from thoughtgraft.models.live import admitted
+from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.reasoner import LatentReasoner, attention_implementation
 from thoughtgraft.problems import ProblemSet, grade
 from thoughtgraft.thoughts import Thoughts
@@ -79,14 +81,26 @@ class Evaluation:
 
 
 def evaluate(
-    model: LatentReasoner, problems: ProblemSet, *, batch_size: int | str = "auto", progress: bool = True, seed: int = 0
+    model: LatentReasoner,
+    problems: ProblemSet,
+    *,
+    batch_size: int | str = "auto",
+    progress: bool = True,
+    seed: int = 0,
+    identity: str | None = None,
 ) -> pd.DataFrame:
     """Accuracies of one model on one problem set; see `measure` and `Evaluation.table`."""
-    return measure(model, problems, batch_size=batch_size, progress=progress, seed=seed).table()
+    return measure(model, problems, batch_size=batch_size, progress=progress, seed=seed, identity=identity).table()
 
 
 def measure(
-    model: LatentReasoner, problems: ProblemSet, *, batch_size: int | str = "auto", progress: bool = True, seed: int = 0
+    model: LatentReasoner,
+    problems: ProblemSet,
+    *,
+    batch_size: int | str = "auto",
+    progress: bool = True,
+    seed: int = 0,
+    identity: str | None = None,
 ) -> Evaluation:
     """Answer every problem under every condition that the model has.
 
@@ -100,7 +114,12 @@ def measure(
         batch_size: Rows at once, or `auto`.
         progress: Show progress bars.
         seed: Draws the donor of each problem for the swapped condition.
+        identity: What the user calls hooks and edits of the loaded model, as `run` has it.
+
+    Raises:
+        ModelError: The model is not as it was loaded and no name is given, or a question does not fit its context.
     """
+    model = admitted(model, identity)
     thoughts = collect_thoughts(model, problems, batch_size=batch_size, progress=progress)
     main = THOUGHTS if model.num_latents else ANSWER
     correct: dict[str, tuple[bool | None, ...]] = {main: thoughts.correct}
@@ -155,6 +174,7 @@ def _with_other_thoughts(
     return {name: tuple(right[arm.method, arm.slots, at] for at in thoughts.problem_ids) for name, arm in arms.items()}
 
 
+@with_ieee_products
 @torch.inference_mode()
 def explicit_correct(
     model: LatentReasoner, problems: ProblemSet, *, batch_size: int = 128, progress: bool = True

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thoughtgraft.engine.collect import collect_thoughts, encode
+from thoughtgraft.engine.collect import answer_identity, collect_thoughts, encode
 from thoughtgraft.engine.features import extract_features, feature_writer
 from thoughtgraft.engine.run import tell_looks, with_looks
+from thoughtgraft.models.live import admitted
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.models.untrained import untrained_twin
 from thoughtgraft.problems import ProblemSet
+from thoughtgraft.problems.answers import TASK
 from thoughtgraft.problems.table import problem_table, with_labels
 from thoughtgraft.records import RunSpec, RunStore
 from thoughtgraft.records.features import count_stored
@@ -44,6 +46,7 @@ def run_features(
     max_new_tokens: int | None = None,
     progress: bool = True,
     beside: Sequence[str | Path] = (),
+    identity: str | None = None,
 ) -> RunSpec:
     """Make or continue such a run.
 
@@ -66,14 +69,17 @@ def run_features(
         max_new_tokens: The longest answer; None takes the model's.
         progress: Show progress bars.
         beside: As `run` has it.
+        identity: What the user calls hooks and edits of the loaded model, as `run` has it.
 
     Returns:
         What run.json says.
 
     Raises:
         RunError: The folder holds another run or cannot be written.
-        ModelError: A layer or type that there is not, or a question that does not fit the model's context.
+        ModelError: A layer or type that there is not, a question that does not fit the model's context, or a model
+            that is not as it was loaded without a name for that.
     """
+    model = admitted(model, identity)
     out = Path(out)
     # Before the folder: a wrong layer or type, or a question that is too long, is an error that leaves nothing behind.
     encode(model, problems)
@@ -83,7 +89,8 @@ def run_features(
         "untrained_seed": UNTRAINED_SEED if untrained else None,
         **(design or {}),
     }
-    spec = _spec(model, problems, plan, study=study, seed=seed, untrained=untrained, facts=facts)
+    limit = model.max_new_tokens if max_new_tokens is None else max_new_tokens
+    spec = _spec(model, problems, plan, study=study, seed=seed, limit=limit, untrained=untrained, facts=facts)
     spec = with_looks(spec, out, problems, (), beside)
     with RunStore.create(out, spec) as store:
         if progress:
@@ -119,6 +126,7 @@ def _spec(
     *,
     study: str,
     seed: int,
+    limit: int,
     untrained: bool,
     facts: Mapping[str, Any] | None,
 ) -> RunSpec:
@@ -126,7 +134,7 @@ def _spec(
     provenance |= model.origin
     return RunSpec(
         study=study,
-        model=model.name,
+        model=model.full_name,
         model_hash=model.model_hash,
         protocol=model.protocol.name,
         num_latents=model.num_latents,
@@ -140,6 +148,9 @@ def _spec(
         n_hosts=len(problems),
         n_donors=0,
         n_cells=len(problems) * (1 + untrained),
+        max_new_tokens=limit,
+        task=TASK,
+        model_identity=model.identity,
         versions=provenance.pop("versions", {}),
         provenance=provenance,
     )
@@ -154,7 +165,8 @@ def _thoughts(
     progress: bool,
 ) -> Thoughts:
     if file.exists():
-        return Thoughts.load(file, identity=model.identity, problem_hash=problems.content_hash)
+        made_by = answer_identity(model, max_new_tokens)
+        return Thoughts.load(file, identity=made_by, problem_hash=problems.content_hash)
     thoughts = collect_thoughts(
         model, problems, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress
     )

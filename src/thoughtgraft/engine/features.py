@@ -21,6 +21,7 @@ from thoughtgraft.engine.clean import think_clean
 from thoughtgraft.engine.collect import CPU_ROWS, GPU_ROWS, encode
 from thoughtgraft.engine.rollout import check_lengths
 from thoughtgraft.errors import ModelError, RunError
+from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.prefix import ATTENTION
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, attention_implementation
 from thoughtgraft.problems import ProblemSet
@@ -180,6 +181,7 @@ def extract_features(
             beat(done, len(problems))
 
 
+@with_ieee_products
 @torch.inference_mode()
 def features_of(model: LatentReasoner, prompts: Sequence[Prompt], layers: Sequence[int]) -> tuple[Tensor, Tensor]:
     """`resid` [P, K+1, L, d] and `hidden` [P, K+1, d] of P prompts, on the model's device.

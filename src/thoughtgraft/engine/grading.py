@@ -48,6 +48,7 @@ class Grader:
             "downstream": arm.downstream if arm.slots else None,
             "protocol": self.model.protocol.name,
             "num_latents": self.model.num_latents,
+            "model_edit": None if self.model.edit is None else self.model.edit.name,
             "problem_id": problem.id,
             "split": problem.split,
             "n_steps": len(problem.steps) or None,

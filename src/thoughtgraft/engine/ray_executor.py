@@ -15,7 +15,7 @@ import torch
 from thoughtgraft.engine.batching import Budget, packs, rows_at_most
 from thoughtgraft.engine.cells import Finished, Record, Work
 from thoughtgraft.engine.ray_session import need_ray, ray_session
-from thoughtgraft.errors import ModelError, RunError
+from thoughtgraft.errors import ModelError, RunError, differences
 from thoughtgraft.interventions.plan import Cell
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
 from thoughtgraft.records.provenance import package_versions
@@ -24,6 +24,7 @@ _BEAT_S = 1.0
 _WAIT_S = 60.0  # without a worker, before it is said
 _TRIES = 3
 _TASKS_PER_WORKER = 4
+_SHOWN_DIFFERENCES = 3
 _SAME_VERSIONS = ("thoughtgraft", "torch", "transformers")
 
 
@@ -46,8 +47,9 @@ class Worker:
             raise ModelError("a worker has other packages", got=here, expected=dict(versions), fix=fix)
         torch.set_num_threads(self._threads)
         model = self._recipe(device=self._device)
-        if model.identity != dict(identity):
-            raise ModelError("a worker loaded another model", got=model.identity, expected=dict(identity), fix=fix)
+        if lines := differences("", dict(identity), model.identity, ("here", "on the worker")):
+            got = "; ".join(lines[:_SHOWN_DIFFERENCES])
+            raise ModelError("a worker loaded another model", got=got, expected="this process's model", fix=fix)
         self._model = model
 
     def run(self, cells: Sequence[Cell]) -> list[Finished]:
@@ -97,7 +99,8 @@ class RayExecutor:
         """Run the cells on workers that hold the same model.
 
         Raises:
-            ModelError: The model was not made by `load_model`, or a worker has another or other packages.
+            ModelError: The model was not made by `load_model` or carries edits, or a worker has another one or other
+                packages.
             RunError: No cluster, too few resources for one worker, or a task that lost three workers.
         """
         todo = [cell for cell in cells if cell.record not in stored]
@@ -106,6 +109,9 @@ class RayExecutor:
         if model.recipe is None:
             fix = "load it with load_model, or use the local engine"
             raise ModelError(f"{model.name} was made by hand, so workers cannot make it", fix=fix)
+        if model.edit is not None:
+            fix = "take the edit back, or use the local engine"
+            raise ModelError(f"{model.full_name}: workers load the model anew, without the edit", fix=fix)
         cpus, gpus = self.cpus_per_worker, self._gpus(model)
         offered = _own_cpus() if self.workers is None else math.ceil(self.workers * cpus)
         n_gpus = torch.cuda.device_count() if gpus else 0

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from thoughtgraft.interventions.schedule import Action, Feed
+from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, attention_implementation
 
 Edit = Callable[[int, Tensor], Tensor]
@@ -45,6 +46,7 @@ class ReferenceRun:
     layer_inputs: tuple[Tensor, ...]
 
 
+@with_ieee_products
 @torch.no_grad()
 def reference_run(
     model: LatentReasoner,

@@ -21,6 +21,7 @@ from thoughtgraft.engine.grid import Grid, Row
 from thoughtgraft.engine.memory import keep_freed_memory
 from thoughtgraft.engine.score import Scores, verify_drafts
 from thoughtgraft.errors import ModelError
+from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.prefix import ATTENTION, ColumnCache, Prefix
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, attention_implementation
 
@@ -60,6 +61,7 @@ class RolloutResult:
         )
 
 
+@with_ieee_products
 @torch.inference_mode()
 def rollout(
     model: LatentReasoner,

@@ -16,13 +16,15 @@ from tqdm import tqdm
 
 from thoughtgraft.arguments import answers_for_calls, items, need, path_of, shown
 from thoughtgraft.engine.cells import Finished, Work, try_edits
-from thoughtgraft.engine.collect import answer_limit, collect_thoughts, encode
+from thoughtgraft.engine.collect import answer_identity, answer_limit, collect_thoughts, encode
 from thoughtgraft.engine.edits import check_sites
 from thoughtgraft.engine.executors import Executor, LocalExecutor
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.interventions.plan import Cell, Plan
+from thoughtgraft.models.live import admitted
 from thoughtgraft.models.reasoner import LatentReasoner, as_model
 from thoughtgraft.problems import Problem, ProblemSet, as_problems
+from thoughtgraft.problems.answers import TASK
 from thoughtgraft.problems.table import problem_table
 from thoughtgraft.records import RunSpec, RunStore, arm_key, check_folder, rows_to_table
 from thoughtgraft.records.atomic import write_atomic
@@ -47,6 +49,7 @@ def run(
     thoughts: Thoughts | None = None,
     batch_size: int | str = "auto",
     max_new_tokens: int | None = None,
+    identity: str | None = None,
     keep_logits: bool = False,
     progress: bool = True,
     facts: Mapping[str, Any] | None = None,
@@ -69,6 +72,8 @@ def run(
         thoughts: The model's clean run on these problems, where it was collected before; None has the model think.
         batch_size: Rows at once, or `auto`; it does not change results.
         max_new_tokens: The longest answer; None takes the model's.
+        identity: What you call the hooks and edits that the loaded model carries. The name enters every record and
+            page, and with a checksum of what was found the model's identity; without one such a model is refused.
         keep_logits: Add a column `first_logits`, the first answer token's logits [V] as numpy arrays; in memory only.
         progress: Show progress bars.
         facts: More facts for run.json's provenance.
@@ -91,7 +96,8 @@ def run(
         PlanError: A slot, donor or host that does not exist, no problems, or an edit of your own that fails on every
             cell that it is tried on.
         RunError: The folder holds another run or cannot be written, or `thoughts` are of another model or set.
-        ModelError: A question does not fit the model's context.
+        ModelError: A question does not fit the model's context, or the model is not as it was loaded and no name is
+            given.
     """
     model, problems = as_model(model), as_problems(problems)
     fix = "Plan([Arm('baseline'), Arm('swap', [2])], n_donors=5), for example"
@@ -107,23 +113,31 @@ def run(
         raise PlanError("there are no problems to run", fix="load at least one problem")
     if keep_logits and out is not None:
         raise PlanError("logits are not stored in run folders", fix="use keep_logits=True without out")
+    model = admitted(model, identity)
     check_sites(model, plan.arms)
+    made_by = answer_identity(model, max_new_tokens)
     prompts = encode(model, problems)
     pads = [p.pad for p in prompts] if model.protocol.pads_visible else None
 
     if thoughts is not None:
-        _check_thoughts(thoughts, model, problems)
+        thoughts.require(made_by, problems.content_hash)
 
     def think() -> Thoughts:
         path = None if folder is None else folder / THOUGHTS_FILE
-        return thoughts or _think(model, problems, path, batch_size, max_new_tokens, progress, stop)
+        if thoughts is None and path is not None and path.exists():
+            return Thoughts.load(path, identity=made_by, problem_hash=problems.content_hash)
+        return thoughts or collect_thoughts(
+            model, problems, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress, stop=stop
+        )
 
     # Which problems are hosts may hang on the clean answers; then they come before the plan.
     before = think() if plan.only_correct else None
-    cells = plan.cells(problems, model.identity, pads, None if before is None else before.correct)
+    cells = plan.cells(problems, made_by, pads, None if before is None else before.correct)
     if folder is None or not (folder / SPEC_FILE).exists():  # else they worked when the run began
         try_edits(model, prompts, cells)
-    spec = make_spec(model, problems, plan, cells, study=study, facts=facts, design=design, rule=rule)
+    spec = make_spec(
+        model, problems, plan, cells, study=study, max_new_tokens=max_new_tokens, facts=facts, design=design, rule=rule
+    )
     if folder is not None:
         spec = with_looks(spec, folder, *roles(problems, cells), beside)
     store = None if folder is None else RunStore.create(folder, spec)
@@ -208,6 +222,7 @@ def make_spec(
     cells: Sequence[Cell],
     *,
     study: str = "custom",
+    max_new_tokens: int | None = None,
     facts: Mapping[str, Any] | None = None,
     design: Mapping[str, Any] | None = None,
     rule: str | None = None,
@@ -224,7 +239,7 @@ def make_spec(
     flaw = {"protocol_flaw": model.protocol.flaw} if model.protocol.flaw else {}
     return RunSpec(
         study=study,
-        model=without_home(model.name),
+        model=without_home(model.full_name),
         model_hash=model.model_hash,
         protocol=model.protocol.name,
         num_latents=model.num_latents,
@@ -239,6 +254,9 @@ def make_spec(
         n_donors=plan.n_donors,
         n_cells=len(cells),
         decision_hash=None if rule is None else hashlib.sha256(rule.encode()).hexdigest()[:16],
+        max_new_tokens=model.max_new_tokens if max_new_tokens is None else max_new_tokens,
+        task=TASK,
+        model_identity=model.identity,
         versions=provenance.pop("versions", {}),
         provenance=provenance,
     )
@@ -274,32 +292,6 @@ def tell_looks(spec: RunSpec) -> None:
     """Say on stderr what of a run had been looked at before it began."""
     for line in spec.looks.lines(spec.run_id) if spec.looks else ():
         tqdm.write(line, file=sys.stderr)
-
-
-def _check_thoughts(thoughts: Thoughts, model: LatentReasoner, problems: ProblemSet) -> None:
-    for name, found, wanted in (
-        ("model", dict(thoughts.identity), model.identity),
-        ("problem set", thoughts.problem_hash, problems.content_hash),
-    ):
-        if found != wanted:
-            raise RunError(f"the thoughts are of another {name}", got=found, expected=wanted, fix="collect them anew")
-
-
-def _think(
-    model: LatentReasoner,
-    problems: ProblemSet,
-    path: Path | None,
-    batch_size: int | str,
-    max_new_tokens: int | None,
-    progress: bool,
-    stop: Callable[[], bool] | None,
-) -> Thoughts:
-    """The clean thoughts: those that the run keeps, or new ones."""
-    if path is not None and path.exists():
-        return Thoughts.load(path, identity=model.identity, problem_hash=problems.content_hash)
-    return collect_thoughts(
-        model, problems, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress, stop=stop
-    )
 
 
 def _keep(store: RunStore, thoughts: Thoughts, problems: ProblemSet, rule: str | None) -> None:

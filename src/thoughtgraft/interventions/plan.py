@@ -102,7 +102,8 @@ class Plan:
 
         Args:
             problems: Hosts and donors.
-            identity: The model's identity (weights, protocol, dtype, num_latents).
+            identity: All that answers rest on beside problem and arm (the model's identity, how long an answer may be,
+                how it is read), and `num_latents` in it; cells keep a hash of it.
             pads: Visible pads of each problem, under `official-padded`.
             correct: Whether each problem is answered right unedited; needed with `only_correct`.
 
@@ -186,20 +187,25 @@ class _CellMaker:
     ops: Mapping[int, str | None]
 
     @cached_property
+    def made_by(self) -> str:
+        """Hash of the identity, once for all cells."""
+        return _digest(self.identity)
+
+    @cached_property
     def source(self) -> str:
         """Hash of the set of problems that a mean is taken over, in any order, with their visible pads."""
         pads = [0] * len(self.problems) if self.pads is None else self.pads
         return _digest(sorted([p.content_hash, pad] for p, pad in zip(self.problems, pads, strict=True)))
 
     def cell(self, arm: Arm, host: int, donor: int | None = None, draw: int | None = None) -> Cell:
-        content = dict(
-            self.identity,
-            host=self.problems[host].content_hash,
-            donor=None if donor is None else self.problems[donor].content_hash,
-            method=arm.method,
-            slots=list(arm.slots),
-            downstream=arm.downstream,
-        )
+        content: dict[str, Any] = {
+            "made_by": self.made_by,
+            "host": self.problems[host].content_hash,
+            "donor": None if donor is None else self.problems[donor].content_hash,
+            "method": arm.method,
+            "slots": list(arm.slots),
+            "downstream": arm.downstream,
+        }
         if arm.op is not None:
             content.update(op=self.ops[id(arm)])
         if arm.site is not None:

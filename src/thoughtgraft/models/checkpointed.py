@@ -43,7 +43,7 @@ class CheckpointReasoner(LatentReasoner):
             trained_latents=trained,
             max_new_tokens=self.longest_answer if max_new_tokens is None else max_new_tokens,
         )
-        self.checkpoint = checkpoint
+        self.checkpoint, self.lora_alpha = checkpoint, None if lora is None else str(lora)
         self.prompt_suffix = checkpoint.prompt_suffix
         self.read = (f"weights: {', '.join(path.name for path in checkpoint.files)}", *checkpoint.notes)
         given = {"--num-latents"} if num_latents is not None else set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -19,6 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from thoughtgraft.arguments import need
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.assumed import Assumption
+from thoughtgraft.models.live import LiveEdit, Made
+from thoughtgraft.models.precision import PRODUCTS
 from thoughtgraft.models.protocols import Protocol, find_protocol
 
 if TYPE_CHECKING:
@@ -43,7 +45,20 @@ class Prompt:
         return len(self.ids)
 
 
-class LatentReasoner(ABC):
+_PROBE = "How many are  7 and 5, then?"
+"""A question whose ids stand in a model's identity for its prompt rule; with the two spaces that CODI makes one."""
+
+
+class _RememberedWhenMade(ABCMeta):
+    """Lets a model remember what it is once the whole of its `__init__` has run: what differs later is an edit."""
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        model = super().__call__(*args, **options)
+        model.remember()
+        return model
+
+
+class LatentReasoner(metaclass=_RememberedWhenMade):
     """A causal LM that feeds `num_latents` vectors back to itself between a question and its answer.
 
     Adapters give primitives (prompt, project, the ids around the latents); they hold no loop. Ids and
@@ -72,6 +87,14 @@ class LatentReasoner(ABC):
 
     read: tuple[str, ...] = ()
     """What was read and what was passed over, in words."""
+    lora_alpha: str | None = None
+    """The alpha that LoRA was merged with, and what else scales its pairs, in words; None for a model without LoRA."""
+
+    made: Made
+    """What the model was when it was made."""
+
+    edit: LiveEdit | None = None
+    """What the user called hooks and edits that the loaded model carries; see `live.admitted`."""
 
     recipe: Callable[..., LatentReasoner] | None = None
     """Makes the same model again, in any process that sees its files, on `device=`; None for one made by hand."""
@@ -172,14 +195,38 @@ class LatentReasoner(ABC):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes two runs of one cell the same: weights, protocol, dtype, K, the prompt's ending."""
-        return {
-            "model": self.weight_hash,
+        """Everything of the model that can change a number, part by part, as JSON has it.
+
+        Weights, LoRA's alpha, the config that the forward pass reads, the tokenizer's content, the loop (family, K,
+        protocol, special ids), the prompt rule by the ids that it makes of one question, dtype and how products are
+        computed; and the user's name for edits of the loaded model. Two processes that load the same files have the
+        same. Versions of packages are no part of it.
+        """
+        parts: dict[str, Any] = {
+            "weights": self.weight_hash,
+            "lora_alpha": self.lora_alpha,
+            "config": dict(self.made.config),
+            "tokenizer": dict(self.made.tokenizer),
+            "family": self.family,
             "protocol": self.protocol.name,
-            "dtype": self.dtype_name,
             "num_latents": self.num_latents,
-            "prompt_suffix": self.prompt_suffix,
+            "prompt": {
+                "suffix": self.prompt_suffix,
+                "thinking": list(self.question_ids(_PROBE)),
+                "explicit": list(self.explicit_ids(_PROBE)),
+            },
+            "ids": {
+                "pad": self.pad_id,
+                "end_of_thought": self.end_of_thought,
+                "end": list(self.eos_ids),
+                "forbidden": list(self.forbidden_ids),
+            },
+            "dtype": self.dtype_name,
+            "products": PRODUCTS,
         }
+        if self.edit is not None:
+            parts["edit"] = {"name": self.edit.name, "checksum": self.edit.checksum}
+        return parts
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -190,6 +237,15 @@ class LatentReasoner(ABC):
     def model_hash(self) -> str:
         """One hash over the identity."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def full_name(self) -> str:
+        """What pages call it: its name, and what edits of the loaded model are called."""
+        return self.name if self.edit is None else f"{self.name}, edited: {self.edit.name}"
+
+    def remember(self) -> None:
+        """Take what the model is now for what it was made as; called once by itself, and by who makes parts anew."""
+        self.made = Made.of(self.parts, self.lm.config, self.tokenizer)
 
     def prompt(self, question: str, pad: int = 0) -> Prompt:
         """The encoded prompt, with `pad` visible pads on its left."""

@@ -40,4 +40,5 @@ def untrained_twin(model: LatentReasoner, seed: int = 0) -> LatentReasoner:
     twin.lm.to(model.device).eval().requires_grad_(False)
     twin.weight_hash = hashlib.sha256(f"untrained {seed} {model.weight_hash}".encode()).hexdigest()[:16]
     twin.name = f"{model.name}, untrained"
+    twin.remember()
     return twin

@@ -13,6 +13,9 @@ from thoughtgraft.errors import ProblemError
 
 Grader = Literal["exact", "official"]
 
+TASK = "number"
+"""What every problem asks for today, and so how a run reads, compares and scores answers; part of each cell's key."""
+
 _MINUS = "-\u2212"
 # Commas only where they group thousands. ASCII digits only: another script's digits are not what a grader reads.
 _UNSIGNED = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]*)?|(?<![0-9.])\.[0-9]+)"

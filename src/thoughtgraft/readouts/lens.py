@@ -8,6 +8,8 @@ import torch
 
 from thoughtgraft.arguments import answers_for_calls, need, whole
 from thoughtgraft.errors import ModelError
+from thoughtgraft.models.live import admitted
+from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.reasoner import LatentReasoner, as_model
 from thoughtgraft.thoughts import Thoughts
 
@@ -18,8 +20,11 @@ _STATES_AT_ONCE = 256
 
 
 @answers_for_calls(ModelError)
+@with_ieee_products
 @torch.inference_mode()
-def decode_thoughts(model: LatentReasoner, thoughts: Thoughts, top: int = 5) -> pd.DataFrame:
+def decode_thoughts(
+    model: LatentReasoner, thoughts: Thoughts, top: int = 5, *, identity: str | None = None
+) -> pd.DataFrame:
     """The most probable tokens of every thought.
 
     `hidden[k]`, the state that `fed[k]` is made from, goes through the unembedding (the logit lens of
@@ -29,13 +34,17 @@ def decode_thoughts(model: LatentReasoner, thoughts: Thoughts, top: int = 5) -> 
         model: The model that had the thoughts.
         thoughts: Clean thoughts of P problems.
         top: Tokens of each thought.
+        identity: What the user calls hooks and edits of the loaded model, as `run` has it.
 
     Returns:
         One row per problem, slot (0-based) and rank (0-based): `problem_id`, `slot`, `rank`, `token`, `prob`.
+
+    Raises:
+        ModelError: The model is not as it was loaded and no name is given.
     """
     import pandas as pd
 
-    model, top = as_model(model), whole(top, "top", ModelError, least=1)
+    model, top = admitted(as_model(model), identity), whole(top, "top", ModelError, least=1)
     fix = "collect_thoughts(model, problems) gives them"
     need(thoughts, Thoughts, "the thoughts", ModelError, expected="Thoughts", fix=fix)
     slots = thoughts.fed.shape[1]

@@ -12,9 +12,20 @@ from thoughtgraft.records.schema import SCHEMA_VERSION, VERSION_KEY
 
 Stored = TypeVar("Stored")
 
+
+def _table_from_1(table: pa.Table) -> pa.Table:
+    """Records did not say under which edit of the loaded model they were made; nobody could name one."""
+    return table.append_column("model_edit", pa.nulls(table.num_rows, pa.string()))
+
+
+def _spec_from_1(raw: dict[str, Any]) -> dict[str, Any]:
+    """`run.json` did not say the model's parts, the answer limit or the task: they stay unknown."""
+    return raw | {"schema_version": 2}
+
+
 # version -> what turns a table (or a run.json dict) of that version into one of the next version.
-TABLE_MIGRATIONS: dict[int, Callable[[pa.Table], pa.Table]] = {}
-SPEC_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+TABLE_MIGRATIONS: dict[int, Callable[[pa.Table], pa.Table]] = {1: _table_from_1}
+SPEC_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _spec_from_1}
 
 
 def table_version(metadata: Mapping[bytes, bytes] | None) -> int | None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from thoughtgraft.errors import RunError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION_KEY = b"thoughtgraft.schema_version"
 
 RECORD_SCHEMA = pa.schema(
@@ -23,6 +23,8 @@ RECORD_SCHEMA = pa.schema(
         ("downstream", pa.string()),
         ("protocol", pa.string()),
         ("num_latents", pa.int32()),
+        # What the user called the hooks or edits that the loaded model carried; null = it was as it was loaded.
+        ("model_edit", pa.string()),
         ("problem_id", pa.string()),
         ("split", pa.string()),
         ("n_steps", pa.int32()),

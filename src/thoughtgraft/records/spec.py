@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from thoughtgraft.errors import RunError, first_line
+from thoughtgraft.errors import RunError, differences, first_line
 from thoughtgraft.records.jsonfile import DAMAGE_FIX
 from thoughtgraft.records.layout import SPEC_FILE
 from thoughtgraft.records.looks import Looks
@@ -18,6 +19,8 @@ from thoughtgraft.records.schema import SCHEMA_VERSION
 from thoughtgraft.records.specfile import read_spec_file
 
 _SHOWN_DIFFERENCES = 12
+UNSAID = "the model's config, tokenizer and longest answer"
+"""What runs of schema 1 do not say of themselves."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,13 @@ class RunSpec(BaseModel):
 
     The identity fields must match for a folder to be continued. The others describe: counts that follow
     from the plan, and circumstances (device, versions, provenance) that may differ from one start to the next.
+
+    Attributes:
+        model_hash: Hash of `model_identity`.
+        max_new_tokens: The longest answer; None in runs of schema 1, which do not say it.
+        task: What was asked, and so how answers were read and compared; None in runs of schema 1.
+        model_identity: Everything of the model that can change a number, part by part: weights, config, tokenizer,
+            loop, dtype ...; None in runs of schema 1.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -74,6 +84,9 @@ class RunSpec(BaseModel):
     n_cells: int
     decision_hash: str | None = None
     looks: Looks | None = None
+    max_new_tokens: int | None = None
+    task: str | None = None
+    model_identity: dict[str, Any] | None = None
     versions: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
 
@@ -86,8 +99,9 @@ class RunSpec(BaseModel):
         )
 
     def identity(self) -> dict[str, Any]:
-        """The fields that must match for the run to be continued."""
-        return {name: getattr(self, name) for name in IDENTITY_FIELDS}
+        """The fields that must match for the run to be continued; those that an old run does not say are left out."""
+        known = {name: getattr(self, name) for name in IDENTITY_FIELDS}
+        return {name: value for name, value in known.items() if name not in _SINCE_2 or value is not None}
 
     @property
     def run_id(self) -> str:
@@ -97,7 +111,9 @@ class RunSpec(BaseModel):
 
 IDENTITY_FIELDS = (
     "study", "model_hash", "protocol", "num_latents", "problem_hash", "plan_hash", "seed", "dtype", "decision_hash",
+    "max_new_tokens", "task",
 )  # fmt: skip
+_SINCE_2 = ("max_new_tokens", "task")
 _ASKED_FIELDS = ("model", "problems", "n_hosts", "n_donors", "seed")
 
 
@@ -117,39 +133,34 @@ def refuse_another_run(path: Path, old: RunSpec, new: RunSpec) -> None:
     """Compare the identity fields of the stored spec and the new one.
 
     Raises:
-        RunError: They differ; every differing field is listed, and within the plan what differs there.
+        RunError: They differ; every differing field is listed, and within model and plan what differs there. Or the
+            stored run is of schema 1 and does not say what its model was.
     """
+    if old.model_identity is None and new.model_identity is not None:
+        raise RunError(
+            f"{path} was begun by an earlier version, which did not write down {UNSAID}, so nothing can prove that "
+            "its records and new ones would be of one model",
+            fix="use --out another folder; status, analyze, report, records and compare still read this one",
+        )
     if old.identity() == new.identity():
         return
     # What was asked for comes first: people know it, and hashes follow from it.
     names = dict.fromkeys([*_ASKED_FIELDS, *IDENTITY_FIELDS])
-    lines = [line for name in names for line in _differences(name, getattr(old, name), getattr(new, name))]
+    lines = [line for name in names for line in differences(name, getattr(old, name), getattr(new, name))]
+    lines += model_differences(old.model_identity, new.model_identity)
     if old.plan_hash != new.plan_hash:
-        plans = _differences("plan", old.plan, new.plan)
+        plans = differences("plan", old.plan, new.plan)
         # Counts of cells are told where they are not the hosts' and donors'.
         follow = (old.n_hosts, old.n_donors) != (new.n_hosts, new.n_donors)
         lines += [line for line in plans if not (follow and ".cells_per_arm." in line)][:_SHOWN_DIFFERENCES]
     raise RunError(
         f"{path} holds another run",
-        got="\n  " + "\n  ".join(lines) + "\n",
+        got="\n  " + "\n  ".join(dict.fromkeys(lines)) + "\n",
         expected="the same run, to continue it",
         fix="use --out another folder",
     )
 
 
-def _differences(name: str, old: Any, new: Any) -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = list(dict.fromkeys([*old, *new]))
-        return [line for key in keys for line in _differences(f"{name}.{key}", old.get(key), new.get(key))]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [
-            line for i, pair in enumerate(zip(old, new, strict=True)) for line in _differences(f"{name}[{i}]", *pair)
-        ]
-    if old == new:
-        return []
-    return [f"{name}: {_short(old)} there, {_short(new)} now"]
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def model_differences(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> list[str]:
+    """The parts in which two models differ, a line each, as far as a message has room."""
+    return differences("", old or {}, new or {})[:_SHOWN_DIFFERENCES]

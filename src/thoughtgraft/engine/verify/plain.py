@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.reasoner import LatentReasoner, attention_implementation
 
 
@@ -23,6 +24,7 @@ class PlainRun:
     logits: Tensor
 
 
+@with_ieee_products
 @torch.inference_mode()
 def plain_run(
     model: LatentReasoner, question: str, feed: Callable[[int, Tensor], Tensor | None] = lambda step, live: live

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
+from thoughtgraft.models.live import as_it_is
 from thoughtgraft.models.reasoner import LatentReasoner
 
 HALF = (torch.bfloat16, torch.float16)
@@ -19,7 +20,8 @@ def in_float32(model: LatentReasoner) -> Iterator[None]:
     try:
         for parameter, value in halves.items():
             parameter.data = value.float()
-        yield
+        with as_it_is(model) if halves else nullcontext():
+            yield
     finally:
         for parameter, value in halves.items():
             parameter.data = value

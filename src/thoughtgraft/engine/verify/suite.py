@@ -14,6 +14,8 @@ from thoughtgraft.engine.verify.precision import HALF, in_float32
 from thoughtgraft.engine.verify.weights import fingerprint, weights
 from thoughtgraft.errors import PlanError
 from thoughtgraft.models.fingerprint import Fingerprint
+from thoughtgraft.models.live import admitted
+from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.reasoner import LatentReasoner, as_model
 from thoughtgraft.problems import ProblemSet, as_problems
 
@@ -58,6 +60,7 @@ _FULL: tuple[Callable[[Bench], Check], ...] = (
 
 
 @answers_for_calls(PlanError)
+@with_ieee_products
 def verify(
     model: LatentReasoner,
     problems: ProblemSet,
@@ -67,6 +70,7 @@ def verify(
     answer_tokens: int = 12,
     cases: Mapping[str, Any] | None = None,
     recorded: Fingerprint | None = None,
+    identity: str | None = None,
 ) -> Certificate:
     """Run the checks on the first problems.
 
@@ -79,10 +83,12 @@ def verify(
         answer_tokens: The longest answer in these checks.
         cases: What the official code did on some questions, from `conformance.read_cases`, to be compared as well.
         recorded: The fingerprint in the model's card, to be compared in a full certificate.
+        identity: What the user calls hooks and edits of the loaded model, as `run` has it.
 
     Raises:
         PlanError: Fewer than 2 problems, or no such level.
         CheckpointError: The model's files are gone.
+        ModelError: The model is not as it was loaded and no name is given.
     """
     model, problems = as_model(model), as_problems(problems)
     n_problems = whole(n_problems, "n_problems", PlanError, least=2)
@@ -90,6 +96,7 @@ def verify(
     if len(problems) < 2:
         raise PlanError("nothing to verify", got=f"{len(problems)} problems", expected="at least 2")
     choice(level, "level of certification", LEVELS, PlanError)
+    model = admitted(model, identity)
     notes = ["computed in float32, in which rounding hides nothing"] if model.dtype in HALF else []
     dtype, model_hash = model.dtype_name, model.model_hash
     checks: list[Check] = []
@@ -108,7 +115,7 @@ def verify(
         checks += [check for check in found if isinstance(check, Check)]
         notes += [note for note in found if isinstance(note, str)]
     return Certificate(
-        model=model.name,
+        model=model.full_name,
         protocol=model.protocol.name,
         dtype=dtype,
         kind=level,
