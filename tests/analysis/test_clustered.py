@@ -80,7 +80,7 @@ def test_a_column_that_lacks_cells_is_as_if_alone() -> None:
     present = np.ones(u.shape, dtype=bool)
     present[host < 10, 1] = False
     u = np.where(present, u, 0.0)
-    found = twoway(u, host, donor, present.astype(float), present)
+    found = twoway(u, host, donor, present.astype(float))
     own = present[:, 1]
     alone = twoway(u[own, 1:], host[own], donor[own], np.ones((own.sum(), 1)))
     assert found.covariance[1, 1] == pytest.approx(alone.covariance[0, 0])

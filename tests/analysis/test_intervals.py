@@ -132,6 +132,17 @@ def test_undefined_says_why_and_widens_nobody() -> None:
     assert np.isnan(ends(found[2])).all() and found[2].note == "no interval from a single host"
     assert found[2].estimate.value == 0.5
     assert found[1].sim_low == pytest.approx(found[1].low)
+    few = HOST < 10
+    small = Sample(whole.values[few], HOST[few], DONOR[few], np.ones(few.sum()), "difference")
+    assert family_bounds([whole, small])[0].sim_low == pytest.approx(found[1].low)
+
+
+def test_cells_that_weigh_nothing_are_not_counted() -> None:
+    own = HOST < 30
+    sample = crossed(np.zeros(N * D), "share", null=0.1, null_influence=np.where(HOST < 25, 1e-3, -1e-3))
+    found = family_bounds([replace(sample, weight=own.astype(float))])[0]
+    assert (found.estimate.n_hosts, found.estimate.n) == (30, 30 * D)
+    assert found.method == "exact" and found.high > 1 - 0.05 ** (1 / 30) - 0.1
 
 
 @pytest.mark.parametrize("kind", ["real", "difference", "share"])

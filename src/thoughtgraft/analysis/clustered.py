@@ -67,9 +67,7 @@ def _small_sample(n: np.ndarray) -> np.ndarray:
     return np.sqrt(np.divide(n, n - 1, out=np.where(n == 0, 0.0, np.nan), where=n > 1))
 
 
-def twoway(
-    u: np.ndarray, host: np.ndarray, donor: np.ndarray, share: np.ndarray, present: np.ndarray | None = None
-) -> Clustered:
+def twoway(u: np.ndarray, host: np.ndarray, donor: np.ndarray, share: np.ndarray) -> Clustered:
     """Two-way clustered covariance of the sums of the columns of `u`.
 
     C = C_host + C_donor - C_cell, each term with its own G/(G-1): Cameron, Gelbach, Miller (2011), Robust inference
@@ -86,20 +84,18 @@ def twoway(
             be several parts of the estimates, one part after the other.
         host: Host of each cell.
         donor: Donor of each cell, -1 where there is none. No pair of host and donor occurs twice.
-        share: Weights of the cells, shape [cell, estimate].
-        present: Whether an estimate has the cell, same shape; None: each has all.
+        share: Weights of the cells, shape [cell, estimate]; cells that weigh nothing are not counted.
 
     Returns:
         The covariance, NaN for estimates from a single host or donor.
     """
-    present = np.ones(share.shape, dtype=bool) if present is None else present
     crossed, width = donor >= 0, u.shape[1]
-    columns = np.concatenate([u, share, present], axis=1)
+    columns = np.concatenate([u, share], axis=1)
     totals = [group_totals(columns, host), group_totals(columns[crossed], donor[crossed])]
-    weights = [effective_number(x[:, width : width + share.shape[1]]) for x in totals]
-    n_hosts, n_donors = ((x[:, width + share.shape[1] :] > 0).sum(0) for x in totals)
+    weights = [effective_number(x[:, width:]) for x in totals]
+    n_hosts, n_donors = ((x[:, width:] > 0).sum(0) for x in totals)
     # A host meets each donor at most once, so the intersection of the two clusterings is the cell itself.
-    n = present.sum(0)
+    n = (share > 0).sum(0)
     parts = [totals[0][:, :width], totals[1][:, :width], u * crossed[:, None]]
     sizes = [n_hosts, n_donors, np.where(n_donors > 0, n, 0)]
     scaled = [x * np.tile(_small_sample(k), width // len(k)) for x, k in zip(parts, sizes, strict=True)]

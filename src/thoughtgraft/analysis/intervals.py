@@ -151,9 +151,8 @@ class _Joint:
             return np.bincount(slot, np.concatenate(columns), len(pairs) * m).reshape(-1, m)
 
         plus, minus = table([k.u_plus for k in members]), table([k.u_minus for k in members])
-        share, present = table([k.weight for k in members]), table([np.ones(len(k.weight)) for k in members]) > 0
-        u = np.concatenate([plus - minus, plus, minus], axis=1)
-        clustered = twoway(u, host, donor, share, present)
+        share = table([k.weight for k in members])
+        clustered = twoway(np.concatenate([plus - minus, plus, minus], axis=1), host, donor, share)
         events, crossed = table([k.weight * k.differs for k in members]), donor >= 0
         totals = [group_totals(events, host), group_totals(events[crossed], donor[crossed])]
         alone = clustered.n_donors == 0
@@ -174,7 +173,8 @@ class _Joint:
         flat = np.array([not k.differs.any() for k in members])
         scale = np.sqrt(self.variance(1) * self.variance(2))
         cross = np.diagonal(found.covariance[m : 2 * m, 2 * m :])
-        correlation = np.clip(np.divide(cross, scale, out=np.zeros(m), where=scale > 0), -1.0, 1.0)
+        # A positive correlation would shorten the interval, and few events cannot show one.
+        correlation = np.clip(np.divide(cross, scale, out=np.zeros(m), where=scale > 0), -1.0, 0.0)
         # Where every cell is lost, or every one gained, what one share falls short the other may have.
         correlation = np.where(flat & counted & (plus + minus > 0), -1.0, correlation)
         n_hosts, n_donors = found.n_hosts, found.n_donors
@@ -196,8 +196,8 @@ class _Joint:
 def family_bounds(samples: Sequence[Sample], *, alpha: float = 0.05) -> list[Bounds]:
     """Estimates of the members of one family, each with its interval alone and with the one that holds for all.
 
-    A member whose effect is 0 by construction does not belong in the family: leave it out. Members without an interval
-    of their own (no cells, one host) are returned as undefined and do not widen the others' intervals.
+    A member whose effect is 0 by construction does not belong in the family: leave it out. Members that can have no
+    verdict (no cells, one host, too small) do not widen the intervals of the others.
 
     Args:
         samples: The members, for example the single slots of one method, downstream rule and stratum.
@@ -220,7 +220,9 @@ def _bounds(members: Sequence[_Member], alpha: float) -> list[Bounds]:
     value = np.array([k.plus - k.minus for k in members])
     estimates = estimates_of(value, joint.clustered)
     se, df, p = (np.array([getattr(e, name) for e in estimates]) for name in ("se", "df", "p"))
-    levels = (alpha, _family_level(joint.clustered.covariance[:m, :m], se, df, alpha))
+    small = _too_small(joint.clustered)
+    counted = (se >= 0) & (~small | small.all())
+    levels = (alpha, _family_level(joint.clustered.covariance[:m, :m], se, df, counted, alpha))
     varied = np.array([k.differs.any() for k in members])
     by_t = np.array([k.sample.kind == "real" for k in members]) | ((joint.heavy >= FEW) & varied)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -232,33 +234,36 @@ def _bounds(members: Sequence[_Member], alpha: float) -> list[Bounds]:
             ends = [np.where(by_t, mine, theirs) for mine, theirs in zip(ends, other, strict=True)]
             p = np.where(by_t, p, shares.p_values())
     return [
-        _one(k, e, [float(end[i]) for end in ends], float(p[i]), "two-way t" if by_t[i] else "", int(joint.differ[i]))
+        _one(k, e, [float(end[i]) for end in ends], float(p[i]), bool(by_t[i]), int(joint.differ[i]), bool(small[i]))
         for i, (k, e) in enumerate(zip(members, estimates, strict=True))
     ]
 
 
-def _one(member: _Member, est: Estimate, ends: list[float], p: float, method: str, differ: int) -> Bounds:
+def _one(member: _Member, est: Estimate, ends: list[float], p: float, by_t: bool, differ: int, small: bool) -> Bounds:
     """One member's bounds, cut to the possible range, with the reason for its method."""
-    sample, note = member.sample, est.note
-    small = est.n_hosts < MIN_HOSTS or (sample.donor is not None and est.n_donors < MIN_DONORS)
-    never_negative = sample.kind == "share" and sample.null == 0 and sample.null_influence is None
-    if not est.se >= 0 or (method and est.se == 0):
+    sample, method, note = member.sample, "two-way t", est.note
+    if not est.se >= 0 or (by_t and est.se == 0):
         return Bounds(replace(est, low=np.nan, high=np.nan, p=np.nan), *(np.nan,) * 4, "", True, note)
-    if not method and not member.differs.any():
+    if not by_t and not member.differs.any():
         method, note = "exact", "every cell is equal: exact bounds"
-    elif not method:
+    elif not by_t:
         method, note = "proportions", f"few differ ({differ} hosts or donors): interval of proportions"
+    never_negative = sample.kind == "share" and sample.null == 0 and sample.null_influence is None
     bottom = -np.inf if sample.kind == "real" else 0.0 if never_negative else -1.0
     low, high, sim_low, sim_high = (float(np.clip(end, bottom, -bottom if bottom else 1.0)) for end in ends)
     estimate = replace(est, low=low, high=high, p=np.nan if never_negative else p, note=note)
     return Bounds(estimate, low, high, sim_low, sim_high, method, small, note)
 
 
-def _family_level(covariance: Floats, se: Floats, df: Floats, alpha: float) -> float:
+def _too_small(found: Clustered) -> np.ndarray:
+    return (found.n_hosts < MIN_HOSTS) | ((found.n_donors > 0) & (found.n_donors < MIN_DONORS))
+
+
+def _family_level(covariance: Floats, se: Floats, df: Floats, counted: np.ndarray, alpha: float) -> float:
     """The level of each member within the family; those without variation count as independent of the others."""
-    counted, varies = se >= 0, se > 0
     if not counted.any():
         return alpha
+    varies = counted & (se > 0)
     known = np.where(np.outer(varies, varies), covariance, 0.0)
     known[np.diag_indices(len(known))] = np.where(varies, np.diag(known), 1.0)
     return simultaneous_level(known[np.ix_(counted, counted)], float(df[varies].min(initial=np.inf)), alpha)
