@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping, Set
@@ -172,6 +173,23 @@ def place_of(value: Any, what: str, error: Error) -> str | Path:
     """
     path = path_of(value, what, error)
     return value if not str(value).startswith("~") else str(path)
+
+
+def parse_json(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """JSON from a file that anybody may have written: whatever is wrong with it is a ValueError.
+
+    Args:
+        text: The text.
+        pairs: Makes an object of its fields, as `object_pairs_hook` of `json.loads`.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=pairs)
+    except RecursionError:
+        raise ValueError("brackets in brackets without end") from None
+    except ValueError as error:
+        if "integer string conversion" in str(error):
+            raise ValueError("a number of more than 4,300 digits") from None
+        raise
 
 
 def answers_for_calls(error: Error) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -24,10 +24,8 @@ class ThoughtgraftError(Exception):
             parts.append(f"got {got}")
         if expected is not None:
             parts.append(f"expected {expected}")
-        message = "; ".join(parts) + "."
-        if fix is not None:
-            message += f" Fix: {fix.rstrip('.')}" + ("" if fix.endswith("?") else ".")
-        super().__init__(message)
+        sentences = ["; ".join(parts), *([] if fix is None else [f"Fix: {fix.rstrip('.')}"])]
+        super().__init__(" ".join(text if text.endswith("?") else f"{text}." for text in sentences))
 
 
 class ProblemError(ThoughtgraftError):
@@ -66,6 +64,24 @@ class MissingExtraError(ThoughtgraftError):
             f"the optional package '{package}' is not installed",
             fix=f"pip install 'thoughtgraft[{extra}]'",
         )
+
+
+_PLAINER = {
+    "Input should be ": "",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    ", unable to parse string as an integer": "",
+    ", unable to parse string as a number": "",
+}
+
+
+def plainer(reason: str) -> str:
+    """What pydantic expected of a value, in the words of this project's errors."""
+    for long, short in _PLAINER.items():
+        reason = reason.replace(long, short)
+    return reason
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from thoughtgraft.arguments import path_of
+from thoughtgraft.arguments import parse_json, path_of
 from thoughtgraft.errors import RunError, differences
 from thoughtgraft.tensorfile import save_tensors
 
@@ -109,7 +109,7 @@ class Thoughts:
             with safe_open(str(path), framework="pt") as file:
                 metadata = file.metadata() or {}
                 fed, hidden = file.get_tensor("fed"), file.get_tensor("hidden")
-                rest, made_by = json.loads(metadata["thoughts"]), json.loads(metadata["identity"])
+                rest, made_by = parse_json(metadata["thoughts"]), parse_json(metadata["identity"])
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise RunError(
                 f"{path} is not a readable thoughts file", got=str(error), fix="delete it and run again"

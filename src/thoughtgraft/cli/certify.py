@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thoughtgraft.cli import options
+from thoughtgraft.cli import checks, options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,15 +25,24 @@ def verify(
     model: options.Model = "tiny-codi",
     problems: options.Problems = "arithmetic:test",
     protocol: options.Protocol = "official",
-    level: Annotated[str, typer.Option(help="core (as before every run) or full.")] = "full",
+    level: Annotated[
+        str,
+        typer.Option(
+            callback=checks.one_of("level of certification", checks.LEVELS), help="core (as before every run) or full."
+        ),
+    ] = "full",
     cases: Annotated[
-        Path | None, typer.Option(help="Also compare with what the official code printed, a JSON file.")
+        Path | None,
+        typer.Option(
+            callback=checks.existing_file, help="Also compare with what the official code printed, a JSON file."
+        ),
     ] = None,
     fingerprint: Annotated[
         bool, typer.Option("--fingerprint", help="Also record 16 answers in the model's card, for later checks.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Also write the certificate into this run's folder.")
+        Path | None,
+        typer.Option("--out", "-o", callback=checks.run, help="Also write the certificate into this run's folder."),
     ] = None,
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
@@ -47,20 +56,26 @@ def verify(
     """Check that model, protocol and engine do what they say; exit 1 if a check fails."""
     from rich.console import Console
 
+    from thoughtgraft.models.embedded import model_folder
+    from thoughtgraft.problems import load_problems
+    from thoughtgraft.records import RunStore, prove_writable
+    from thoughtgraft.records.layout import CERTIFICATE_FILE
+
+    store = None if out is None else RunStore.open(out)
+    for folder in [*([] if out is None else [out]), *([model_folder(model)] if fingerprint else [])]:
+        prove_writable(folder)
+    whole = load_problems(problems)
+
+    # What needs torch comes after everything that can be refused without it.
     from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.cli.tables import certificate_line, certificate_table
     from thoughtgraft.engine.verify import verify as run_checks
     from thoughtgraft.engine.verify.conformance import read_cases
     from thoughtgraft.engine.verify.weights import QUESTIONS, take_fingerprint
-    from thoughtgraft.models.embedded import model_folder
     from thoughtgraft.models.fingerprint import read_fingerprint, write_fingerprint
-    from thoughtgraft.problems import load_problems
-    from thoughtgraft.records import RunStore
-    from thoughtgraft.records.layout import CERTIFICATE_FILE
 
-    store = None if out is None else RunStore.open(out)
     official = None if cases is None else read_cases(cases)
-    chosen = load_problems(problems)[:QUESTIONS]
+    chosen = whole[:QUESTIONS]
     reasoner = open_model(
         model,
         base=base,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thoughtgraft.cli import options
+from thoughtgraft.cli import checks, options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def compare(
-    run_a: Annotated[Path, typer.Argument(help="A run's folder.")],
-    run_b: Annotated[Path, typer.Argument(help="Another's.")],
+    run_a: options.Run,
+    run_b: Annotated[Path, typer.Argument(callback=checks.run, help="Another's.")],
     every: Annotated[bool, typer.Option("--all", help="Print every arm, not single slots and all slots only.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Compare although a gate failed in one of them.")] = False,
     as_json: options.AsJson = False,

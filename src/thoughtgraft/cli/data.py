@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thoughtgraft.cli import options
+from thoughtgraft.cli import checks, options
 
 if TYPE_CHECKING:
     from thoughtgraft.problems import ProblemSet
@@ -16,19 +16,33 @@ if TYPE_CHECKING:
 
 def problems(
     spec: Annotated[
-        str, typer.Argument(help="arithmetic[:split], gsm8k:test|train|all, or a local file.")
+        str, typer.Argument(callback=checks.problems, help="arithmetic[:split], gsm8k:test|train|all, or a local file.")
     ] = "arithmetic:test",
     n: Annotated[int | None, typer.Option("-n", min=1, help="Only so many.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Permute first; with --per-class, seed of the draw.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(callback=checks.seed, help="Permute first; with --per-class, seed of the draw.")
+    ] = None,
     show: Annotated[int, typer.Option(min=0, help="Print so many questions.")] = 3,
     label: Annotated[bool, typer.Option("--label", help="Label operations, and compare the rules for it.")] = False,
-    rule: Annotated[str | None, typer.Option(help="With --label: annotations or cot-exploration.")] = None,
+    rule: Annotated[
+        str | None, typer.Option(callback=checks.RULE, help="With --label: annotations or cot-exploration.")
+    ] = None,
     per_class: Annotated[int | None, typer.Option(min=1, help="With --label: draw so many of each class.")] = None,
     draw: Annotated[
-        str, typer.Option(help="With --per-class: auto, test, train, all, or cot-exploration (the origin's).")
+        str,
+        typer.Option(
+            callback=checks.one_of("draw", "problems.classes:DRAWS"),
+            help="With --per-class: auto, test, train, all, or cot-exploration (the origin's).",
+        ),
     ] = "auto",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="With --label: write problems and labels, .json or .parquet.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            callback=checks.labels_file,
+            help="With --label: write problems and labels, .json or .parquet.",
+        ),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:

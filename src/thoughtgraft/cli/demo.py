@@ -27,20 +27,25 @@ def demo(
     100 unseen word problems, 10 donors each: at each of 6 slots the problem's continuous thought is replaced by
     the donor's, 6,000 times in all, beside controls and ablations. Needs no download.
     """
-    from thoughtgraft.cli import pipeline
-    from thoughtgraft.cli.reasoner import open_model
-    from thoughtgraft.engine.executors import make_executor
+    from thoughtgraft.engine.executors import check_engine
     from thoughtgraft.interventions.donors import check_donors
     from thoughtgraft.records import check_folder
     from thoughtgraft.studies.resampling import resampling_plan
     from thoughtgraft.studies.sample import draw_sample
-    from thoughtgraft.tracking import open_tracking
 
     check_folder(out)
     check_donors(donors, hosts)
+    check_engine(engine, workers=workers)
+    sample = draw_sample("arithmetic:test", first=0, n=hosts, seed=seed)
+
+    # What needs torch comes after everything that can be refused without it.
+    from thoughtgraft.cli import pipeline
+    from thoughtgraft.cli.reasoner import open_model
+    from thoughtgraft.engine.executors import make_executor
+    from thoughtgraft.tracking import open_tracking
+
     executor = make_executor(engine, workers=workers)
     tracking = open_tracking(tracker, out, study="resampling", group="demo")
-    sample = draw_sample("arithmetic:test", first=0, n=hosts, seed=seed)
     model = open_model("tiny-codi", device=device)
     job = pipeline.Job(model, sample, resampling_plan(model.num_latents, donors, seed, full=False), "demo")
     if dry_run:

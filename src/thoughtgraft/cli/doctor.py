@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thoughtgraft.cli import options
+from thoughtgraft.cli import checks, options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,9 @@ _STYLE = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def doctor(
-    checkpoint: Annotated[str, typer.Argument(help="A directory, a weight file, a hub id, or tiny-codi.")],
+    checkpoint: Annotated[
+        str, typer.Argument(callback=checks.model, help="A directory, a weight file, a hub id, or tiny-codi.")
+    ],
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
     num_latents: options.NumLatents = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thoughtgraft.cli import options
+from thoughtgraft.cli import checks, options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,10 @@ def drift(
     out: options.Out = Path("runs/drift"),
     protocols: Annotated[
         str | None,
-        typer.Option(help="Names with commas between; default: official and CoT_Exploration's two. official is added."),
+        typer.Option(
+            callback=checks.each_of("protocol", "models.protocols:PROTOCOLS"),
+            help="Names with commas between; default: official and CoT_Exploration's two. official is added.",
+        ),
     ] = None,
     hosts: Annotated[int, typer.Option(min=2, help="Problems; each is a host and may donate.")] = 100,
     donors: Annotated[int, typer.Option(min=1, help="Donors of each host.")] = 10,
@@ -40,7 +43,7 @@ def drift(
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
+    max_new_tokens: options.MaxNewTokens = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Run the same swaps under several protocols: what would each procedure have reported, and what is true?
@@ -53,24 +56,29 @@ def drift(
     from rich.console import Console
     from rich.markup import escape
 
+    from thoughtgraft.interventions.donors import check_donors
+    from thoughtgraft.records import RunStore, check_folder
+    from thoughtgraft.studies.drift import PROTOCOLS, STANDARD, drift_plan
+    from thoughtgraft.studies.sample import draw_sample
+
+    asked = PROTOCOLS if protocols is None else [name.strip() for name in protocols.split(",")]
+    names = list(dict.fromkeys([STANDARD, *asked]))
+    for name in names:
+        check_folder(out / name)
+    check_donors(donors, hosts)
+    console = Console(stderr=as_json)
+    sample = draw_sample(problems, first=0, n=hosts, seed=seed)
+
+    # What needs torch comes after everything that can be refused without it.
     from thoughtgraft.analysis.drift import drift_table
     from thoughtgraft.cli.compare import failed_gates
     from thoughtgraft.cli.pipeline import Job, carry_out
     from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.models.reasoner import require_thoughts
-    from thoughtgraft.records import RunStore, check_folder
     from thoughtgraft.records.jsonfile import to_json
     from thoughtgraft.report.certificate import read_certificate
     from thoughtgraft.report.drift import Side, drift_facts, write_drift
-    from thoughtgraft.studies.drift import PROTOCOLS, STANDARD, drift_plan
-    from thoughtgraft.studies.sample import draw_sample
 
-    asked = PROTOCOLS if protocols is None else protocols.replace(" ", "").strip(",").split(",")
-    names = list(dict.fromkeys([STANDARD, *asked]))
-    for name in names:
-        check_folder(out / name)
-    console = Console(stderr=as_json)
-    sample = draw_sample(problems, first=0, n=hosts, seed=seed)
     loaded = open_model(
         model,
         base=base,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thoughtgraft.cli import options
+from thoughtgraft.cli import checks, options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,20 +15,32 @@ if TYPE_CHECKING:
 
 
 def erasure(
-    run: Annotated[Path, typer.Argument(help="The folder of a `run operations`: its features, problems and model.")],
+    run: Annotated[
+        Path,
+        typer.Argument(callback=checks.run, help="The folder of a `run operations`: its features, problems and model."),
+    ],
     out: options.Out,
     target: Annotated[
         str, typer.Option(help="Label column of that run to erase, a class for each problem.")
     ] = "operation",
     layers: Annotated[
-        str | None, typer.Option(help="all, early,middle,late or numbers, of the run's layers; default: all it holds.")
+        str | None,
+        typer.Option(
+            callback=checks.LAYERS,
+            help="all, early,middle,late or numbers, of the run's layers; default: all it holds.",
+        ),
     ] = None,
-    slots: Annotated[str | None, typer.Option(help="each, or numbers such as 0,2; also edited together.")] = None,
+    slots: Annotated[
+        str | None, typer.Option(callback=checks.SLOTS, help="each, or numbers such as 0,2; also edited together.")
+    ] = None,
     draws: Annotated[int, typer.Option(min=19, help="Random erasures; fewer than 19 can never reach 5%.")] = 20,
     hosts: Annotated[int | None, typer.Option(min=2, help="Only so many of the held-out problems are edited.")] = None,
     seed: options.Seed = 0,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="The run's model, where it does not lie at the recorded place.")
+        str | None,
+        typer.Option(
+            "--model", "-m", callback=checks.model, help="The run's model, where it does not lie at the recorded place."
+        ),
     ] = None,
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
@@ -36,7 +48,7 @@ def erasure(
     prompt_suffix: options.PromptSuffix = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = "auto",
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
+    max_new_tokens: options.MaxNewTokens = None,
     beside: options.Beside = None,
     certify: options.Certify = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say which edits on which problems, and stop.")] = False,
@@ -50,18 +62,26 @@ def erasure(
     from rich.console import Console
     from rich.markup import escape
 
-    from thoughtgraft.cli.certify import certified, start_facts
-    from thoughtgraft.cli.erasure_job import prepare
-    from thoughtgraft.cli.reasoner import open_model
-    from thoughtgraft.engine.run import run as run_plan
+    from thoughtgraft.errors import PlanError
     from thoughtgraft.records import RunStore, check_folder
-    from thoughtgraft.report.erasure import TABLE_FILE, sentences, write_erasure_report
     from thoughtgraft.runs import load_run
+    from thoughtgraft.studies.erasure import slot_sets
 
     check_folder(out)
     console = Console()
     before = load_run(run)
-    spec = before.spec
+    spec, known = before.spec, before.features().labels
+    if target not in known:
+        raise PlanError(f"{run} has no label {target!r}", expected=", ".join(map(str, known.columns)))
+    slot_sets(slots, spec.num_latents)
+
+    # What needs torch comes after everything that can be refused without it.
+    from thoughtgraft.cli.certify import certified, start_facts
+    from thoughtgraft.cli.erasure_job import prepare
+    from thoughtgraft.cli.reasoner import open_model
+    from thoughtgraft.engine.run import run as run_plan
+    from thoughtgraft.report.erasure import TABLE_FILE, sentences, write_erasure_report
+
     reasoner = open_model(
         model or spec.model,
         base=base,

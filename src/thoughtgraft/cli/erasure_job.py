@@ -120,7 +120,7 @@ def prepare(
 
     Raises:
         PlanError: The model is not the run's, its protocol feeds begin-of-thought as a thought, or the run has no
-            such label, layer or slot.
+            such layer or slot.
         AnalysisError: The label cannot be erased.
         RunError: The run holds no features.
     """
@@ -138,8 +138,6 @@ def prepare(
             f"under protocol {spec.protocol} a slot's position does not consume the vector of its name",
             fix="use features made with --protocol official",
         )
-    if target not in features.labels:
-        raise PlanError(f"{run.path} has no label {target!r}", expected=", ".join(map(str, features.labels.columns)))
     depth = len(model.layers)
     chosen = features.layers if layers is None else choose_layers(layers, depth)
     if missing := [layer for layer in chosen if layer not in features.layers]:

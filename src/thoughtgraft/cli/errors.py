@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +14,76 @@ import typer
 from typer.core import TyperGroup
 
 from thoughtgraft.cli.signals import listening
-from thoughtgraft.errors import ThoughtgraftError
+from thoughtgraft.errors import ThoughtgraftError, plainer
 
 # What a repeated command continues; the others begin anew.
 CONTINUED = ("demo", "run", "train")
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]
+"""The parser's own error, wherever the installed typer keeps it."""
+MAY_BE_EMPTY = ("--prompt-suffix",)
 
 
 class ErrorGroup(TyperGroup):
     """A group of commands that turns errors and signals into messages and exit codes, however it is called."""
 
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        """Parse the options before the command."""
+        self._typed = list(args)  # the parser empties the list that it is given
+        with _told(self._typed):
+            return super().make_context(info_name, args, *more, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
-        with listening() as interruption:
+        with listening() as interruption, _told(self._typed):
+            _refuse_empty(self._typed)
             try:
                 return super().invoke(ctx)
-            except ThoughtgraftError as error:
-                typer.echo(f"error: {error}", err=True)
-                raise typer.Exit(2) from error
             except KeyboardInterrupt as error:
                 typer.echo(f"\ninterrupted.{continuation(ctx.invoked_subcommand)}", err=True)
                 raise typer.Exit(interruption.exit_code) from error
+
+
+@contextmanager
+def _told(typed: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except ThoughtgraftError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+    except _UsageError as error:
+        if error.ctx and error.format_message() == error.ctx.get_help():  # shown where nothing was asked for
+            raise
+        typer.echo(f"error: {_usage(error, typed)}", err=True)
+        raise typer.Exit(2) from error
+
+
+def _usage(error: Any, typed: Sequence[str]) -> ThoughtgraftError:
+    """What the parser refuses, said as everything else that is refused here."""
+    message = error.format_message()
+    path = error.ctx.command_path if error.ctx else "thoughtgraft"
+    fix = f"`{path} --help` says what there is"
+    names = [name for name in getattr(getattr(error, "param", None), "opts", ()) if name.startswith("-")]
+    _, _, reason = message.partition(": ")
+    if not (names and reason):
+        return ThoughtgraftError(message, fix=fix)
+    return ThoughtgraftError(f"{names[0]} is not usable", got=_typed(names, typed), expected=plainer(reason), fix=fix)
+
+
+def _typed(names: Sequence[str], words: Sequence[str]) -> str | None:
+    """The value that was typed for an option, as far as it can be seen."""
+    for i, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in names:
+            return repr(value) if equals else repr(words[i + 1]) if i + 1 < len(words) else None
+    return None
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """Refuse options without a value, as a shell's unset variable leaves them: an empty path would be this folder."""
+    for name, value in [*(word.split("=", 1) for word in words if "=" in word), *pairwise(words)]:
+        if name.startswith("-") and not value and name not in MAY_BE_EMPTY:
+            fix = f"leave {name} out, or look whether a shell's variable is set"
+            raise ThoughtgraftError(f"{name} is empty", got="''", fix=fix)
 
 
 def continuation(verb: str | None) -> str:

@@ -7,11 +7,24 @@ from typing import Annotated
 
 import typer
 
+from thoughtgraft.cli import checks
+
 
 def import_file(
-    file: Annotated[Path, typer.Argument(help="A cache (.pkl), results or thoughts (.json) of CoT_Exploration.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            callback=checks.existing_file, help="A cache (.pkl), results or thoughts (.json) of CoT_Exploration."
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder to write; default: imported/ and the file's name.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            callback=checks.writable_folder,
+            help="Folder to write; default: imported/ and the file's name.",
+        ),
     ] = None,
 ) -> None:
     """Convert a file of another codebase and say how its numbering relates to slots here.

@@ -161,13 +161,11 @@ def write_labels(path: Path, problems: ProblemSet, labels: pd.DataFrame) -> None
     """Write problems with their labels, one row each.
 
     Raises:
-        ProblemError: The file is neither .json nor .parquet, or cannot be written.
+        ProblemError: The file cannot be written.
     """
     from thoughtgraft.errors import ProblemError
     from thoughtgraft.problems.table import problem_table, with_labels
 
-    if path.suffix not in (".json", ".parquet"):
-        raise ProblemError(f"{path}: labels cannot be written so", got=repr(path.suffix), expected=".json or .parquet")
     # With `answer`, the file is itself a file of problems, which --problems takes.
     table = with_labels(problem_table(problems), labels)
     answers: list[Any] = [p.solution or p.answer for p in problems]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thoughtgraft.cli import options
+from thoughtgraft.cli import checks, options
 from thoughtgraft.errors import ModelError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def think(
-    question: Annotated[str, typer.Argument(help="A word problem.")],
+    question: Annotated[str, typer.Argument(callback=checks.question, help="A word problem.")],
     model: options.Model = "tiny-codi",
     top: Annotated[int, typer.Option(min=1, help="Tokens shown for each thought.")] = 5,
     base: options.Base = None,
@@ -116,10 +116,8 @@ def evaluate(
 
     Also with 0..K thoughts, with all thoughts zero, the mean or another problem's, and with explicit reasoning.
     """
-    from thoughtgraft.cli.reasoner import open_model
-    from thoughtgraft.engine.evaluate import evaluate as measure
     from thoughtgraft.problems import load_problems
-    from thoughtgraft.readouts.vocabulary import warn_of_unseen
+    from thoughtgraft.records import prove_writable
 
     if card:
         from thoughtgraft.models.embedded import model_folder
@@ -132,7 +130,14 @@ def evaluate(
                 fix="leave one of them out",
             )
         read_card(model_folder(model))  # what has no card is told before anything runs
+        prove_writable(model_folder(model))
     chosen = load_problems(problems, n=limit)
+
+    # What needs torch comes after everything that can be refused without it.
+    from thoughtgraft.cli.reasoner import open_model
+    from thoughtgraft.engine.evaluate import evaluate as measure
+    from thoughtgraft.readouts.vocabulary import warn_of_unseen
+
     reasoner = open_model(
         model,
         base=base,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thoughtgraft.cli import options
+from thoughtgraft.cli import checks, options
 
 if TYPE_CHECKING:
     from thoughtgraft.records import Status
@@ -20,7 +20,7 @@ WATCH_S = 2.0
 
 
 def status(
-    run: options.Run,
+    run: Annotated[Path, typer.Argument(callback=checks.home, help="A run's folder; with --watch it may come yet.")],
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every 2 seconds until the run ends.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Every arm, not single slots and all slots only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --watch, one line each time.")] = False,
@@ -28,6 +28,8 @@ def status(
     """How far a run is, arm by arm; works while it is running, from any process."""
     from thoughtgraft.records import read_status
 
+    if watch:
+        _wait_for(run)
     now = read_status(run)
     if as_json:
         typer.echo(now.to_json(indent=None if watch else 1))
@@ -57,7 +59,17 @@ def status(
             live.update(view(now), refresh=True)
 
 
-def analyze(run: options.Run, seed: Annotated[int, typer.Option(help="Seeds every resampling.")] = 0) -> None:
+def _wait_for(run: Path) -> None:
+    """Until there is a run in this folder, which a file in its place could never be."""
+    from thoughtgraft.records.layout import SPEC_FILE
+
+    if not (run / SPEC_FILE).exists() and (run.is_dir() or not run.exists()):
+        typer.echo(f"waiting for a run in {run}; Ctrl-C ends this", err=True)
+        while not (run / SPEC_FILE).exists():
+            time.sleep(WATCH_S)
+
+
+def analyze(run: options.Run, seed: options.AnalysisSeed = 0) -> None:
     """Estimate and test a run's effects, and print the main table. Rewrites analysis/, figures/ and the report."""
     from rich.console import Console
 
@@ -84,7 +96,7 @@ def analyze(run: options.Run, seed: Annotated[int, typer.Option(help="Seeds ever
 
 def report(
     run: options.Run,
-    seed: Annotated[int, typer.Option(help="Seeds every resampling.")] = 0,
+    seed: options.AnalysisSeed = 0,
     force: Annotated[
         bool, typer.Option("--force", help="Show effects although a check or gate failed; every page says so.")
     ] = False,
@@ -125,10 +137,15 @@ def _study(run: Path) -> str:
 def records(
     run: options.Run,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The file to write; default: RUN/records.FORMAT.")
+        Path | None,
+        typer.Option("--out", "-o", callback=checks.home, help="The file to write; default: RUN/records.FORMAT."),
     ] = None,
     format: Annotated[
-        str | None, typer.Option(help="csv, parquet or jsonl; default: as the file's name ends, else csv.")
+        str | None,
+        typer.Option(
+            callback=checks.one_of("export format", FORMATS),
+            help="csv, parquet or jsonl; default: as the file's name ends, else csv.",
+        ),
     ] = None,
     where: Annotated[
         str | None, typer.Option(help="Keep some rows, for example: 'method == \"swap\" and slots == [3]'.")

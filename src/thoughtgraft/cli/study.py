@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from thoughtgraft.cli import erasure, operations, options
+from thoughtgraft.cli import checks, erasure, operations, options
 
 app = typer.Typer(help="Run a study into a folder; the same command continues it.", no_args_is_help=True)
 
@@ -23,7 +23,11 @@ def resampling(
     model: options.Model = "tiny-codi",
     problems: options.Problems = "arithmetic:test",
     preset: Annotated[
-        str, typer.Option(help="pilot (20 problems x 5 donors), full (the next 100 x 10), or demo.")
+        str,
+        typer.Option(
+            callback=checks.one_of("preset", "studies.resampling:PRESETS"),
+            help="pilot (20 problems x 5 donors), full (the next 100 x 10), or demo.",
+        ),
     ] = "pilot",
     hosts: options.Hosts = None,
     donors: Annotated[int | None, typer.Option(min=1, help="Donors of each host, instead of the preset's.")] = None,
@@ -33,7 +37,10 @@ def resampling(
     ] = False,
     pilot: Annotated[
         Path | None,
-        typer.Option(help="A pilot's folder: its problems are left out, and its variances say how many hosts to take."),
+        typer.Option(
+            callback=checks.run,
+            help="A pilot's folder: its problems are left out, and its variances say how many hosts to take.",
+        ),
     ] = None,
     seed: options.Seed = 0,
     base: options.Base = None,
@@ -45,7 +52,7 @@ def resampling(
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     batch_size: options.BatchSize = "auto",
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")] = None,
+    max_new_tokens: options.MaxNewTokens = None,
     beside: options.Beside = None,
     certify: options.Certify = "auto",
     tracker: options.Tracker = "none",
@@ -62,38 +69,43 @@ def resampling(
     """
     from dataclasses import replace
 
-    from thoughtgraft.cli import pipeline
-    from thoughtgraft.cli.reasoner import open_model
-    from thoughtgraft.engine.executors import make_executor
+    from thoughtgraft.engine.executors import check_engine
     from thoughtgraft.errors import PlanError
     from thoughtgraft.interventions.donors import check_donors
-    from thoughtgraft.models.reasoner import require_thoughts
-    from thoughtgraft.readouts.vocabulary import warn_of_unseen
     from thoughtgraft.records import check_folder
     from thoughtgraft.studies.resampling import PRESETS, resampling_plan
     from thoughtgraft.studies.sample import draw_sample
-    from thoughtgraft.studies.sizing import Pilot
-    from thoughtgraft.tracking import open_tracking
 
     check_folder(out)
+    check_engine(engine, ray_address, workers, cpus_per_worker, gpus_per_worker)
+    size = PRESETS[preset]
+    n_donors = donors or size.n_donors
+    if hosts != "auto":
+        check_donors(n_donors, int(hosts or size.n_hosts))
+    elif pilot is None:
+        raise PlanError("--hosts auto takes what a pilot asks for", fix="add --pilot RUN, or give --hosts a number")
+    before = None
+    if pilot is not None:
+        from thoughtgraft.studies.sizing import Pilot
+
+        before = Pilot.open(pilot, problems)
+    n_hosts = before.hosts(n_donors) if before is not None and hosts == "auto" else int(hosts or size.n_hosts)
+    used = before.used if before else ()
+    sample = draw_sample(problems, first=size.first, n=n_hosts, seed=seed, used=used, at_most=hosts == "auto")
+    check_donors(n_donors, len(sample.problems))
+
+    # What needs torch comes after everything that can be refused without it.
+    from thoughtgraft.cli import pipeline
+    from thoughtgraft.cli.reasoner import open_model
+    from thoughtgraft.engine.executors import make_executor
+    from thoughtgraft.models.reasoner import require_thoughts
+    from thoughtgraft.readouts.vocabulary import warn_of_unseen
+    from thoughtgraft.tracking import open_tracking
+
     executor = make_executor(
         engine, address=ray_address, workers=workers, cpus_per_worker=cpus_per_worker, gpus_per_worker=gpus_per_worker
     )
     tracking = open_tracking(tracker, out, study="resampling", group=preset)
-    if preset not in PRESETS:
-        raise PlanError("unknown preset", got=repr(preset), expected=", ".join(PRESETS))
-    size = PRESETS[preset]
-    n_donors = donors or size.n_donors
-    before = None if pilot is None else Pilot.open(pilot, problems)
-    if hosts != "auto":
-        n_hosts = int(hosts or size.n_hosts)
-    elif before is None:
-        raise PlanError("--hosts auto takes what a pilot asks for", fix="add --pilot RUN, or give --hosts a number")
-    else:
-        n_hosts = before.hosts(n_donors)
-    used = before.used if before else ()
-    sample = draw_sample(problems, first=size.first, n=n_hosts, seed=seed, used=used, at_most=hosts == "auto")
-    check_donors(n_donors, len(sample.problems))
     reasoner = open_model(
         model,
         base=base,

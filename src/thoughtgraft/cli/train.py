@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from thoughtgraft.cli import options
+from thoughtgraft.cli import checks, options
 from thoughtgraft.cli.signals import current
 from thoughtgraft.errors import ModelError
 
@@ -16,14 +16,21 @@ from thoughtgraft.errors import ModelError
 def train(
     out: options.Out,
     base: Annotated[
-        str, typer.Option(help="tiny (made from the arithmetic vocabulary), smollm2, a hub id or a directory.")
+        str,
+        typer.Option(
+            callback=checks.training_base,
+            help="tiny (made from the arithmetic vocabulary), smollm2, a hub id or a directory.",
+        ),
     ] = "tiny",
     problems: options.Problems = "arithmetic:train",
-    validation: Annotated[str, typer.Option(help="Problems for the curves.")] = "arithmetic:validation",
+    validation: Annotated[
+        str, typer.Option(callback=checks.problems, help="Problems for the curves.")
+    ] = "arithmetic:validation",
     held_out: Annotated[
         str | None,
         typer.Option(
-            help="Problems that nothing may be learnt from, nor from their like; default for gsm8k: the test split."
+            callback=checks.problems,
+            help="Problems that nothing may be learnt from, nor from their like; default for gsm8k: the test split.",
         ),
     ] = None,
     augment: Annotated[
@@ -33,8 +40,9 @@ def train(
     method: Annotated[
         str,
         typer.Option(
+            callback=checks.one_of("method", "training.config:METHODS"),
             help="codi; coconut (steps are replaced by thoughts, stage by stage); pause (learned vectors in the place "
-            "of thoughts); direct (no thoughts); cot (reasoning written out)."
+            "of thoughts); direct (no thoughts); cot (reasoning written out).",
         ),
     ] = "codi",
     num_latent: Annotated[
@@ -67,7 +75,7 @@ def train(
     save_steps: Annotated[int, typer.Option(min=1, help="Steps between two saved states.")] = 250,
     eval_steps: Annotated[int, typer.Option(min=1, help="Steps between two points of the validation curves.")] = 500,
     logging_steps: Annotated[int, typer.Option(min=1, help="Steps between two lines of the log.")] = 25,
-    seed: Annotated[int, typer.Option(help="Weights and data order.")] = 11,
+    seed: Annotated[int, typer.Option(callback=checks.seed, help="Weights and data order.")] = 11,
 ) -> None:
     """Teach a language model to think in continuous thoughts, or train a control that does not; all weights trained.
 
@@ -76,14 +84,9 @@ def train(
     of one seed can be compared. Interrupt it and run the same command again to continue.
     Option names are those of the official CODI and Coconut scripts.
     """
-    from thoughtgraft.models.load import find_device
     from thoughtgraft.problems import load_problems
-    from thoughtgraft.training.config import METHODS, TrainingConfig
-    from thoughtgraft.training.recipe import prepare
-    from thoughtgraft.training.recipe import train as run
+    from thoughtgraft.training.config import TrainingConfig
 
-    if method not in METHODS:
-        raise ModelError("unknown method", got=repr(method), expected=", ".join(METHODS))
     config = TrainingConfig.of(
         method=method,
         num_latent=num_latent if num_latent is not None else 0 if method in ("direct", "cot") else 6,
@@ -112,14 +115,23 @@ def train(
         max_latent_stage=max_latent_stage,
         steps_per_stage=steps_per_stage,
     )
-    curves, chosen = load_problems(validation), None
+    endless = problems == "arithmetic:train"
     # The arithmetic generator has no end of training problems; other sets are gone through in epochs.
-    if problems == "arithmetic:train":
+    if endless:
         _refuse({"--augment": augment, "--held-out": held_out, "--max-token-num": max_token_num})
     else:
         held_out = held_out or ("gsm8k:test" if problems.startswith("gsm8k:") else None)
-        apart = load_problems(held_out) if held_out else None
-        chosen = prepare(load_problems(problems), curves, apart, config)
+    curves = load_problems(validation)
+    learned = None if endless else load_problems(problems)
+    apart = load_problems(held_out) if held_out else None
+
+    # What needs torch comes after everything that can be refused without it.
+    from thoughtgraft.models.load import find_device
+    from thoughtgraft.training.recipe import prepare
+    from thoughtgraft.training.recipe import train as run
+
+    chosen = None if learned is None else prepare(learned, curves, apart, config)
+    if chosen is not None:
         typer.echo(str(chosen))
     interruption = current()
     with interruption.held():
@@ -137,9 +149,17 @@ def _refuse(options: Mapping[str, object]) -> None:
 
 
 def export(
-    adapter: Annotated[Path, typer.Argument(help="An adapter's folder, as `train --lora-r` writes it.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write; made if it does not exist.")],
-    base: Annotated[str | None, typer.Option(help="Where the base is, if not where the adapter says.")] = None,
+    adapter: Annotated[
+        Path, typer.Argument(callback=checks.adapter, help="An adapter's folder, as `train --lora-r` writes it.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", callback=checks.new_folder, help="Where to write; made if it does not exist."),
+    ],
+    base: Annotated[
+        str | None,
+        typer.Option(callback=checks.training_base, help="Where the base is, if not where the adapter says."),
+    ] = None,
 ) -> None:
     """Write an adapter and its base as one file in CODI's official raw layout, for other people's code.
 

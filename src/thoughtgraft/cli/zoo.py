@@ -8,17 +8,26 @@ from typing import Annotated, Any
 
 import typer
 
-from thoughtgraft.cli import options
+from thoughtgraft.cli import checks, options
 
 _SET = "arithmetic:test"
 
 
 def zoo(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Embedded models or folders with a card; default: the embedded five.")
+        list[str] | None,
+        typer.Argument(
+            callback=checks.models, help="Embedded models or folders with a card; default: the embedded five."
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Measure everything, and write zoo.md, figures and tables here.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            callback=checks.writable_folder,
+            help="Measure everything, and write zoo.md, figures and tables here.",
+        ),
     ] = None,
     problems: options.Problems = _SET,
     limit: Annotated[int | None, typer.Option(min=10, help="Only the first so many problems.")] = None,
@@ -39,12 +48,20 @@ def zoo(
 
     names = models or list(EMBEDDED)
     if out is not None:
-        from thoughtgraft.cli.zoo_measure import Job, measure_zoo
+        from thoughtgraft.interventions.donors import check_donors
         from thoughtgraft.problems import load_problems
         from thoughtgraft.studies.sample import draw_sample
 
+        check_donors(donors, hosts)
+        for name in names:
+            card_row(name, problems)  # what has no card is told before anything is measured
         sample = draw_sample(problems, first=0, n=hosts, seed=seed)
-        job = Job(load_problems(problems, n=limit), sample.problems, donors, seed, device, batch_size)
+        asked = load_problems(problems, n=limit)
+
+        # What needs torch comes after everything that can be refused without it.
+        from thoughtgraft.cli.zoo_measure import Job, measure_zoo
+
+        job = Job(asked, sample.problems, donors, seed, device, batch_size)
         page = measure_zoo(names, out, job)
         typer.echo(f"The page: {page.resolve()}")
         return

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from thoughtgraft.arguments import parse_json
 from thoughtgraft.errors import ForeignFileError
 from thoughtgraft.importing import cot_exploration
 from thoughtgraft.importing.imported import Imported
@@ -44,7 +44,7 @@ def _read_json(path: Path) -> Any:
     if path.stat().st_size > _MOST_JSON:
         raise ForeignFileError(f"{path} is too large to read at once", got=f"{path.stat().st_size:,} bytes")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         what = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise ForeignFileError(f"{path} is not readable JSON", got=what, fix="copy it again") from error

@@ -19,11 +19,12 @@ from thoughtgraft.errors import CheckpointError, first_line
 from thoughtgraft.models.bases import Base
 from thoughtgraft.models.folders import write_folder
 from thoughtgraft.models.language_models import LanguageModel, load_language_model
+from thoughtgraft.models.names import ADAPTER, check_adapter, check_new_folder
 from thoughtgraft.models.sources import read_object
 from thoughtgraft.models.tensors import StoredTensor, open_tensors
 from thoughtgraft.tensorfile import save_tensors
 
-WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
+WEIGHTS, DESCRIPTION = ADAPTER, "adapter.json"
 PREFIX = "codi.base_model.model."
 """What the official files put before a parameter's own name."""
 OFFICIAL_ALPHA = 32.0
@@ -159,15 +160,8 @@ def write_official(adapter: Path, folder: Path, base: str | None = None) -> Path
     Raises:
         CheckpointError: It is not an adapter, the base does not fit, or the folder holds something.
     """
-    if not (adapter / WEIGHTS).is_file():
-        raise CheckpointError(
-            f"{adapter} is not an adapter", got=f"no {WEIGHTS}", expected="a folder that `train --lora-r` wrote"
-        )
-    if folder.is_dir() and any(folder.iterdir()):
-        raise CheckpointError(
-            f"{folder} is not empty", expected="a new folder, so that nothing is overwritten", fix="--out another one"
-        )
-    whole = assemble(adapter / WEIGHTS, base)
+    check_new_folder(folder)
+    whole = assemble(check_adapter(adapter) / WEIGHTS, base)
     scale = whole.description.lora_alpha / OFFICIAL_ALPHA
     tensors = {name: stored.read() for name, stored in whole.stored.items()}
     if scale != 1:

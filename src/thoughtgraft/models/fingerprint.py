@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from thoughtgraft.arguments import parse_json
 from thoughtgraft.errors import CheckpointError
 
 _CARD, _FIELD = "card.json", "fingerprint"
@@ -80,7 +81,7 @@ def write_fingerprint(folder: Path, fingerprint: Fingerprint) -> Path:
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / _CARD).read_text()))
+        return dict(parse_json((folder / _CARD).read_text()))
     except (FileNotFoundError, NotADirectoryError):  # a weight file has no card
         return {}
     except (OSError, ValueError, TypeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+from thoughtgraft.arguments import parse_json
 from thoughtgraft.errors import CheckpointError
 from thoughtgraft.models.families import FAMILIES, bare_name, family_of
 from thoughtgraft.models.guards import MAX_INDEX
@@ -258,8 +258,8 @@ def read_object(path: Path) -> dict[str, object] | None:
     if not path.is_file() or path.stat().st_size > MAX_INDEX:
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):  # not JSON, or nested without end
+        values = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError:  # not JSON
         return None
     return values if isinstance(values, dict) else None
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 
+from thoughtgraft.arguments import choice
 from thoughtgraft.errors import ProblemError
 from thoughtgraft.problems.answers import format_number
 from thoughtgraft.problems.problem import Operand, Problem, ProblemSet, Ref, Step
@@ -217,8 +218,7 @@ def generate(split: str, seed: int = 0) -> Iterator[Problem]:
     Yields:
         Problems with ids `arithmetic_<split>_<i>`, i 0-based.
     """
-    if split not in SPLIT_SIZES:
-        raise ProblemError("unknown split of 'arithmetic'", got=repr(split), expected=", ".join(SPLIT_SIZES))
+    choice(split, "split of 'arithmetic'", SPLIT_SIZES, ProblemError)
     rng = random.Random(f"thoughtgraft-arithmetic-{split}-{seed}")
     seen: set[tuple[str, tuple[int, ...]]] = set()
     count = 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from thoughtgraft.arguments import path_of
+from thoughtgraft.arguments import parse_json, path_of
 from thoughtgraft.errors import ProblemError, first_line
 from thoughtgraft.problems.problem import Problem, ProblemSet
 from thoughtgraft.problems.rows import problem_from_row
@@ -30,14 +30,8 @@ def read_problems(path: str | Path) -> ProblemSet:
         ProblemError: The file is missing, unreadable, damaged or empty, or a row lacks what a problem needs; the
             message names the file, the line (1-based) or row (0-based), and the field.
     """
-    path = path_of(path, "the file of problems", ProblemError)
+    path = check_file(path)
     readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
-    if path.is_dir():
-        raise ProblemError(f"{path} is a folder", expected="a file", fix="give the file in it that holds the problems")
-    if path.suffix.lower() not in readers:
-        raise ProblemError(f"{path}: not a file of problems", got=repr(path.suffix), expected=" or ".join(SUFFIXES))
-    if not path.is_file():
-        raise ProblemError(f"there is no file {path}", fix="check the path; it is read from the current directory")
     try:
         rows = readers[path.suffix.lower()](path)
     except UnicodeDecodeError as error:
@@ -51,6 +45,22 @@ def read_problems(path: str | Path) -> ProblemSet:
         for index, (place, row) in enumerate(rows)
     ]
     return ProblemSet(tuple(problems), name=str(path))
+
+
+def check_file(path: str | Path) -> Path:
+    """The path of a file that may hold problems.
+
+    Raises:
+        ProblemError: There is none, or it has another kind.
+    """
+    path = path_of(path, "the file of problems", ProblemError)
+    if path.is_dir():
+        raise ProblemError(f"{path} is a folder", expected="a file", fix="give the file in it that holds the problems")
+    if path.suffix.lower() not in SUFFIXES:
+        raise ProblemError(f"{path}: not a file of problems", got=repr(path.suffix), expected=" or ".join(SUFFIXES))
+    if not path.is_file():
+        raise ProblemError(f"there is no file {path}", fix="check the path; it is read from the current directory")
+    return path
 
 
 def _with_own(problem: Problem, row: object) -> Problem:
@@ -91,7 +101,7 @@ def _text(path: Path) -> str:
 
 def _decode(text: str, where: str) -> object:
     try:
-        return json.loads(text, object_pairs_hook=_without_doubles)
+        return parse_json(text, _without_doubles)
     except json.JSONDecodeError as error:
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
         raise ProblemError(
@@ -99,9 +109,7 @@ def _decode(text: str, where: str) -> object:
             got=f"{error.msg} at {place}",
             fix="one object per line in .jsonl, one list of objects in .json; the file may also be cut off",
         ) from None
-    except RecursionError:
-        raise ProblemError(f"{where}: not usable JSON", got="brackets in brackets without end") from None
-    except ValueError as error:  # an int too long for Python to read, or a field that is there twice
+    except ValueError as error:  # brackets without end, an int too long for Python, or a field that is there twice
         raise ProblemError(f"{where}: not usable JSON", got=first_line(error)) from None
 
 

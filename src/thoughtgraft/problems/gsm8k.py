@@ -24,16 +24,25 @@ def gsm8k(split: str = "test") -> ProblemSet:
     Raises:
         ProblemError: There is no such split, or the data is neither cached nor reachable.
     """
+    problems = [problem for part in PARTS[check_split(split)] for problem in _part(part)]
+    if split == "validation":
+        problems = problems[-VALIDATION:]
+    return ProblemSet(tuple(problems), name=f"gsm8k:{split}")
+
+
+def check_split(split: str) -> str:
+    """The split, if there is one of this name.
+
+    Raises:
+        ProblemError: There is none.
+    """
     if split not in PARTS:
         raise ProblemError(
             "there is no such split of GSM8K",
             got=repr(split),
             expected="gsm8k:test, gsm8k:train, gsm8k:validation or gsm8k:all",
         )
-    problems = [problem for part in PARTS[split] for problem in _part(part)]
-    if split == "validation":
-        problems = problems[-VALIDATION:]
-    return ProblemSet(tuple(problems), name=f"gsm8k:{split}")
+    return split
 
 
 def _part(split: str) -> list[Problem]:

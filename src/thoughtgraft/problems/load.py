@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from thoughtgraft.arguments import answers_for_calls, closest, items, path_of, seed_of, shown, whole
+from thoughtgraft.arguments import answers_for_calls, choice, closest, items, seed_of, shown, whole
 from thoughtgraft.errors import ProblemError
-from thoughtgraft.problems.files import SUFFIXES, read_problems
-from thoughtgraft.problems.gsm8k import PARTS, gsm8k
+from thoughtgraft.problems.files import SUFFIXES, check_file, read_problems
+from thoughtgraft.problems.gsm8k import PARTS, check_split, gsm8k
 from thoughtgraft.problems.problem import Problem, ProblemSet
 from thoughtgraft.problems.rows import problem_from_row
 
@@ -54,7 +55,7 @@ def load_problems(
     """
     n = None if n is None else whole(n, "the number of problems", ProblemError)
     seed = None if seed is None else seed_of(seed, ProblemError)
-    problems = as_problems(spec) if not isinstance(spec, str | Path) else _named(spec)
+    problems = as_problems(spec) if not isinstance(spec, str | Path) else find_problems(spec)()
     size = len(problems)
     if n is not None and not 1 <= n <= size:
         raise ProblemError(
@@ -90,16 +91,21 @@ def as_problems(given: Any) -> ProblemSet:
     return ProblemSet(tuple(found), _GIVEN)
 
 
-def _named(spec: str | Path) -> ProblemSet:
+def find_problems(spec: str | Path) -> Callable[[], ProblemSet]:
+    """What loads the problems of a name; nothing is read yet.
+
+    Raises:
+        ProblemError: There are none of that name, or no file there.
+    """
     name, colon, split = str(spec).partition(":")
     if name == "arithmetic" and bool(colon) == bool(split):
-        from thoughtgraft.problems.arithmetic import arithmetic
+        from thoughtgraft.problems.arithmetic import SPLIT_SIZES, arithmetic
 
-        return arithmetic(split or "test")
+        return partial(arithmetic, choice(split or "test", "split of 'arithmetic'", SPLIT_SIZES, ProblemError))
     if name == "gsm8k" and split:
-        return gsm8k(split)
+        return partial(gsm8k, check_split(split))
     if isinstance(spec, Path) or _is_a_path(spec):
-        return read_problems(path_of(spec, "the file of problems", ProblemError))
+        return partial(read_problems, check_file(spec))
     close = closest(spec, ["arithmetic", *(f"gsm8k:{part}" for part in PARTS), "gsm8k"])
     meant = f"{close}:test" if close == "gsm8k" else close
     raise ProblemError("unknown problems", got=shown(spec), expected=SPECS, fix=meant and f"did you mean {meant!r}?")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from thoughtgraft.arguments import shown
+from thoughtgraft.arguments import parse_json, shown
 from thoughtgraft.errors import ProblemError
 from thoughtgraft.problems.answers import parse_number
 from thoughtgraft.problems.arithmetic import equations
@@ -97,7 +97,7 @@ def read_graph(graph: str | None, problem: str) -> tuple[Step, ...]:
         return Ref(int(text[1:])) if text.startswith("#") else number(text)
 
     try:
-        rows = json.loads(graph or "[]")
+        rows = parse_json(graph or "[]")
         return tuple(Step(operand(left), op, operand(right), number(value)) for left, op, right, value in rows)
-    except (ValueError, TypeError, AttributeError, RecursionError, ProblemError) as error:
+    except (ValueError, TypeError, AttributeError, ProblemError) as error:
         raise ProblemError(f"the steps of problem {problem!r} cannot be read", got=shown(graph)) from error

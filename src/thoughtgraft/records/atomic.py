@@ -20,6 +20,7 @@ _FIXES = {
     errno.EROFS: "choose a folder on a writable disk",
     errno.EACCES: "choose a folder that you may write to",
     errno.EPERM: "choose a folder that you may write to",
+    errno.ENOENT: "choose a folder that you may write to",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOTDIR: "choose a path whose parents are folders",
 }

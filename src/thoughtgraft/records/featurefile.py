@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from thoughtgraft.arguments import parse_json
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.features import AXES_KEYS, Block, Features
 from thoughtgraft.records.tensorfile import StoredTensor, map_tensors
@@ -79,7 +79,7 @@ def _safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any], d
     for name in AXES_KEYS:
         if name in metadata:
             try:
-                axes[name] = json.loads(metadata[name])
+                axes[name] = parse_json(metadata[name])
             except ValueError:
                 got = repr(metadata[name][:60])
                 raise RunError(f"{path}: {name} in its metadata is no list", got=got, expected="a JSON list") from None
@@ -132,7 +132,7 @@ def read_labels(path: Path) -> pd.DataFrame:
 def _json_table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
+    return pd.DataFrame(parse_json(path.read_text(encoding="utf-8")))
 
 
 def join_labels(features: Features, table: pd.DataFrame, name: str) -> Features:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thoughtgraft.arguments import answers_for_calls, path_of
+from thoughtgraft.arguments import answers_for_calls, parse_json, path_of
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.frames import AGAIN_FIX, read_frame
 from thoughtgraft.records.layout import FEATURES_FOLDER, PROBLEMS_FILE, SPEC_FILE, UNTRAINED_FOLDER
@@ -196,7 +195,7 @@ def read_block(path: Path) -> Block:
     """
     tensors, metadata = map_tensors(path)
     try:
-        ids, layers, positions = (json.loads(metadata[name]) for name in AXES_KEYS)
+        ids, layers, positions = (parse_json(metadata[name]) for name in AXES_KEYS)
         resid, hidden = tensors["resid"], tensors.get(HIDDEN)
         fits = resid.shape[:3] == (len(ids), len(positions), len(layers))
         if not fits or (hidden is not None and hidden.shape[:2] != resid.shape[:2]):

@@ -12,6 +12,7 @@ import weakref
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from thoughtgraft.arguments import parse_json
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.atomic import write_atomic
 from thoughtgraft.records.layout import HEARTBEAT_FILE
@@ -130,7 +131,7 @@ def _pulse(writer: weakref.ref[HeartbeatWriter], ended: threading.Event) -> None
 def read_heartbeat(folder: Path) -> Heartbeat | None:
     """The last sign of life in a run folder; None where there is none that can be read."""
     try:
-        return Heartbeat(**json.loads((folder / HEARTBEAT_FILE).read_text()))
+        return Heartbeat(**parse_json((folder / HEARTBEAT_FILE).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 

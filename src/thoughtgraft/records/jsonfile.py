@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from thoughtgraft.arguments import parse_json
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.atomic import io_error
 
@@ -50,7 +51,7 @@ def read_json(file: Path) -> Any:
         RunError: It is missing, unreadable or damaged.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return parse_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunError(f"{file} is missing") from error
     except OSError as error:

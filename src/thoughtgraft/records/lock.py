@@ -12,6 +12,7 @@ import time
 import warnings
 from pathlib import Path
 
+from thoughtgraft.arguments import parse_json
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.atomic import io_error
 from thoughtgraft.records.heartbeat import SILENCE_S, read_heartbeat
@@ -84,7 +85,7 @@ class RunLock:
 
 def _holder(handle: int) -> str:
     try:
-        facts = json.loads(os.pread(handle, 4096, 0))
+        facts = parse_json(os.pread(handle, 4096, 0))
         return f"pid {facts['pid']} on {facts['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from thoughtgraft.arguments import parse_json
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.atomic import io_error, make_folder, sweep, sync_folder
 from thoughtgraft.records.schema import rows_to_table
@@ -208,7 +209,7 @@ class ShardFolder:
         if merged not in self._merged_units:
             try:
                 metadata = pq.read_metadata(self.folder / f"{merged}.parquet").metadata or {}
-                self._merged_units[merged] = frozenset(json.loads(metadata[UNITS_KEY]))
+                self._merged_units[merged] = frozenset(parse_json(metadata[UNITS_KEY]))
             except FileNotFoundError:
                 raise
             except (pa.ArrowException, OSError, KeyError, ValueError):

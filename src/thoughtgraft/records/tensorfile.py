@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from thoughtgraft.arguments import parse_json
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.atomic import io_error
 
@@ -80,7 +80,7 @@ def _header(length: bytes, read: Any, size: int) -> tuple[int, dict[str, Any]]:
     (n,) = struct.unpack("<Q", length)
     if n > min(size - 8, _LONGEST_HEADER):
         raise ValueError(f"a header of {n} bytes in a file of {size}")
-    header = json.loads(read(n))
+    header = parse_json(read(n))
     if not isinstance(header, dict):
         raise ValueError("the header is not an object")
     return 8 + n, header

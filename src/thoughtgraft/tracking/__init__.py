@@ -5,13 +5,27 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from thoughtgraft.arguments import choice
 from thoughtgraft.errors import MissingExtraError, RunError
 from thoughtgraft.tracking.tracker import Tracker
 from thoughtgraft.tracking.tracking import Tracking
 
-__all__ = ["TRACKERS", "Tracker", "Tracking", "open_tracking"]
+__all__ = ["TRACKERS", "Tracker", "Tracking", "check_tracker", "open_tracking"]
 
 TRACKERS = ("none", "wandb")
+
+
+def check_tracker(name: str) -> str:
+    """The name, if there is such a tracker and it is installed.
+
+    Raises:
+        RunError: There is no tracker of this name.
+        MissingExtraError: It is not installed.
+    """
+    choice(name, "tracker", TRACKERS, RunError)
+    if name == "wandb" and importlib.util.find_spec("wandb") is None:
+        raise MissingExtraError("wandb", "wandb")
+    return name
 
 
 def open_tracking(name: str, run: str | Path, *, study: str, group: str) -> Tracking:
@@ -27,13 +41,9 @@ def open_tracking(name: str, run: str | Path, *, study: str, group: str) -> Trac
         RunError: There is no tracker of this name.
         MissingExtraError: It is not installed.
     """
-    if name not in TRACKERS:
-        raise RunError("unknown tracker", got=repr(name), expected=", ".join(TRACKERS))
     folder, project = Path(run), f"codi-{study}"
-    if name == "none":
+    if check_tracker(name) == "none":
         return Tracking(None, folder, study)
-    if importlib.util.find_spec("wandb") is None:
-        raise MissingExtraError("wandb", "wandb")
 
     def make() -> Tracker:
         from thoughtgraft.tracking.wandb_tracker import WandbTracker

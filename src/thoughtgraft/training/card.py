@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from thoughtgraft.arguments import parse_json
 from thoughtgraft.errors import CheckpointError
 from thoughtgraft.models.embedded import EMBEDDED
 
@@ -20,7 +21,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         CheckpointError: There is none.
     """
     try:
-        card: dict[str, Any] = json.loads((folder / CARD).read_text())
+        card: dict[str, Any] = parse_json((folder / CARD).read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{folder} has no readable {CARD}", got=str(error), fix="train it with this project"

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from thoughtgraft.errors import ModelError
+from thoughtgraft.errors import ModelError, plainer
 
 Method = Literal["codi", "coconut", "pause", "direct", "cot"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -98,7 +98,7 @@ class TrainingConfig(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = "--" + "-".join(str(first["loc"][0]).split("_")) if first["loc"] else "an option"
-            raise ModelError(f"{name} is not usable", got=repr(first["input"]), expected=first["msg"]) from None
+            raise ModelError(f"{name} is not usable", got=repr(first["input"]), expected=plainer(first["msg"])) from None
 
     @property
     def c_thought(self) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from thoughtgraft.arguments import parse_json
 from thoughtgraft.training.trainer import LOG
 
 
@@ -13,7 +13,7 @@ def read_log(out: Path) -> list[dict[str, float]]:
     lines: dict[tuple[float, bool], dict[str, float]] = {}
     for line in (out / LOG).read_text().splitlines():
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
         except ValueError:  # cut off by a crash; the steps after the last checkpoint are repeated
             continue
         lines[entry["step"], "latent" in entry] = entry

@@ -7,7 +7,6 @@ The file holds `questions` and, for each, `unpadded`: input_ids, z_fed [K, d] an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thoughtgraft.arguments import parse_json
 from thoughtgraft.engine.grid import Row
 from thoughtgraft.engine.rollout import Source, rollout
 from thoughtgraft.engine.verify.bench import gap, logits_of
@@ -36,7 +36,7 @@ def read_cases(path: str | Path) -> dict[str, Any]:
         ModelError: It is not such a file.
     """
     try:
-        cases = json.loads(Path(path).read_text())
+        cases = parse_json(Path(path).read_text())
         if len(cases["questions"]) != len(cases["unpadded"]):
             raise ValueError("questions and unpadded differ in length")
     except (OSError, ValueError, KeyError, TypeError) as error:
