@@ -52,7 +52,7 @@ def test_visible_padding_exits_1_and_names_the_cause() -> None:
     ("words", "message"),
     [
         (["--level", "most"], "unknown level of certification; got 'most'; expected core, full."),
-        (["--cases", "nowhere.json"], "nowhere.json holds no official cases"),
+        (["--cases", "nowhere.json"], "there is no file nowhere.json"),
         (["--out", "no/such/run"], "no/such/run is not a run"),
     ],
 )

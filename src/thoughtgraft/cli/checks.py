@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from thoughtgraft.arguments import choice, path_of, positive, seed_of, whole
+from thoughtgraft.arguments import choice, path_of, place_of, positive, seed_of, whole
 from thoughtgraft.errors import ModelError, PlanError, ProblemError, RunError
 
 PROBES = ("linear", "logistic", "forest", "mlp")
@@ -92,6 +92,12 @@ def num_latents(value: int | None) -> int | None:
     return None if value is None else whole(value, "--num-latents", ModelError, least=0)
 
 
+def num_thoughts(value: int | None) -> int | None:
+    """How many thoughts, where there have to be some."""
+    fix = "a study needs a thought to edit or to read"
+    return None if value is None else whole(value, "--num-latents", ModelError, least=1, fix=fix)
+
+
 def lora_alpha(value: float | None) -> float | None:
     """A number above 0."""
     return None if value is None else positive(value, "--lora-alpha", ModelError)
@@ -118,9 +124,17 @@ def model(value: str | None) -> str | None:
     return None if value is None else _place(value, "model")
 
 
-def models(value: list[str] | None) -> list[str] | None:
-    """Several of them."""
-    return None if value is None else [_place(name, "model") for name in value]
+def carded(value: list[str] | None) -> list[str] | None:
+    """Embedded models, or folders of models, that have a card."""
+    if value is None:
+        return None
+    from thoughtgraft.models.embedded import model_folder
+    from thoughtgraft.training.card import read_card
+
+    names = [str(place_of(name, "the model", ModelError)) for name in value]
+    for name in names:
+        read_card(model_folder(name))
+    return names
 
 
 def base(value: str | None) -> str | None:
@@ -174,11 +188,8 @@ def home(value: Path | None) -> Path | None:
 
 
 def homes(values: list[Path] | None) -> list[Path] | None:
-    """Several of them, which exist."""
-    places = [path_of(value, "the path") for value in values or ()]
-    if gone := [place for place in places if not place.is_dir()]:
-        raise RunError(f"{gone[0]} is no folder", expected="the folder of a run, or one that holds runs")
-    return values if values is None else places
+    """Several of them."""
+    return None if values is None else [path_of(value, "the path") for value in values]
 
 
 def writable_folder(value: Path | None) -> Path | None:

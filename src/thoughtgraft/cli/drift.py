@@ -37,7 +37,7 @@ def drift(
     seed: options.Seed = 0,
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
-    num_latents: options.NumLatents = None,
+    num_latents: options.NumThoughts = None,
     lora_alpha: options.LoraAlpha = None,
     prompt_suffix: options.PromptSuffix = None,
     device: options.Device = "auto",

@@ -47,6 +47,10 @@ Protocol = Annotated[
 NumLatents = Annotated[
     int | None, typer.Option(callback=checks.num_latents, help="How many thoughts to feed; default: as trained.")
 ]
+NumThoughts = Annotated[
+    int | None,
+    typer.Option("--num-latents", callback=checks.num_thoughts, help="How many thoughts to feed; default: as trained."),
+]
 LoraAlpha = Annotated[
     float | None,
     typer.Option(

@@ -46,7 +46,7 @@ def resampling(
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
     protocol: options.Protocol = "official",
-    num_latents: options.NumLatents = None,
+    num_latents: options.NumThoughts = None,
     lora_alpha: options.LoraAlpha = None,
     prompt_suffix: options.PromptSuffix = None,
     device: options.Device = "auto",

@@ -17,7 +17,7 @@ def zoo(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            callback=checks.models, help="Embedded models or folders with a card; default: the embedded five."
+            callback=checks.carded, help="Embedded models or folders with a card; default: the embedded five."
         ),
     ] = None,
     out: Annotated[
@@ -53,8 +53,6 @@ def zoo(
         from thoughtgraft.studies.sample import draw_sample
 
         check_donors(donors, hosts)
-        for name in names:
-            card_row(name, problems)  # what has no card is told before anything is measured
         sample = draw_sample(problems, first=0, n=hosts, seed=seed)
         asked = load_problems(problems, n=limit)
 

@@ -82,15 +82,11 @@ def find_checkpoint(name: str | Path) -> Source:
 
 def find_directory(name: str | Path, role: str) -> Path:
     """Resolves a base model or a tokenizer (`role` says which) to a folder; only its small files are downloaded."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.is_file():
-        raise CheckpointError(f"the {role} {name} is a file", expected="a folder or a hub id", fix="pass its folder")
-    return fetch(str(name), SMALL_FILES, role)
+    path = Path(check_place(name, role))
+    return path if path.is_dir() else fetch(str(name), SMALL_FILES)
 
 
-def fetch(name: str, patterns: Sequence[str], role: str = "model") -> Path:
+def fetch(name: str, patterns: Sequence[str]) -> Path:
     """Returns the cached snapshot folder of a hub repository, after downloading what matches `patterns`.
 
     HF_HOME, HF_HUB_OFFLINE and HF_TOKEN are respected, because huggingface_hub reads them.
@@ -98,7 +94,7 @@ def fetch(name: str, patterns: Sequence[str], role: str = "model") -> Path:
     Raises:
         CheckpointError: The name is not a hub id, the repository is unknown or gated, or it cannot be reached.
     """
-    check_place(name, role)
+    check_place(name, "model")
     try:
         return Path(snapshot_download(name, allow_patterns=list(patterns), ignore_patterns=list(_NOT_WEIGHTS)))
     except Exception as error:  # every transport has its own error classes; all of them end in one sentence

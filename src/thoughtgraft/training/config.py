@@ -98,7 +98,9 @@ class TrainingConfig(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = "--" + "-".join(str(first["loc"][0]).split("_")) if first["loc"] else "an option"
-            raise ModelError(f"{name} is not usable", got=repr(first["input"]), expected=plainer(first["msg"])) from None
+            raise ModelError(
+                f"{name} is not usable", got=repr(first["input"]), expected=plainer(first["msg"])
+            ) from None
 
     @property
     def c_thought(self) -> int:
