@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from thoughtgraft.cli.app import app
 from thoughtgraft.cli.certify import certificate_for
 from thoughtgraft.engine import verify as verify_module
-from thoughtgraft.engine.verify import Certificate
+from thoughtgraft.engine.verify import Certificate, Check
 from thoughtgraft.errors import PlanError
 from thoughtgraft.models.embedded import model_folder
 from thoughtgraft.problems import Problem, ProblemSet
@@ -62,19 +62,27 @@ def test_wrong_inputs_exit_2(words: list[str], message: str) -> None:
     assert message in " ".join(result.stderr.split())
 
 
-def test_a_run_that_could_state_no_effect_is_not_begun(tmp_path: Path) -> None:
+def test_a_run_that_could_state_no_effect_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = Check("thoughts fed", "they arrive", float("nan"), "<= 1", False, "nothing counts")
+    found = Certificate("tiny-codi", "official", "float32", "core", (failed,))
+    monkeypatch.setattr(verify_module, "verify", lambda *_, **__: found)
+    out = tmp_path / "run"
+    run = type_in("run", "resampling", "--device", "cpu", "--hosts", 4, "--donors", 2, "--out", out)
+    assert run.exit_code == 2 and not out.exists(), run.output
+    assert "the certificate failed, so a run could state no effect; got thoughts fed" in " ".join(run.stderr.split())
+
+
+def test_a_model_of_nan_is_refused_wherever_it_is_asked_for(tmp_path: Path) -> None:
     weights = load_file(model_folder("tiny-codi") / "model.safetensors")
-    broken = tmp_path / "model"
+    broken, out = tmp_path / "model", tmp_path / "run"
     shutil.copytree(model_folder("tiny-codi"), broken)
     name = next(name for name in weights if name.startswith("prj.") and name.endswith("weight"))
     save_file(weights | {name: weights[name] * float("nan")}, broken / "model.safetensors")
-    asked = ["--model", broken, "--device", "cpu"]
-    run = type_in("run", "resampling", *asked, "--hosts", 4, "--donors", 2, "--out", tmp_path / "run")
-    assert run.exit_code == 2 and not (tmp_path / "run").exists(), run.output
-    assert "the certificate failed, so a run could state no effect; got thoughts fed" in " ".join(run.stderr.split())
-    for words in (["evaluate", *asked, "--limit", 4], ["think", "Tom has 3 bags.", *asked]):
-        told = type_in(*words)
-        assert told.exit_code == 2 and "the model's thoughts are not finite numbers" in told.stderr, told.output
+    study = ["run", "resampling", "--hosts", 4, "--donors", 2, "--out", out]
+    for words in (study, ["evaluate", "--limit", 4], ["think", "Tom has 3 bags."]):
+        told = type_in(*words, "--model", broken, "--device", "cpu")
+        assert told.exit_code == 2 and "holds numbers that are not finite" in told.stderr, told.output
+    assert not out.exists()
 
 
 def test_a_run_is_certified_once_and_again_only_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
