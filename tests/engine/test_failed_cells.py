@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from dataclasses import replace
 
@@ -297,6 +298,52 @@ def test_a_mistake_that_concerns_the_whole_arm_is_said_before_anything_is_stored
             assert not (tmp_path / "run").exists()
 
 
+class Odd(Exception):
+    """Says what no file can hold, on a later line, and looks like another library's error."""
+
+    def errors(self) -> list[int]:
+        return [1]
+
+    def __str__(self) -> str:
+        return "\n\n  no file \udcff\nhere"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(Odd(), "Odd: no file \\udcff"), (ValueError(), "ValueError"), (RuntimeError("x" * 999), "RuntimeError: xxx")],
+)
+def test_whatever_an_edit_says_can_be_stored_and_read(model, problems, tmp_path, error, said):
+    def odd(live: Tensor, context: EditContext) -> Tensor:
+        if (context.host[:, 0, 0] > 0).any():
+            raise error
+        return live
+
+    found = go(model, problems, Plan((Arm("odd", (2,), op=odd),)), tmp_path / "run")
+    [text] = set(found["error"].dropna())
+    assert text.startswith(f"the edit failed at CT2: {said}") and len(text) <= 300
+    assert RunStore.open(tmp_path / "run").errors[0]["error"] == text
+
+
+def test_vectors_of_other_types_are_cast_and_the_callers_are_not_changed(model, problems):
+    """Whole numbers, half precision, and an edit that writes into what it was given."""
+
+    def in_place(live: Tensor, context: EditContext) -> Tensor:
+        context.host.zero_()
+        return live.fill_(1)
+
+    def whole(live: Tensor, context: EditContext) -> Tensor:
+        return torch.ones_like(live, dtype=torch.int32)
+
+    def half(live: Tensor, context: EditContext) -> Tensor:
+        return torch.ones_like(live, dtype=torch.float16)
+
+    arms = tuple(Arm(op.__name__, (2,), op=op) for op in (in_place, whole, half))
+    found = go(model, problems, Plan((*arms, Arm("self", (3,)))))
+    assert found["error"].isna().all() and not found[found["method"] == "self"]["changed"].any()
+    answers = [found[found["method"] == arm.method]["text"].tolist() for arm in arms]
+    assert answers[0] == answers[1] == answers[2]
+
+
 def test_an_edit_that_cannot_take_many_rows_at_once_is_given_few(model, problems):
     calls: list[int] = []
 
@@ -352,3 +399,52 @@ def test_every_row_of_a_grid_keeps_its_own_failure(model, problems, fed):
         part = found[found["method"] == f"own{k}"]
         hit = part["problem_id"].str.startswith(f"{VICTIM}.")
         assert part["error"].notna().equals(hit) and set(part["error"].dropna()) == {f"the edit gave NaN at CT{k}"}
+
+
+def fate(key: str, slot: int, name: str) -> str:
+    """What happens to a cell's edit at a slot: one in eight raises, one in eight gives NaN, one in eight infinity."""
+    draw = hashlib.sha256(f"{name} {key} {slot}".encode()).digest()[0] % 8
+    return ("raises", "nan", "inf")[draw] if draw < 3 else "sound"
+
+
+def by_key(name: str, planted: bool):
+    def op(live: Tensor, context: EditContext) -> Tensor:
+        fates = [fate(key, context.slot, name) if planted else "sound" for key in context.keys]
+        if "raises" in fates:
+            raise ArithmeticError("planted")
+        value = {"sound": 0.0, "nan": torch.nan, "inf": torch.inf}
+        return live / 2 + torch.tensor([value[f] for f in fates], dtype=live.dtype)[:, None]
+
+    op.identity = name  # the same cells, whether planted or not
+    return op
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 5])
+def test_exactly_the_cells_fail_that_were_to_and_at_their_first_fault(model, problems, batch_size):
+    def plan(planted: bool) -> Plan:
+        arms = [Arm("baseline"), Arm("swap", (4,))]
+        for i, slots in enumerate([(0,), (1, 3), (2, 3, 4, 5)]):
+            for site, down in (
+                (None, "recompute"),
+                (None, "freeze_input"),
+                (None, "freeze_kv"),
+                (Resid(1), "recompute"),
+            ):
+                name = f"own{i}{down}"
+                arms.append(Arm(name, slots, down, op=by_key(name, planted), repeats=True, site=site))
+        return Plan(tuple(arms), n_donors=2, seed=9)
+
+    found = go(model, problems, plan(True), batch_size=batch_size)
+    sound = go(model, problems, plan(False), batch_size=batch_size)
+    assert sound["error"].isna().all() and (sound["cell"] == found["cell"]).all()
+    words = {"raises": "the edit failed", "nan": "the edit gave NaN", "inf": "the edit gave an infinite vector"}
+    hit = []
+    for row in found.to_dict("records"):
+        fates = [(k, fate(row["cell"], k, row["method"].split(" ")[0])) for k in row["slots"]]
+        first = next(((k, f) for k, f in fates if f != "sound"), None) if row["method"].startswith("own") else None
+        hit.append(first is not None)
+        assert pd.isna(row["error"]) if first is None else row["error"].startswith(f"{words[first[1]]} at CT{first[0]}")
+    hit = pd.Series(hit)
+    assert 40 < hit.sum() < 110
+    same = [name for name in found if name not in ("run_id", "unit", "plan_hash")]
+    pd.testing.assert_frame_equal(found[~hit][same], sound[~hit][same], check_exact=True)

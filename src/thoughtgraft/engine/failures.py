@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from thoughtgraft.engine.memory import is_out_of_memory
-from thoughtgraft.errors import first_line
 
 _LONGEST = 300
 _NONE = torch.iinfo(torch.long).max
@@ -52,6 +51,7 @@ def ends_the_run(error: Exception) -> bool:
 
 
 def in_words(error: Exception) -> str:
-    """An edit's error on one line: its kind, and what it says first."""
-    said = first_line(error)
-    return said if said == type(error).__name__ else f"{type(error).__name__}: {said}"
+    """An edit's error on one line that can be stored: its kind, and what it says first."""
+    said = [line for line in str(error).splitlines() if line.strip()][:1]
+    text = ": ".join([type(error).__name__, *(line.strip() for line in said)])
+    return text.encode(errors="backslashreplace").decode()

@@ -21,6 +21,8 @@ class NothingToTake(PlanError):
 class EditContext:
     """What an edit may use, for n cells at one slot. K slots, 0-based; width d.
 
+    An edit treats each row by itself: which others stand beside it is chance.
+
     Attributes:
         slot: The slot k that is edited.
         host: The hosts' clean `fed` [n, K, d].

@@ -47,7 +47,7 @@ COLUMN_MEANINGS = {
     "donor_cos": "cosine of the host's and the donor's vector",
     "pad": "left pads before the question",
     "seed": "seed of a random edit; null = not random",
-    "error": "why the cell failed; null = it did not",
+    "error": "why the cell has no outcome (its other results are null); null = it did not fail",
 }
 
 

@@ -43,6 +43,7 @@ TERMS = (
     ("MDE", "minimum detectable effect: what a run of this size finds with 80% power"),
     ("SUPPORTED, REFUTED", "the result meets the rule's condition for, or against, the claim"),
     ("UNDERPOWERED", "neither: the run cannot tell; it says nothing against the claim"),
+    ("failed cell", "its edit raised, gave NaN or infinity, or overflowed: no answer, counted, in no estimate"),
     ("INVALID", "a gate failed, so nothing may be claimed"),
     ("undefined", "the number does not exist for these data; the note beside it says why"),
     ("certificate", "checks that model, protocol and engine must pass before a number counts"),
