@@ -42,7 +42,7 @@ def test_every_table_is_a_frame(folder: Path) -> None:
     assert set(opened.agreement().method_b) >= {"mean", "zero"}
     assert list(opened.problems().id) == [f"case_{i}" for i in range(16)]
     assert len(opened.per_problem()) == 16
-    assert set(opened.decision().claim) == {"H0", "H1", "H2", "H3", "H4"}
+    assert set(opened.decision().claim) == {"H0", "H1", "H3", "H4", "H5"}
     assert "duplicates" in set(opened.gates().name)
     for table in (opened.contrasts(), opened.mediation(), opened.dose(), opened.counterfactual()):
         assert isinstance(table, pd.DataFrame)

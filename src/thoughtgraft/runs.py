@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,6 +16,8 @@ from thoughtgraft.analysis.effects import contrast_table, dose_table, mediation_
 from thoughtgraft.analysis.estimate import position_table
 from thoughtgraft.analysis.frame import Frame, build_frame
 from thoughtgraft.analysis.per_problem import PerProblem, per_problem
+from thoughtgraft.analysis.rule import Basis
+from thoughtgraft.analysis.verdicts import unjudged
 from thoughtgraft.arguments import answers_for_calls, seed_of
 from thoughtgraft.errors import RunError
 from thoughtgraft.problems import ProblemSet
@@ -24,6 +26,7 @@ from thoughtgraft.records import Features, RunSpec, RunStore, load_features
 from thoughtgraft.records.frames import AGAIN_FIX, read_frame
 from thoughtgraft.records.layout import FEATURES_FOLDER, PROBLEMS_FILE, THOUGHTS_FILE, UNTRAINED_FOLDER
 from thoughtgraft.report.certificate import Certificate, read_certificate
+from thoughtgraft.report.run import basis_of_run, old_decision
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,17 +36,19 @@ if TYPE_CHECKING:
 
 
 @answers_for_calls(RunError)
-def load_run(path: str | Path, *, seed: int = 0) -> Run:
+def load_run(path: str | Path, *, seed: int = 0, rule: int | None = None) -> Run:
     """Open a run folder for reading; it may be unfinished, or running meanwhile.
 
     Args:
         path: The folder.
         seed: Seeds every resampling of the analysis.
+        rule: The version of the rule to judge by; None takes the run's own. A run of rule 1 keeps its stored words,
+            unless this is 2: then its records are judged anew.
 
     Raises:
         RunError: The folder is not a run's, or its `run.json` is damaged.
     """
-    return Run(RunStore.open(path), seed_of(seed, RunError))
+    return Run(RunStore.open(path), seed_of(seed, RunError), rule)
 
 
 class Run:
@@ -57,8 +62,8 @@ class Run:
         seed: Seed of every resampling.
     """
 
-    def __init__(self, store: RunStore, seed: int = 0) -> None:
-        self._store, self.path, self.seed = store, store.path, seed
+    def __init__(self, store: RunStore, seed: int = 0, rule: int | None = None) -> None:
+        self._store, self.path, self.seed, self._wanted = store, store.path, seed, rule
 
     def __repr__(self) -> str:
         spec = self.spec
@@ -91,7 +96,7 @@ class Run:
 
     def positions(self) -> pd.DataFrame:
         """One row per edited arm: impact, intervals, tests, adoption, n (`analysis.position_table`)."""
-        return self._positions.copy()
+        return self._judged(self._positions)
 
     def contrasts(self) -> pd.DataFrame:
         """Differences of impact between slots on the same pairs (`analysis.effects.contrast_table`)."""
@@ -107,19 +112,26 @@ class Run:
 
     def agreement(self) -> pd.DataFrame:
         """Swap against each ablation (`analysis.agreement.agreement_table`)."""
-        return self._agreement.copy()
+        return self._judged(self._agreement)
 
     def counterfactual(self) -> pd.DataFrame:
         """Adoption of step values, slot by step (`analysis.counterfactual.counterfactual_table`)."""
-        return counterfactual_table(self.frame, self.problem_set(), largest=self.largest_number)
+        self.problems()  # a folder without them is an error here
+        return self._judged(self._steps)
 
     def per_problem(self) -> pd.DataFrame:
         """Sensitivity of each problem, shrunken, with its credible interval (`analysis.per_problem`)."""
         return self._per_problem.table.copy()
 
     def decision(self) -> pd.DataFrame:
-        """One row per claim and subject, with its verdict under the frozen rule."""
-        return self._decision.claims.copy()
+        """One row per question and subject, with its verdict under the run's rule (`analysis.claims.claim_table`).
+
+        Of a run that an older rule judged: the stored rows with that rule's words, as they are; `load_run(path,
+        rule=2)` judges its records anew.
+        """
+        if self.basis.old_version is None:
+            return self._decision.claims.copy()
+        return pd.DataFrame((old_decision(self._store) or {"claims": []})["claims"])
 
     def gates(self) -> pd.DataFrame:
         """One row per gate: name, statement, outcome (pass, fail, not run), figure, limit, detail."""
@@ -191,7 +203,31 @@ class Run:
         from thoughtgraft.report.write import analysed
 
         known = self.problem_set() if (self.path / PROBLEMS_FILE).is_file() else None
-        return analysed(self.path, seed=self.seed, problems=known, largest=self.largest_number)
+        return analysed(self.path, seed=self.seed, problems=known, largest=self.largest_number, rule=self._wanted)
+
+    @cached_property
+    def basis(self) -> Basis:
+        """By which rule the run is judged, and whether that was fixed before it.
+
+        Raises:
+            AnalysisError: Its rule is damaged, changed since the run began, missing, or unknown here.
+        """
+        return basis_of_run(self._store, self._wanted)
+
+    def _judged(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A copy; without verdicts where an older rule's words stand in their place."""
+        return table.copy() if self.basis.old_version is None else unjudged(table)
+
+    @cached_property
+    def _judging(self) -> dict[str, Any]:
+        certificate = self._certificate
+        null = {"dead_slots": certificate.dead_slots, "shared_slots": certificate.shared_slots}
+        return null | {"rule": self.basis.rule}
+
+    @cached_property
+    def _steps(self) -> pd.DataFrame:
+        known = self.problem_set() if (self.path / PROBLEMS_FILE).is_file() else ()
+        return counterfactual_table(self.frame, known, largest=self.largest_number, **self._judging)
 
     @cached_property
     def _certificate(self) -> Certificate:
@@ -203,14 +239,12 @@ class Run:
 
     @cached_property
     def _positions(self) -> pd.DataFrame:
-        certificate = self._certificate
-        return position_table(
-            self.frame, seed=self.seed, dead_slots=certificate.dead_slots, shared_slots=certificate.shared_slots
-        )
+        return position_table(self.frame, seed=self.seed, **self._judging)
 
     @cached_property
     def _agreement(self) -> pd.DataFrame:
-        return agreement_table(self.frame, seed=self.seed)
+        null = {*self._certificate.dead_slots, *self._certificate.shared_slots}
+        return agreement_table(self.frame, seed=self.seed, null_slots=null, rule=self.basis.rule)
 
     @cached_property
     def _per_problem(self) -> PerProblem:
@@ -222,9 +256,9 @@ class Run:
             self.frame,
             positions=self._positions,
             agreement=self._agreement,
+            counterfactual=self._steps,
             certificate=self._certificate.gates,
-            dead_slots=self._certificate.dead_slots,
-            shared_slots=self._certificate.shared_slots,
+            **self._judging,
             available_hosts=self.spec.plan.get("available_hosts"),
             seed=self.seed,
         )

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from tests.analysis.invent import make_records
 
-from thoughtgraft.analysis.adoption import adoption, donor_answers
+from thoughtgraft.analysis.adoption import adoption, adoption_bounds, donor_answers
 from thoughtgraft.analysis.cells import ArmKey, Cells
 from thoughtgraft.analysis.counterfactual import counterfactual_table
 from thoughtgraft.analysis.frame import Frame, build_frame
@@ -48,8 +48,9 @@ def test_null_equals_the_mean_of_permutations() -> None:
 def test_planted_adoption_is_recovered() -> None:
     frame = build_frame(make_records(60, 8, loss={(0,): 0.5, (1,): 0.5}, adopt=0.6, seed=3))
     found = adoption(arm(frame), donor_answers(arm(frame), len(frame.hosts), len(frame.donors)))
-    assert found.excess.low < 0.3 < found.excess.high
-    assert found.excess.value == pytest.approx(found.rate - found.null)
+    bounds = adoption_bounds([found])[0]
+    assert bounds.low < 0.3 < bounds.high
+    assert bounds.estimate.value == pytest.approx(found.rate - found.null)
 
 
 def test_no_adoption_is_not_found() -> None:
@@ -61,7 +62,7 @@ def test_no_adoption_is_not_found() -> None:
         lost = records.changed.to_numpy()
         records.loc[lost, "pred"] = [str(v) for v in rng.integers(1, 60, int(lost.sum()))]
         frame = build_frame(records)
-        excess = adoption(arm(frame), donor_answers(arm(frame), 30, len(frame.donors))).excess
+        excess = adoption_bounds([adoption(arm(frame), donor_answers(arm(frame), 30, len(frame.donors)))])[0]
         wrong += excess.low > 0
     assert wrong <= 10
 
@@ -75,10 +76,11 @@ def test_where_none_adopted_the_upper_end_is_exact() -> None:
     cells = arm(frame)
     found = adoption(cells, donor_answers(cells, len(frame.hosts), len(frame.donors)))
     assert found.rate == 0
-    bound = 1 - 0.025 ** (1 / min(len(np.unique(cells.host)), len(np.unique(cells.donor))))
-    assert found.excess.high == pytest.approx(bound - found.null) and found.excess.high > 0.05
-    assert "none adopted: exact upper end (rate below 16.8%)" in found.excess.note
-    assert found.excess.p == 1 and found.excess.low <= 0
+    excess = adoption_bounds([found])[0]
+    bound = 1 - 0.05 ** (1 / min(len(np.unique(cells.host)), len(np.unique(cells.donor))))
+    assert excess.high == pytest.approx(bound - found.null) and excess.high > 0.05
+    assert excess.note == "none adopted: exact bounds" and excess.method == "exact"
+    assert excess.estimate.p == 1 and excess.low <= 0
 
 
 def test_same_answer_donors_leave_it_undefined() -> None:
@@ -88,7 +90,25 @@ def test_same_answer_donors_leave_it_undefined() -> None:
     records.loc[records.donor_pred.notna(), "donor_pred"] = "7"
     frame = build_frame(records)
     found = adoption(arm(frame), donor_answers(arm(frame), 10, len(frame.donors)))
-    assert found.n_eligible == 0 and np.isnan(found.rate) and found.excess.note == "no eligible donor answer"
+    excess = adoption_bounds([found])[0]
+    assert found.n_eligible == 0 and np.isnan(found.rate) and excess.note == "no eligible donor answer"
+    assert np.isnan(excess.sim_low)
+
+
+@pytest.mark.parametrize("own", ["gold", "base_pred"])
+def test_a_donors_answer_that_is_the_hosts_gold_or_own_shows_nothing(own: str) -> None:
+    """All donors say 7 and so do all edited hosts; for half of them 7 is the gold answer (or the clean one)."""
+    records = make_records(30, 5, loss={(0,): 0.0}, base_acc=0.0, seed=3)
+    half = records.problem_id < "p015"
+    swaps = records.method == "swap"
+    records["gold"], records["base_pred"] = "8", "9"
+    records.loc[half, own] = "7"
+    records.loc[swaps, ["donor_pred", "pred"]] = "7"
+    records["correct"], records["base_correct"] = records.pred == records.gold, records.base_pred == records.gold
+    frame = build_frame(records)
+    cells = arm(frame)
+    found = adoption(cells, donor_answers(cells, len(frame.hosts), len(frame.donors)))
+    assert found.n_eligible == (swaps & ~half).sum() and found.rate == found.null == 1
 
 
 def two_step(index: int) -> Problem:
@@ -117,9 +137,10 @@ def test_counterfactual_adoption_finds_which_slot_holds_which_step() -> None:
     records["correct"] = records.pred == records.gold
     table = counterfactual_table(records, problems).set_index(["slots", "step"])
     found = table.loc[("CT0", 0)]
-    assert found.ci_low < 0.6 < found.ci_high + found.null and found.p_bh < 1e-6
-    assert table.loc[("CT1", 0)].rate == 0 and not table.loc[("CT1", 0)].ci_low > 0
-    counts = [name for name in table.columns if name.startswith("n_") and name not in ("n_hosts", "n_gen")]
+    assert found.ci_low < 0.6 < found.ci_high + found.null and found.p_holm < 1e-6 and found.verdict == "ABOVE"
+    assert found.sim_low < found.ci_low
+    assert table.loc[("CT1", 0)].rate == 0 and table.loc[("CT1", 0)].verdict in ("NEGLIGIBLE", "UNRESOLVED")
+    counts = [name for name in table.columns if name.startswith("n_") and name not in ("n_hosts", "n_donors", "n_gen")]
     assert (table[counts].sum(axis=1) == table.n_gen).all()
     limited = counterfactual_table(records, problems, largest=50).set_index(["slots", "step"])
     assert limited.loc[("CT0", 0)].n_outside_vocabulary > 0

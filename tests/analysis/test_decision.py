@@ -1,4 +1,4 @@
-"""The frozen rule: gates with their evidence, pilot verdicts, claims, and the rate of false claims under a null."""
+"""The rule: gates with their evidence, pilot verdicts, the questions' verdicts, and false ones under a null."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from thoughtgraft.analysis.decision import decide
 from thoughtgraft.analysis.estimate import position_table
 from thoughtgraft.analysis.frame import build_frame
 from thoughtgraft.analysis.rule import RULE, Rule
+from thoughtgraft.analysis.verdicts import Verdict, verdict
+from thoughtgraft.errors import AnalysisError
 
 LOSS = {(0,): 0.0, (1,): 0.5, (2,): 0.06, tuple(range(3)): 0.8}
 EXTERNAL = {"certificate": True, "transplant": True}
@@ -32,19 +34,61 @@ def verdicts(claims: pd.DataFrame) -> dict[tuple[str, str], str]:
 def test_rule_is_data_with_a_hash() -> None:
     assert json.loads(RULE.to_json())["margin"] == 0.05
     assert RULE.hash == Rule().hash and len(RULE.hash) == 16
-    assert Rule(margin=0.04).hash != RULE.hash
+    assert Rule(margin=0.04).hash != RULE.hash != Rule(alpha=0.01).hash
+    assert Rule.of(margin_pp=7).hash == Rule(margin=0.07).hash and Rule.of(7.0).margin_pp == 7
+    assert Rule.of() == RULE and Rule.of(alpha=0.1).level == "90%"
+    assert [claim.name for claim in RULE.claims] == ["H0", "H1", "H3", "H4", "H5"]
+    for claim in RULE.claims:
+        assert RULE.margin_words(claim) in RULE.question(claim)
+
+
+@pytest.mark.parametrize(("given", "words"), [({"margin": 0.0}, "margin"), ({"margin": 0.6}, "margin"),
+                                              ({"alpha": 0.5}, "alpha"), ({"alpha": 0.0}, "alpha")])  # fmt: skip
+def test_a_rule_without_sense_is_refused(given: dict[str, float], words: str) -> None:
+    with pytest.raises(AnalysisError, match=words):
+        Rule(**given)
 
 
 def test_claims_follow_the_planted_truth(records: pd.DataFrame) -> None:
     found = decide(records, certificate=EXTERNAL)
     assert found.valid and found.not_run == () and found.rule_hash == RULE.hash
     said = verdicts(found.claims)
-    assert said[("H0", "all")] == "SUPPORTED"
-    assert said[("H1", "CT1")] == "SUPPORTED" and said[("H1", "CT0")] == "REFUTED"
-    assert said[("H2", "CT0")] == "SUPPORTED" and said[("H2", "CT1")] == "REFUTED"
-    assert said[("H4", "CT1")] == "SUPPORTED" and said[("H4", "all")] == "SUPPORTED"
-    assert said[("H4", "CT0")] != "SUPPORTED"
-    assert (found.claims[["supported_if", "refuted_if", "statement"]] != "").all().all()
+    assert said[("H0", "all")] == said[("H1", "CT1")] == said[("H4", "CT1")] == said[("H4", "all")] == "ABOVE"
+    assert said[("H1", "CT0")] == said[("H4", "CT0")] == "NEGLIGIBLE"
+    assert said[("H1", "CT2")] in ("PRESENT", "ABOVE")
+    assert (found.claims[["question", "says", "estimand", "family"]] != "").all().all()
+
+
+def test_every_claim_is_the_verdict_of_its_own_row_and_of_its_own_table(records: pd.DataFrame) -> None:
+    """One estimate has one verdict, wherever it stands."""
+    for rule in (RULE, Rule.of(margin_pp=20, alpha=0.1)):
+        positions = position_table(records, rule=rule).set_index(["method", "slots"])
+        claims = decide(records, certificate=EXTERNAL, rule=rule).claims
+        for row in claims.itertuples():
+            assert verdict(row.sim_low, row.sim_high, row.margin) == row.verdict
+            assert Verdict(row.verdict).says(f"{rule.margin_pp:g} pp") == row.says
+            own = {"H0": "", "H1": "impact_given_correct_", "H4": "adoption_excess_"}[row.claim]
+            assert positions.loc[("swap", row.subject), f"{own}verdict"] == row.verdict
+
+
+def test_all_slots_are_no_member_of_the_single_slots_family(records: pd.DataFrame) -> None:
+    """H4: taken into the family of the single slots, all slots would have a wider interval and a larger p."""
+    claims = decide(records).claims.set_index(["claim", "subject"])
+    for name in ("H0", "H4"):
+        whole = claims.loc[(name, "all")]
+        assert (whole.sim_low, whole.sim_high) == (whole.ci_low, whole.ci_high)
+    alone = decide(records[records.slots.map(len) < 3]).claims.set_index(["claim", "subject"])
+    for slot in ("CT0", "CT1", "CT2"):
+        assert alone.loc[("H4", slot)].sim_high == claims.loc[("H4", slot)].sim_high
+        assert alone.loc[("H4", slot)].sim_high > alone.loc[("H4", slot)].ci_high
+        assert alone.loc[("H4", slot)].p_holm == claims.loc[("H4", slot)].p_holm
+
+
+def test_dead_slots_are_answered_by_construction(records: pd.DataFrame) -> None:
+    said = verdicts(decide(records, dead_slots=(0,)).claims)
+    assert said[("H1", "CT0")] == said[("H4", "CT0")] == "BY CONSTRUCTION"
+    shared = decide(records, shared_slots=(0, 1, 2)).claims
+    assert set(shared[shared.claim.isin(["H0", "H1", "H4"])].verdict) == {"BY CONSTRUCTION"}
 
 
 def test_gates_without_evidence_are_not_run(records: pd.DataFrame) -> None:
@@ -133,16 +177,15 @@ def test_a_pilot_of_slots_that_carry_nothing_is_no_go() -> None:
 
 
 def test_false_claims_under_a_null_model() -> None:
-    """200 null runs of 24 hosts x 4 donors x 3 slots, seeds 0-199.
+    """200 null runs of 24 hosts x 5 donors x 3 slots, seeds 0-199.
 
-    Edits re-roll one answer in five, to right or wrong alike. H0, H1 and H4 are false in all runs; each family's rate
-    of false support is at most 5% (binomial test). H2 is true here, so that it cannot be claimed falsely.
+    Edits re-roll one answer in five, to right or wrong alike: impacts and excesses are 0, and every verdict that gives
+    them a direction or at least the margin is false. At most 6% of runs may say one (binomial test).
     """
-    wrong = dict.fromkeys(("H0", "H1", "H4"), 0)
-    empty = pd.DataFrame()
+    wrong = dict.fromkeys(("H0", "impact", "H4"), 0)
     slots = {(0,): 0.0, (1,): 0.0, (2,): 0.0, (0, 1, 2): 0.0}
     for seed in range(200):
-        records = make_records(24, 4, loss=slots, base_acc=0.5, seed=seed)
+        records = make_records(24, 5, loss=slots, base_acc=0.5, seed=seed)
         rng = np.random.default_rng(seed)
         edited = (records.method == "swap") & (rng.random(len(records)) < 0.2)
         right = edited & (rng.random(len(records)) < 0.5)
@@ -151,10 +194,11 @@ def test_false_claims_under_a_null_model() -> None:
         records["correct"] = records.pred == records.gold
         records["changed"] = records.pred != records.base_pred
         frame = build_frame(records[records.method == "swap"])
-        claims = claim_table(frame, position_table(frame, resamples=19), empty)
+        positions = position_table(frame, resamples=19)
+        claims = claim_table(frame, positions, pd.DataFrame(), pd.DataFrame(columns=["slots"]))
+        said = {"impact": positions[positions.slots != "all"].verdict}
+        said |= {name: claims[claims.claim == name].verdict for name in ("H0", "H4")}
         for name in wrong:
-            part = claims[claims.claim == name]
-            part = part[part.subject != "all"] if name == "H4" else part
-            wrong[name] += bool((part.verdict == "SUPPORTED").any())
+            wrong[name] += any(not Verdict(word).holds(0.0, 5.0) for word in said[name])
     for name, count in wrong.items():
-        assert stats.binomtest(count, 200, 0.05, alternative="greater").pvalue > 0.01, (name, count)
+        assert stats.binomtest(count, 200, 0.06, alternative="greater").pvalue > 0.01, (name, count)

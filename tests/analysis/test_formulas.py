@@ -1,4 +1,4 @@
-"""Power, equivalence, multiplicity, correlations and sign flips against closed forms and published numbers."""
+"""Power, exact bounds, multiplicity, correlations and sign flips against closed forms and published numbers."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from thoughtgraft.analysis.clustered import clustered_mean
-from thoughtgraft.analysis.equivalence import boundary_se, equivalence, exact_upper_bound, tost_p
 from thoughtgraft.analysis.multiplicity import benjamini_hochberg, holm
 from thoughtgraft.analysis.permutation import exact_correlation_p, resampling_p, sign_flip_max_t
 from thoughtgraft.analysis.power import (
     correlation_power,
     critical_correlation,
     detectable_effect,
+    exact_upper_bound,
     minimum_effect,
     needed_hosts,
-    tost_needed_hosts,
-    tost_power,
+    power_within,
+    unchanged_hosts,
     variance_components,
 )
 from thoughtgraft.analysis.profiles import correlate, rank_correlate
@@ -63,47 +62,26 @@ def test_minimum_effect_matches_statsmodels_and_the_plan() -> None:
     assert np.isnan(detectable_effect(0.0, 9)) and np.isnan(detectable_effect(np.nan, 9))
 
 
-def test_equivalence_power() -> None:
-    """At n = 100 and sd .30 hopeless, at about 310 hosts 80%; the integral agrees with simulation."""
-    assert tost_power(0.03, 99, 0.05) < 0.05
-    assert 300 <= tost_needed_hosts(0.30, 0.05) <= 315
+def test_power_within_is_that_of_intervals_that_lie_within_the_margin() -> None:
+    """Hopeless at n = 100 and sd .30; 80% at about 310 hosts for intervals of 90%, and about 380 for 95%."""
     rng = np.random.default_rng(0)
-    for n in (100, 200, 310):
+    for n, level in ((100, 0.95), (200, 0.9), (310, 0.9), (380, 0.95)):
         x = rng.normal(0, 0.30, (20_000, n))
-        se = x.std(1, ddof=1) / np.sqrt(n)
-        passed = np.abs(x.mean(1)) < 0.05 - stats.t.ppf(0.95, n - 1) * se
-        assert tost_power(0.30 / np.sqrt(n), n - 1, 0.05) == pytest.approx(passed.mean(), abs=0.012)
-
-
-def test_tost_is_two_t_tests() -> None:
-    x = np.random.default_rng(1).normal(0.01, 0.1, 60)
-    expected = max(
-        stats.ttest_1samp(x, -0.05, alternative="greater").pvalue, stats.ttest_1samp(x, 0.05, alternative="less").pvalue
-    )
-    assert tost_p(x.mean(), stats.sem(x), 59) == pytest.approx(expected)
+        half = stats.t.ppf(0.5 + level / 2, n - 1)
+        within = np.abs(x.mean(1)) < 0.05 - half * x.std(1, ddof=1) / np.sqrt(n)
+        se = 0.30 / np.sqrt(n)
+        assert power_within(se, n - 1, 0.05, half * se) == pytest.approx(within.mean(), abs=0.012)
+    assert power_within(0.03, 99, 0.05, stats.t.ppf(0.975, 99) * 0.03) < 0.05
+    for n, low, high in ((310, 0.79, 0.82), (380, 0.79, 0.82)):
+        half = stats.t.ppf(0.95 if n == 310 else 0.975, n - 1) * 0.30 / np.sqrt(n)
+        assert low < power_within(0.30 / np.sqrt(n), n - 1, 0.05, half) < high
+    assert np.isnan(power_within(0.0, 9, 0.05, 0.1))
 
 
 def test_all_zero_differences_have_an_exact_bound() -> None:
     assert exact_upper_bound(100) == pytest.approx(1 - 0.05 ** (1 / 100))
     assert stats.binomtest(0, 100).proportion_ci(0.90, "exact").high == pytest.approx(exact_upper_bound(100))
-    for n, verdict in ((58, "underpowered"), (59, "equivalent")):
-        found = equivalence(clustered_mean(np.zeros(n), np.arange(n), None, np.ones(n)), 0.0)
-        assert found.verdict == verdict and found.p == pytest.approx(0.95**n)
-
-
-def test_equivalence_holds_its_level_at_the_margin_where_losses_are_rare() -> None:
-    """A true loss of exactly 5 pp is called equivalent in at most 5% of 20,000 runs; a plain t test does so in 12%."""
-    rng = np.random.default_rng(2)
-    counts = np.bincount(rng.binomial(100, 0.05, 20_000), minlength=30)
-    plain = careful = 0
-    for lost, times in enumerate(counts[:30]):
-        x = np.repeat([1.0, 0.0], [lost, 100 - lost])
-        est = clustered_mean(x, np.arange(100), None, np.ones(100))
-        careful += times * (equivalence(est, float(x.var())).verdict == "equivalent")
-        plain += times * (est.se == 0 or tost_p(est.value, est.se, est.df) < 0.05)
-    assert careful / 20_000 <= 0.05 < plain / 20_000
-    big = clustered_mean(np.repeat([1.0, 0.0], 50), np.arange(100), None, np.ones(100))
-    assert boundary_se(big, 0.25) == big.se
+    assert unchanged_hosts(0.05) == 59 and exact_upper_bound(59) <= 0.05 < exact_upper_bound(58)
 
 
 def test_adjusted_p_values_equal_statsmodels() -> None:

@@ -9,7 +9,9 @@ from tests.analysis.invent import make_records
 
 from thoughtgraft.analysis import bootstrap_table, build_frame, position_table
 from thoughtgraft.analysis.bootstrap import pigeonhole
-from thoughtgraft.analysis.estimate import COLUMNS
+from thoughtgraft.analysis.estimate import COLUMNS, VERDICTS
+from thoughtgraft.analysis.rule import Rule
+from thoughtgraft.analysis.verdicts import Verdict, verdict
 
 LOSS = {(0,): 0.0, (1,): 0.3, (2,): 1.0, (3,): 0.01, (0, 1, 2, 3): 0.8, (0, 1): 0.3}
 
@@ -41,25 +43,72 @@ def test_planted_effects_are_recovered(table: pd.DataFrame) -> None:
         # Within a whole interval's width, about four standard errors: one seed must not decide.
         width = found.impact_given_correct_ci_high - found.impact_given_correct_ci_low
         assert abs(found.impact_given_correct_pp - 100 * loss) < width < 15
-        assert found.verdict == "not equivalent" and found.p < 1e-6
+        assert found.verdict == found.impact_given_correct_verdict == "ABOVE" and found.p < 1e-6
+        assert found.adoption_excess_verdict == "ABOVE"
     assert row(table, "CT1").p_holm < 1e-6 and row(table, "CT1").p_maxT == pytest.approx(1e-4)
     assert row(table, "CT2").impact_pp == pytest.approx(100 * row(table, "CT2").base_acc, abs=3)
 
 
-def test_inert_slot_is_bounded_and_equivalent(table: pd.DataFrame) -> None:
+def test_an_inert_slot_is_bounded_and_negligible_where_hosts_suffice(table: pd.DataFrame) -> None:
     found = row(table, "CT0")
-    assert found.impact_pp == 0 and np.isnan(found.ci_low) and np.isnan(found.p) and np.isnan(found.p_holm)
-    assert found.zero_bound_pp == pytest.approx(100 * (1 - 0.05**0.01))
-    assert found.verdict == "equivalent" and "exact 95% upper bound 2.95 pp" in found.note
-    few = position_table(make_records(20, 5, loss={(0,): 0.0}))
-    assert row(few, "CT0").verdict == "underpowered"
+    assert found.impact_pp == 0 and found.p == found.p_holm == 1
+    assert found.ci_high == found.zero_bound_pp == pytest.approx(100 * (1 - 0.05**0.01))
+    assert found.ci_high < found.sim_high < 5 and found.sim_low == -found.sim_high
+    assert found.verdict == "NEGLIGIBLE" and found.interval == "exact" and "every cell is equal" in found.note
+    few = row(position_table(make_records(20, 5, loss={(0,): 0.0})), "CT0")
+    assert few.verdict == "UNRESOLVED" and few.sim_high > 5
 
 
-def test_structurally_dead_slot_is_named(records: pd.DataFrame) -> None:
+def test_a_slot_that_moves_nothing_is_0_by_construction_and_in_no_family(records: pd.DataFrame) -> None:
     dead = records.copy()
     still = (dead.method == "swap") & (dead.slots.map(tuple) == (0,))
     dead.loc[still, ["dlogp_gold", "kl"]] = 0.0
-    assert row(position_table(dead), "CT0").verdict == "structurally null"
+    table, without = position_table(dead), position_table(dead[~still])
+    found = row(table, "CT0")
+    assert {found[name] for name in VERDICTS} == {"BY CONSTRUCTION"} and "not even a logit" in found.note
+    assert found.impact_pp == 0 and np.isnan(found.sim_low) and np.isnan(found.p_holm)
+    for slot in ("CT1", "CT3"):
+        assert row(table, slot).sim_high == row(without, slot).sim_high
+        assert row(table, slot).p_holm == row(without, slot).p_holm
+
+
+def test_every_verdict_is_that_of_its_own_simultaneous_interval(table: pd.DataFrame, records: pd.DataFrame) -> None:
+    strict = Rule.of(margin_pp=12)
+    for made, rule in ((table, Rule()), (position_table(records, rule=strict), strict)):
+        for name, scale in (("", 100), ("impact_given_correct_", 100), ("adoption_excess_", 1)):
+            part = made[made.donor_stratum != ""] if name.startswith("adoption") else made
+            ends = zip(part[f"{name}sim_low"], part[f"{name}sim_high"], part[f"{name}verdict"], strict=True)
+            assert all(verdict(low, high, scale * rule.margin) == said for low, high, said in ends)
+    words = [set(made.verdict) for made in (table, position_table(records, rule=Rule.of(margin_pp=40)))]
+    assert "ABOVE" in words[0] and "SMALL" in words[1]
+
+
+def test_simultaneous_intervals_hold_the_unadjusted_ones_and_those_of_all_slots_are_alone(table: pd.DataFrame) -> None:
+    live = table[table.verdict != "BY CONSTRUCTION"]
+    assert (live.sim_low <= live.ci_low).all() and (live.sim_high >= live.ci_high).all()
+    single = live.slots.str.fullmatch(r"CT\d")
+    assert (live[single].sim_high > live[single].ci_high).all()
+    whole = live[live.slots == "all"]
+    assert (whole.sim_high == whole.ci_high).all() and whole.p_holm.to_numpy() == pytest.approx(
+        whole.p.to_numpy(), nan_ok=True
+    )
+
+
+def test_alpha_is_the_level_of_every_interval(table: pd.DataFrame, records: pd.DataFrame) -> None:
+    wide = row(position_table(records, rule=Rule(alpha=0.01)), "CT1")
+    usual = row(table, "CT1")
+    for name in ("ci_high", "sim_high", "impact_given_correct_sim_high", "adoption_excess_sim_high", "dlogp_sim_high"):
+        assert wide[name] > usual[name]
+
+
+def test_a_design_too_small_is_unresolved_and_says_so() -> None:
+    for n, d in ((19, 5), (12, 3)):
+        found = row(position_table(make_records(n, d, loss={(0,): 0.9, (1,): 0.0})), "CT0")
+        assert found.verdict == Verdict.UNRESOLVED and "too small" in found.note and np.isfinite(found.sim_low)
+    fewer = make_records(40, 5, loss={(0,): 0.9}, base_acc=0.3)
+    found = row(position_table(fewer), "CT0")
+    assert found.n_hosts_right < 20 and found.impact_given_correct_verdict == "UNRESOLVED"
+    assert "given correct: too small" in found.note and "impact: too small" not in found.note
 
 
 def test_every_undefined_figure_has_a_reason(table: pd.DataFrame) -> None:
@@ -71,9 +120,9 @@ def test_total_loss_has_an_exact_interval() -> None:
     found = row(position_table(make_records(40, 4, loss={(0,): 1.0, (1,): 0.0}, base_acc=1.0)), "CT0")
     assert found.impact_pp == 100 and found.ci_high == 100
     units = min(found.n_hosts, found.n_donors)
-    assert found.ci_low == pytest.approx(100 * (2 * 0.025 ** (1 / units) - 1))
-    assert found.p == pytest.approx(2 * 0.5**units) and found.p_holm < 1e-6 and found.verdict == "not equivalent"
-    assert found.impact_given_correct_ci_low == pytest.approx(100 * 0.025 ** (1 / units))
+    assert found.ci_low == pytest.approx(100 * (2 * 0.05 ** (1 / units) - 1))
+    assert found.p == pytest.approx(0.5**units, rel=0.01, abs=0) and found.p_holm < 1e-6 and found.verdict == "ABOVE"
+    assert found.impact_given_correct_ci_low == pytest.approx(100 * 0.05 ** (1 / units))
 
 
 def test_arms_without_donors_are_clustered_by_host(table: pd.DataFrame) -> None:

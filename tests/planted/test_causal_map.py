@@ -76,27 +76,27 @@ def test_impact_and_adoption_stand_at_the_slot_that_carries_the_answer() -> None
         assert row.ci_low < row.impact_pp < row.ci_high
         assert row.adoption_rate == 1.0
         assert row.adoption_excess_ci_low > 0.9
-        assert row.verdict == "not equivalent"
+        assert row.verdict == row.impact_given_correct_verdict == row.adoption_excess_verdict == "ABOVE"
 
 
-def test_inert_slots_are_bounded_exactly_and_called_equivalent() -> None:
+def test_inert_slots_are_bounded_exactly_and_called_negligible() -> None:
     table = rows(own()[2])
     for slot in LEAKS:
         row = table.loc[f"CT{slot}"]
         units = min(row.n_hosts, row.n_donors)
         assert row.impact_pp == row.lost == row.gained == row.changed_rate == 0
-        assert row.zero_bound_pp == pytest.approx(100 * (1 - 0.05 ** (1 / units)))
-        assert row.zero_bound_pp < 5
+        assert row.zero_bound_pp == row.ci_high == pytest.approx(100 * (1 - 0.05 ** (1 / units)))
+        assert row.ci_high < row.sim_high < 5
         assert row.kl > 0, "it is read, and moves the logits"
-        assert row.verdict == "equivalent"
+        assert row.verdict == row.impact_given_correct_verdict == "NEGLIGIBLE"
         assert row.adoption_rate == 0
 
 
-def test_slots_that_nothing_reads_are_structurally_null() -> None:
+def test_slots_that_nothing_reads_are_0_by_construction() -> None:
     table = rows(own()[2])
     for slot in DEAD:
         row = table.loc[f"CT{slot}"]
-        assert row.verdict == "structurally null"
+        assert row.verdict == "BY CONSTRUCTION"
         assert np.isnan([row.impact_pp, row.kl, row.p]).all(), "what is 0 by construction is no estimate"
 
 
@@ -104,15 +104,11 @@ def test_the_claims_are_the_truth() -> None:
     decision = own()[2].decision
     assert decision.valid, decision.gate_table
     verdict = decision.claims.set_index(["claim", "subject"]).verdict
-    assert verdict["H0", "all"] == "SUPPORTED"
-    for slot in DEAD:
-        assert ("H1", f"CT{slot}") not in verdict.index, "nothing is claimed of a slot that nothing reads"
-    for slot in sorted(set(range(SLOTS)) - set(DEAD)):
-        true, false = ("SUPPORTED", "REFUTED") if slot == READS else ("REFUTED", "SUPPORTED")
-        assert verdict["H1", f"CT{slot}"] == true
-        assert verdict["H2", f"CT{slot}"] == false
-        assert (verdict["H4", f"CT{slot}"] == "SUPPORTED") == (slot == READS)
-    assert verdict["H3", "swap and mean"] == "SUPPORTED", "both methods see the same map"
+    assert verdict["H0", "all"] == "ABOVE"
+    for slot in range(SLOTS):
+        true = "ABOVE" if slot == READS else "BY CONSTRUCTION" if slot in DEAD else "NEGLIGIBLE"
+        assert verdict["H1", f"CT{slot}"] == verdict["H4", f"CT{slot}"] == true
+    assert verdict["H3", "swap and mean"] in ("SAME PROFILE", "SAME ORDER, OTHER SIZES"), "both see the same map"
 
 
 def test_a_relayed_answer_is_mediated_by_the_thoughts_that_follow() -> None:
@@ -124,7 +120,7 @@ def test_a_relayed_answer_is_mediated_by_the_thoughts_that_follow() -> None:
             row = table.loc[f"CT{slot}", freeze]
             assert row.total_pp > 50
             assert row.direct_pp == 0
-            assert row.indirect_pp == row.total_pp
+            assert row.indirect_pp == pytest.approx(row.total_pp)
             assert row.indirect_low > 50
         last = table.loc[f"CT{SLOTS - 1}", freeze]
         assert last.direct_pp == last.total_pp > 50

@@ -1,4 +1,4 @@
-"""Over hundreds of runs in which nothing is true, false claims are at most as frequent as the rule's level allows."""
+"""Over hundreds of runs in which nothing is true, false verdicts are at most as frequent as the rule's level allows."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from thoughtgraft.analysis import RULE, build_frame
 from thoughtgraft.analysis.agreement import agreement_table
 from thoughtgraft.analysis.decision import decide
 from thoughtgraft.analysis.estimate import position_table
+from thoughtgraft.analysis.verdicts import Agreement, Verdict
 
 NULLS = 220
 AT_THE_MARGIN = 200
 
 
 def excess_p(false: int, runs: int) -> float:
-    """The binomial p of so many false claims, or more, at the rule's level."""
+    """The binomial p of so many runs with a false verdict, or more, at the rule's level."""
     return float(stats.binomtest(false, runs, RULE.alpha, alternative="greater").pvalue)
 
 
@@ -27,7 +28,7 @@ def excess_p(false: int, runs: int) -> float:
 def test_noise_is_claimed_to_be_an_effect_no_more_often_than_the_level(capsys: pytest.CaptureFixture[str]) -> None:
     """Answers are noise: no thought matters, none is specific, none carries content, no two methods agree.
 
-    A family of claims counts as false if any of its slots is SUPPORTED; for H3 either direction is false.
+    A family counts as false if any of its slots is given a direction; for H3 any verdict on the profiles is false.
     """
     false: Counter[str] = Counter()
     for seed in range(NULLS):
@@ -37,8 +38,12 @@ def test_noise_is_claimed_to_be_an_effect_no_more_often_than_the_level(capsys: p
             positions=position_table(frame, resamples=9),
             agreement=agreement_table(frame, resamples=199),
         ).claims
-        decided = found[found.verdict.eq("SUPPORTED") | (found.claim.eq("H3") & found.verdict.eq("REFUTED"))]
-        false.update(set(decided.claim) & {"H0", "H1", "H3", "H4"})
+        told = [
+            claim
+            for claim, word in zip(found.claim, found.verdict, strict=True)
+            if (word != Agreement.UNRESOLVED if claim == "H3" else not Verdict(word).holds(0.0, RULE.margin_pp))
+        ]
+        false.update(set(told))
     p = {claim: excess_p(false[claim], NULLS) for claim in ("H0", "H1", "H3", "H4")}
     with capsys.disabled():
         shown = ", ".join(f"{claim} {false[claim]} (p {p[claim]:.2f})" for claim in p)
@@ -47,10 +52,10 @@ def test_noise_is_claimed_to_be_an_effect_no_more_often_than_the_level(capsys: p
 
 
 @pytest.mark.slow
-def test_a_loss_of_exactly_the_margin_is_called_irrelevant_no_more_often_than_the_level(
+def test_a_loss_of_exactly_the_margin_is_called_another_size_no_more_often_than_the_level(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Every slot costs exactly the margin: that one of them is irrelevant (H2) is false."""
+    """Every slot costs exactly the margin: that one of them costs more, or less, or nothing, is false."""
     false = 0
     for seed in range(AT_THE_MARGIN):
         records = noise_records(
@@ -60,9 +65,10 @@ def test_a_loss_of_exactly_the_margin_is_called_irrelevant_no_more_often_than_th
         found = decide(
             frame, positions=position_table(frame, resamples=9), agreement=agreement_table(frame, resamples=9)
         ).claims
-        false += bool((found.claim.eq("H2") & found.verdict.eq("SUPPORTED")).any())
+        said = found[found.claim == "H1"].verdict
+        false += any(not Verdict(word).holds(RULE.margin_pp, RULE.margin_pp) for word in said)
     p = excess_p(false, AT_THE_MARGIN)
     with capsys.disabled():
         shown = f"{false} (p {p:.2f})"
-        sys.stdout.write(f"\nfalse 'irrelevant' in {AT_THE_MARGIN} runs at the margin: {shown}\n")
+        sys.stdout.write(f"\nfalse verdicts in {AT_THE_MARGIN} runs at the margin: {shown}\n")
     assert p > 0.01, false

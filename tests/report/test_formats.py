@@ -6,7 +6,10 @@ import math
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from thoughtgraft.analysis.verdicts import verdict
 from thoughtgraft.report import positions_summary
 from thoughtgraft.report.displays.style import drawable
 from thoughtgraft.report.document import Notes
@@ -14,6 +17,7 @@ from thoughtgraft.report.formats import (
     bounded,
     estimate,
     interval,
+    judged,
     markdown,
     number,
     p_value,
@@ -43,6 +47,13 @@ NAN = math.nan
         (estimate(0, NAN, NAN), "0.0 [undefined]"),
         (estimate(NAN, 0, 1), "undefined"),
         (bounded(0, NAN, NAN, 2.95), "0.0 (exact bound 3.0)"),
+        (judged(0.04, 5.3, 5), "[0.04, 5.30]"),
+        (judged(-0.04, 4.96, 5), "[−0.04, 4.96]"),
+        (judged(-4.996, 5.0, 5), "[−4.996, 5.000]"),
+        (judged(1.26, 3.31, 5), "[1.3, 3.3]"),
+        (judged(0.0, 0.0, 5), "[0.0, 0.0]"),
+        (judged(0.496, 0.8, 0.5, 2), "[0.496, 0.800]"),
+        (judged(NAN, 5, 5), "undefined"),
         (p_value(0.0004), "<.001"),
         (p_value(0.0421), ".042"),
         (p_value(1.0), "1"),
@@ -81,9 +92,18 @@ def test_notes_share_marks():
 def test_positions_summary_is_short_and_printable():
     row = {
         "slots": "CT3", "method": "swap", "donor_stratum": "random", "acc": 0.5, "impact_pp": 40.0, "ci_low": 30.0,
-        "ci_high": 50.0, "zero_bound_pp": NAN, "adoption_rate": 0.2, "adoption_excess": 0.15,
+        "ci_high": 50.0, "sim_low": 28.0, "sim_high": 52.0, "verdict": "ABOVE", "adoption_rate": 0.2,
+        "adoption_excess": 0.15,
         "adoption_excess_ci_low": 0.1, "adoption_excess_ci_high": 0.2,
     }  # fmt: skip
     table = positions_summary(pd.DataFrame([row, row | {"method": "zero", "donor_stratum": ""}]))
-    assert table.iloc[0].tolist() == ["CT3", "swap", "50.0%", "40.0 [30.0, 50.0]", "20.0%", "15.0 [10.0, 20.0]"]
-    assert table.iloc[1].tolist()[4:] == ["–", "–"]
+    shown = ["CT3", "swap", "50.0%", "40.0 [30.0, 50.0]", "[28.0, 52.0]", "ABOVE", "20.0%", "15.0 [10.0, 20.0]"]
+    assert table.iloc[0].tolist() == shown
+    assert table.iloc[1].tolist()[6:] == ["–", "–"]
+
+
+@given(st.floats(-20, 20), st.floats(0, 20), st.sampled_from([5.0, 2.5, 0.5]), st.integers(1, 2))
+def test_the_printed_ends_give_the_verdict_that_is_printed(low: float, width: float, margin: float, digits: int):
+    ends = low, low + width
+    printed = judged(*ends, margin, digits).strip("[]").replace("−", "-").split(", ")
+    assert verdict(*map(float, printed), margin) == verdict(*(round(end, 9) for end in ends), margin)

@@ -19,7 +19,7 @@ from thoughtgraft.errors import RunError
 from thoughtgraft.problems import Problem, Step
 from thoughtgraft.records import RunStore
 from thoughtgraft.report import write_report
-from thoughtgraft.report.formats import bounded, markdown, percent
+from thoughtgraft.report.formats import estimate, judged, markdown, percent
 
 ALL_FIGURES = {
     "impact", "agreement", "mediation", "adoption", "dose", "problems_by_slot", "distribution", "decoded_thoughts",
@@ -77,7 +77,7 @@ def test_few_arms_say_what_is_missing_and_why(few):
     assert "It needs swap and an ablation" in text
     assert "It needs swaps with freeze" in text
     assert "It needs edits of several slots at once" in text
-    assert "it needs swaps of all slots at once, which this run does not have" in text
+    assert "| not asked | – | it needs swaps of all slots at once |" in text
     assert "Gates without evidence: certificate, self\\_null, noop, transplant" in text.replace(" and ", ", ")
     assert "Not certified: the checks were switched off" in text
 
@@ -130,8 +130,8 @@ def test_numbers_are_those_of_the_analysis(full):
     for row in rows:
         stratum = "random" if row["method"] in ("swap", "shuffle") else ""
         truth = table.loc[(row["method"], row["slot"], "recompute", stratum)]
-        impact = bounded(truth.impact_pp, truth.ci_low, truth.ci_high, truth.zero_bound_pp)
-        assert row["impact, pp [95%]"] == impact
+        assert row["impact, pp [alone]"] == estimate(truth.impact_pp, truth.ci_low, truth.ci_high)
+        assert row["simultaneous"] == judged(truth.sim_low, truth.sim_high, 5)
         assert row["accuracy"] == f"{percent(truth.base_acc)} → {percent(truth.acc)}"
     stored = pd.read_parquet(run / "analysis" / "positions.parquet")
     pd.testing.assert_frame_equal(stored, found.positions, check_dtype=False)
@@ -207,18 +207,19 @@ def test_a_certificate_of_another_model_counts_as_failed(build_run, no_figures):
     assert "another model or protocol was certified" in text
 
 
-def test_a_dead_slot_is_structurally_null_and_never_zero(build_run, no_figures):
+def test_a_dead_slot_has_no_figure_and_a_verdict_of_its_own(build_run, no_figures):
     dead = {"dead_slots": [5], "shared_slots": [4], "notes": ["CT5: structurally null; read by nothing"]}
     run = build_run(certificate=passing() | dead)
     text = write_report(run).md.read_text()
     rows = {row["slot"]: row for row in parse_table(text, "### Accuracy")}
-    assert (rows["CT5"]["impact, pp [95%]"], rows["CT5"]["within ±5 pp?"]) == ("undefined", "structurally null")
-    assert (rows["CT4"]["impact, pp [95%]"], rows["CT4"]["within ±5 pp?"]) == ("undefined", "nothing to swap")
-    assert rows["CT3"]["impact, pp [95%]"] != "undefined"
+    for slot in ("CT4", "CT5"):
+        assert (rows[slot]["impact, pp [alone]"], rows[slot]["verdict"]) == ("undefined", "BY CONSTRUCTION")
+    assert rows["CT3"]["impact, pp [alone]"] != "undefined" and "so that this edit is the identity" in text
     assert "its effect is 0 by construction" in text
     assert "CT5: structurally null; read by nothing" in text
-    subjects = {row["claim"] + row["about"] for row in parse_table(text, "### The claims in numbers")}
-    assert not any("CT5" in subject or "CT4" in subject for subject in subjects)
+    claims = parse_table(text, "### The claims in numbers")
+    null = [row for row in claims if row["about"].startswith(("CT4", "CT5"))]
+    assert {(row["verdict"], row["estimate"]) for row in null} == {("BY CONSTRUCTION", "undefined")} and len(null) == 4
     stored = pd.read_parquet(run / "analysis" / "positions.parquet").set_index("slots")
     assert stored.loc[["CT4", "CT5"], ["impact_pp", "p", "p_holm", "p_maxT", "kl"]].isna().all(axis=None)
 

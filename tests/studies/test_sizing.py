@@ -29,8 +29,8 @@ def test_a_pilots_verdict_and_what_it_asks_of_the_run_agree(rule1_run: Path) -> 
     sizing = pilot.sizing(100, RULE.full_draws)
     assert sizing.worst_slot == verdict.worst_slot
     # The smallest effect found with the hosts asked for is the rule's own.
-    assert pilot.sizing(verdict.needed or 0, RULE.full_draws).mde_pp == pytest.approx(100 * RULE.pilot_mde, rel=0.005)
-    assert pilot.asks_for(1) > pilot.asks_for(10) > needed_hosts(0.05, RULE.pilot_mde)  # type: ignore[operator]
+    assert pilot.sizing(verdict.needed or 0, RULE.full_draws).mde_pp == pytest.approx(100 * RULE.margin, rel=0.005)
+    assert pilot.asks_for(1) > pilot.asks_for(10) > needed_hosts(0.05, RULE.margin)  # type: ignore[operator]
     assert pilot.used == set(pilot.run.problems()["id"])
 
 

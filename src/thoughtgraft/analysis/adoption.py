@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from thoughtgraft.analysis.cells import Cells
-from thoughtgraft.analysis.clustered import Estimate, clustered_total
-from thoughtgraft.analysis.equivalence import exact_upper_bound
+from thoughtgraft.analysis.intervals import Bounds, Sample, family_bounds
 
 
 @dataclass(frozen=True)
 class Adoption:
-    """Shares (0..1) of eligible cells; `excess` = rate - null, with its two-way clustered interval."""
+    """Shares (0..1) of eligible cells; `sample` is what the excess, rate - null, is estimated from.
+
+    NaN, an empty sample and a `note` where there is nothing to estimate.
+    """
 
     rate: float
     null: float
-    excess: Estimate
     n_eligible: int
+    sample: Sample
+    note: str = ""
 
 
 def donor_answers(cells: Cells, n_hosts: int, n_donors: int) -> np.ndarray:
@@ -42,8 +46,8 @@ def adoption(cells: Cells, offered: np.ndarray) -> Adoption:
 
     The null is the rate when donors are exchanged between hosts (each host meeting the donors of the *other* hosts)
     and eligibility is applied again. It is computed in closed form, as matches / eligible pairs over all such
-    exchanges: what drawing ever more permutations converges to, without their noise. The interval linearises both
-    ratios and charges every exchange to its host and to its donor, so that the null's own error is included.
+    exchanges: what drawing ever more permutations converges to, without their noise. Both ratios are linearised, and
+    every exchange is charged to its host and to its donor, so that the interval includes the null's own error.
 
     Args:
         cells: One arm with donors.
@@ -51,7 +55,7 @@ def adoption(cells: Cells, offered: np.ndarray) -> Adoption:
             `donor_answers` for the donor's answer, or counterfactual answers.
 
     Returns:
-        The shares and the excess; NaN with a note where no pair is eligible.
+        The shares, and the sample of the excess: eligible cells weigh alike.
     """
     n_hosts, n_donors = offered.shape
     eligible = offered >= 0
@@ -77,33 +81,34 @@ def adoption(cells: Cells, offered: np.ndarray) -> Adoption:
     pairs_column = reach.sum(0)[cells.donor] - reach[cells.host, cells.donor]
 
     total_pairs = float(pairs_row.sum())
+    rate = float(hit.sum() / n_own) if n_own else np.nan
     if n_own == 0 or total_pairs == 0:
         why = "no eligible donor answer" if n_own == 0 else "no other host's donor to compare with"
-        nan = np.nan
-        return Adoption(
-            hit.sum() / n_own if n_own else nan,
-            nan,
-            Estimate(nan, nan, nan, nan, nan, nan, nan, nan, cells.n_hosts, cells.n_donors, n_own, why),
-            n_own,
-        )
-    rate = float(hit.sum() / n_own)
+        return Adoption(rate, np.nan, n_own, _sample(cells, hit, np.zeros(len(cells))), why)
     null = float(match_row.sum() / total_pairs)
-    influence = (hit - rate * own) / n_own
-    influence = influence - (match_row + match_column - null * (pairs_row + pairs_column)) / total_pairs
-    excess = clustered_total(influence, rate - null, cells.host, cells.donor)
-    if not hit.any():
-        units = min(len(np.unique(cells.host[own])), len(np.unique(cells.donor[own])))
-        excess = _none_adopted(excess, null, units)
-    return Adoption(rate, null, excess, n_own)
+    influence = (match_row + match_column - null * (pairs_row + pairs_column)) / total_pairs
+    return Adoption(rate, null, n_own, _sample(cells, hit, own.astype(float), null, influence))
 
 
-def _none_adopted(excess: Estimate, null: float, units: int) -> Estimate:
-    """The excess where no cell adopted: variances see the null's error only, so the upper end is the exact one.
+def _sample(
+    cells: Cells, hit: np.ndarray, own: np.ndarray, null: float = 0.0, influence: np.ndarray | None = None
+) -> Sample:
+    # Cells that are not eligible weigh nothing, but have their part in the null.
+    return Sample(hit.astype(float), cells.host, cells.donor, own, "share", null, influence)
 
-    Of `units` independent tries that all failed, the rate is below 1 - .025^(1/units) with 97.5% confidence. Nothing
-    is tested: p is 1, since the one that those variances give would count against other slots in Holm's adjustment.
+
+def adoption_bounds(family: Sequence[Adoption], alpha: float = 0.05) -> list[Bounds]:
+    """Intervals of the excesses of one family.
+
+    Where no cell adopted, nothing is tested and p is 1: the variances see the null's error only, and the p that they
+    give would count against other slots in Holm's adjustment.
     """
-    bound = exact_upper_bound(units, alpha=0.025)
-    high = float(np.nanmax([excess.high, bound - null]))
-    low = -null if np.isnan(excess.low) else excess.low
-    return replace(excess, low=low, high=high, p=1.0, note=f"none adopted: exact upper end (rate below {bound:.1%})")
+    out = []
+    for found, bounds in zip(family, family_bounds([one.sample for one in family], alpha=alpha), strict=True):
+        if found.note:
+            bounds = replace(bounds, note=found.note)
+        elif found.rate == 0:
+            estimate = replace(bounds.estimate, p=1.0)
+            bounds = replace(bounds, estimate=estimate, note="none adopted: exact bounds")
+        out.append(bounds)
+    return out

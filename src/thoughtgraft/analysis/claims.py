@@ -1,148 +1,130 @@
-"""The claims H0-H4 of a full run, judged from the position and agreement tables by the frozen rule."""
+"""The answers to a full run's questions, read off the position, agreement and step tables: one row per subject.
+
+A verdict is never made here: it is the one that stands beside the same estimate in its own table.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from thoughtgraft.analysis.adoption import adoption, donor_answers
-from thoughtgraft.analysis.equivalence import exact_upper_bound
-from thoughtgraft.analysis.estimate import IDENTITY, NULL
+from thoughtgraft.analysis.estimate import OF_EXCESS, OF_GIVEN, OF_IMPACT
 from thoughtgraft.analysis.frame import Frame
-from thoughtgraft.analysis.multiplicity import holm
 from thoughtgraft.analysis.rule import RULE, ClaimRule, Rule
 from thoughtgraft.analysis.slots import is_single
+from thoughtgraft.analysis.verdicts import Agreement, Verdict
 
 COLUMNS = (
-    "claim", "subject", "statement", "estimand", "estimate", "ci_low", "ci_high", "unit", "n_hosts", "n_donors",
-    "n_gen", "p_holm", "verdict", "supported_if", "refuted_if", "note",
+    "claim", "subject", "question", "estimand", "estimate", "ci_low", "ci_high", "sim_low", "sim_high", "unit",
+    "margin", "verdict", "says", "p_holm", "n_hosts", "n_donors", "n_gen", "family", "note",
 )  # fmt: skip
+_COUNTS = ("n_hosts", "n_donors", "n_gen")
+_ENDS = ("ci_low", "ci_high", "sim_low", "sim_high")
+_NOTES = {"": OF_IMPACT, "impact_given_correct_": OF_GIVEN, "adoption_excess_": OF_EXCESS}
+Row = dict[str, Any]
 
 
-def _verdict(supported: bool, refuted: bool) -> str:
-    return "SUPPORTED" if supported else "REFUTED" if refuted else "UNDERPOWERED"
-
-
-def _line(claim: ClaimRule, row: dict[str, Any], subject: str, **found: Any) -> dict[str, Any]:
-    counts = {name: row[name] for name in ("n_hosts", "n_donors", "n_gen")}
-    text = {"statement": claim.statement, "supported_if": claim.supported, "refuted_if": claim.refuted}
-    return {
-        "claim": claim.name,
-        "subject": subject,
-        **text,
-        **counts,
-        "unit": "pp",
-        "p_holm": np.nan,
-        "note": "",
-    } | found
-
-
-def _given_correct_high(row: dict[str, Any]) -> float:
-    """Upper bound (pp) of the impact given correct; the exact one where nothing was lost."""
-    if row["impact_given_correct_pp"] == 0 and np.isnan(row["impact_given_correct_ci_high"]):
-        units = min(row["n_hosts"] * row["base_acc"], row["n_donors"])
-        return 100 * exact_upper_bound(max(1, round(units)))
-    return float(row["impact_given_correct_ci_high"])
-
-
-def _h0(claim: ClaimRule, rows: list[dict[str, Any]], rule: Rule) -> list[dict[str, Any]]:
-    out = []
-    for row in rows:
-        refuted = row["tost_p"] < rule.alpha or row["ci_high"] < 0
-        found = {"estimand": "impact of swapping all slots", "estimate": row["impact_pp"]}
-        found |= {"ci_low": row["ci_low"], "ci_high": row["ci_high"], "verdict": _verdict(row["ci_low"] > 0, refuted)}
-        excess = [row[name] for name in ("adoption_excess", "adoption_excess_ci_low", "adoption_excess_ci_high")]
-        shown = "adoption excess {:.1f} pp [{:.1f}, {:.1f}]".format(*(100 * x for x in excess))
-        out.append(_line(claim, row, row["slots"], **found, note=shown))
-    return out
-
-
-def _h1(claim: ClaimRule, rows: list[dict[str, Any]], rule: Rule) -> list[dict[str, Any]]:
-    out = []
-    for row in rows:
-        low, high = row["impact_given_correct_ci_low"], row["impact_given_correct_ci_high"]
-        supported = row["p_holm"] < rule.alpha and row["impact_pp"] > 0 and low > 100 * rule.margin
-        verdict = _verdict(supported, _given_correct_high(row) < 100 * rule.margin)
-        found = {"estimand": "impact given correct", "estimate": row["impact_given_correct_pp"], "ci_low": low}
-        found |= {"ci_high": high, "p_holm": row["p_holm"], "verdict": verdict, "note": row["note"]}
-        out.append(_line(claim, row, row["slots"], **found))
-    return out
-
-
-def _h2(claim: ClaimRule, rows: list[dict[str, Any]], rule: Rule) -> list[dict[str, Any]]:
-    adjusted = holm(np.array([row["tost_p"] for row in rows], dtype=float))
-    out = []
-    for row, p in zip(rows, adjusted, strict=True):
-        refuted = row["ci_low"] > 100 * rule.margin or row["ci_high"] < -100 * rule.margin
-        power = "" if np.isnan(row["tost_power"]) else f"power of the equivalence test {row['tost_power']:.0%}"
-        found = {"estimand": "impact", "estimate": row["impact_pp"], "ci_low": row["ci_low"], "ci_high": row["ci_high"]}
-        notes = "; ".join(x for x in (power, row["note"]) if x)
-        found |= {"p_holm": p, "verdict": _verdict(bool(p < rule.alpha), bool(refuted)), "note": notes}
-        out.append(_line(claim, row, row["slots"], **found))
-    return out
-
-
-def _h3(claim: ClaimRule, agreement: pd.DataFrame) -> list[dict[str, Any]]:
-    out = []
-    for row in agreement.to_dict("records"):
-        verdict = {"CONVERGENT": "SUPPORTED", "DIVERGENT": "REFUTED"}.get(str(row["verdict"]), "UNDERPOWERED")
-        found = {"estimand": "disattenuated r over slots", "estimate": row["r_disattenuated"], "unit": "correlation"}
-        found |= {"ci_low": row["r_dis_low"], "ci_high": row["r_dis_high"], "verdict": verdict}
-        note = f"{row['verdict']}; {row['note']}"
-        counts = {"n_hosts": row["n_hosts"], "n_donors": np.nan, "n_gen": np.nan}
-        out.append(_line(claim, counts, f"{row['method_a']} and {row['method_b']}", **found, note=note))
-    return out
-
-
-def _h4(claim: ClaimRule, frame: Frame, rows: list[dict[str, Any]], rule: Rule) -> list[dict[str, Any]]:
-    method, downstream = rule.primary
-    stratum = frame.primary_stratum()
-    arms = {
-        frame.label(key.slots): cells
-        for key, cells in frame.arms.items()
-        if key.family == (method, downstream, stratum) and len(cells)
-    }
-    tests = []
-    for row in rows:
-        cells = arms[row["slots"]]
-        tests.append(adoption(cells, donor_answers(cells, len(frame.hosts), len(frame.donors))))
-    p = np.array([found.excess.p for found in tests], dtype=float)
-    single = np.array([is_single(row["slots"]) for row in rows], dtype=bool)
-    adjusted = p.copy()
-    adjusted[single] = holm(p[single])
-    out = []
-    for row, test, q in zip(rows, tests, adjusted, strict=True):
-        excess = test.excess
-        supported = excess.low > 0 and q < rule.alpha
-        figures = {"estimate": 100 * excess.value, "ci_low": 100 * excess.low, "ci_high": 100 * excess.high}
-        verdict = _verdict(supported, excess.high < rule.adoption_margin)
-        note = "; ".join(x for x in (f"{test.n_eligible} eligible cells", excess.note) if x)
-        found = {"estimand": "adoption excess", **figures, "p_holm": q, "verdict": verdict, "note": note}
-        out.append(_line(claim, row, row["slots"], **found))
-    return out
-
-
-def claim_table(frame: Frame, positions: pd.DataFrame, agreement: pd.DataFrame, rule: Rule = RULE) -> pd.DataFrame:
-    """One row per claim and subject; a claim whose arms were not run is absent.
+def claim_table(
+    frame: Frame,
+    positions: pd.DataFrame,
+    agreement: pd.DataFrame,
+    counterfactual: pd.DataFrame,
+    rule: Rule = RULE,
+) -> pd.DataFrame:
+    """One row per question and subject; a question whose arms were not run is absent.
 
     Args:
         frame: The run.
         positions: Its position table.
         agreement: Its agreement table.
-        rule: The frozen rule.
+        counterfactual: Its table of step values; empty where problems do not know their steps.
+        rule: The rule of the run.
 
     Returns:
-        The columns of `COLUMNS`; estimates and intervals in the row's `unit`.
+        The columns of `COLUMNS`; estimates, intervals and margin in the row's `unit`. `ci_*` is the interval alone,
+        `sim_*` the one that holds over the row's `family` and gives its verdict.
     """
     method, downstream = rule.primary
     primary = (positions.method == method) & (positions.downstream == downstream)
-    chosen = positions[primary & (positions.donor_stratum == frame.primary_stratum())]
-    rows: list[dict[str, Any]] = [{str(k): v for k, v in row.items()} for row in chosen.to_dict("records")]
+    rows = _records(positions[primary & (positions.donor_stratum == frame.primary_stratum())])
     rows = [row for row in rows if row["n_gen"] > 0]
-    single = [row for row in rows if is_single(row["slots"]) and row["verdict"] not in (NULL, IDENTITY)]
-    whole = [row for row in rows if row["slots"] == "all"]
-    h0, h1, h2, h3, h4 = rule.claims
-    lines = _h0(h0, whole, rule) + _h1(h1, single, rule) + _h2(h2, single, rule) + _h3(h3, agreement)
-    return pd.DataFrame(lines + _h4(h4, frame, single + whole, rule), columns=list(COLUMNS))
+    single, whole = ([row for row in rows if chosen(row["slots"])] for chosen in (is_single, _is_all(frame)))
+    steps = [row for row in _records(counterfactual) if is_single(row["slots"])]
+    given, excess = "impact_given_correct_", "adoption_excess_"
+    lines = [_line(rule, "H0", row, row["slots"], "", row["impact_pp"], _adopted(row)) for row in whole]
+    lines += [_line(rule, "H1", row, row["slots"], given, row[f"{given}pp"], _right(row)) for row in single]
+    lines += [_compared(rule, row) for row in _records(agreement)]
+    lines += [
+        _line(rule, "H4", row, row["slots"], excess, 100 * row["adoption_excess"], _eligible(row), 100)
+        | {"p_holm": row["adoption_p_holm"]}
+        for row in single + [row for row in whole if row not in single]
+    ]
+    lines += [
+        _line(rule, "H5", row, f"{row['slots']}, step {row['step']}", "", 100 * row["excess"], _eligible(row), 100)
+        for row in steps
+    ]
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def _records(table: pd.DataFrame) -> list[Row]:
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def _is_all(frame: Frame) -> Any:
+    # With one slot, that slot is all of them.
+    return lambda label: label == frame.label(tuple(range(frame.n_slots)))
+
+
+def _line(
+    rule: Rule, name: str, row: Mapping[str, Any], subject: str, column: str, value: float, note: str = "",
+    scale: float = 1.0,
+) -> Row:  # fmt: skip
+    """A row of the claim table from the columns `{column}ci_low` ... of another, scaled to the claim's unit."""
+    claim = next(claim for claim in rule.claims if claim.name == name)
+    said = Verdict(row[f"{column}verdict"])
+    found = {end: scale * row[f"{column}{end}"] for end in _ENDS}
+    found |= {"estimate": value, "verdict": said, "says": said.says(rule.margin_words(claim))}
+    notes = "; ".join(x for x in (note, *_own_notes(row["note"], _NOTES[column])) if x)
+    return (
+        _words(rule, claim, subject) | {n: row[n] for n in _COUNTS} | found | {"p_holm": row["p_holm"], "note": notes}
+    )
+
+
+def _own_notes(notes: str, own: str) -> list[str]:
+    """Those of a row's notes that are on this estimate, or on all of them."""
+    parts = [part for part in notes.split("; ") if part.startswith(own) or not part.startswith(tuple(_NOTES.values()))]
+    return [part.removeprefix(own) for part in parts]
+
+
+def _words(rule: Rule, claim: ClaimRule, subject: str) -> Row:
+    texts = {"claim": claim.name, "subject": subject, "question": rule.question(claim), "estimand": claim.estimand}
+    return texts | {"unit": claim.unit, "margin": rule.margin_of(claim), "family": claim.family}
+
+
+def _compared(rule: Rule, row: Mapping[str, Any]) -> Row:
+    claim = next(claim for claim in rule.claims if claim.name == "H3")
+    said = Agreement(row["verdict"])
+    found = {"estimate": row["r_disattenuated"], "verdict": said, "says": said.says(rule.margin_words(claim))}
+    for low, high in (("ci_low", "ci_high"), ("sim_low", "sim_high")):
+        found |= {low: row["r_dis_low"], high: row["r_dis_high"]}
+    counts = {"n_hosts": row["n_hosts"], "n_donors": row["n_donors"], "n_gen": np.nan}
+    subject = f"{row['method_a']} and {row['method_b']}"
+    return _words(rule, claim, subject) | counts | found | {"p_holm": np.nan, "note": row["note"]}
+
+
+def _adopted(row: Mapping[str, Any]) -> str:
+    excess = [100 * row[f"adoption_excess{end}"] for end in ("", "_ci_low", "_ci_high")]
+    return "adoption excess {:.1f} pp [{:.1f}, {:.1f}]".format(*excess) if np.isfinite(excess[0]) else ""
+
+
+def _right(row: Mapping[str, Any]) -> str:
+    n = row["n_hosts_right"]
+    return "" if np.isnan(n) else f"{int(n)} hosts are right unedited"
+
+
+def _eligible(row: Mapping[str, Any]) -> str:
+    n = row["n_eligible"]
+    return "" if np.isnan(n) else f"{int(n)} eligible cells"

@@ -1,4 +1,4 @@
-"""What a run may say: the pilot's GO / NO-GO / INVALID, and the claims' SUPPORTED / REFUTED / UNDERPOWERED."""
+"""What a run may say: the pilot's GO / NO-GO / INVALID, and the verdicts of a full run's questions."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import pandas as pd
 
 from thoughtgraft.analysis.agreement import agreement_table
 from thoughtgraft.analysis.claims import claim_table
-from thoughtgraft.analysis.equivalence import unchanged_hosts
+from thoughtgraft.analysis.counterfactual import COLUMNS as STEP_COLUMNS
 from thoughtgraft.analysis.estimate import position_table
 from thoughtgraft.analysis.frame import Frame, as_frame
 from thoughtgraft.analysis.gates import FAIL, NOT_RUN, GateResult, check_gates
-from thoughtgraft.analysis.power import hosts_after_pilot
+from thoughtgraft.analysis.power import hosts_after_pilot, unchanged_hosts
 from thoughtgraft.analysis.rule import RULE, Rule
+from thoughtgraft.analysis.verdicts import INVALID
 
 
 @dataclass(frozen=True)
 class PilotVerdict:
     """Whether the full run is worth starting.
 
-    `needed` is the number of hosts at which the worst single slot reaches the rule's minimum detectable effect (None:
-    swaps of single slots were not run or cannot have an effect), `worst_slot` that slot (empty where none varied),
-    `available` how many problems there are. The verdict depends on variances and counts only, never on the sign or
-    size of an effect.
+    `needed` is the number of hosts at which the worst single slot's minimum detectable effect is the rule's margin
+    (None: swaps of single slots were not run or cannot have an effect), `worst_slot` that slot (empty where none
+    varied), `available` how many problems there are. The verdict depends on variances and counts only, never on the
+    sign or size of an effect.
     """
 
     verdict: str
@@ -71,14 +72,14 @@ def pilot_verdict(
         frame: The pilot's run.
         gates: Its gates.
         available: Problems left for the full run; None if not known, and then only INVALID can be said.
-        rule: The frozen rule.
+        rule: The rule of the run.
         null_slots: 0-based slots at which a swap has no effect by construction: dead, or fed alike to all problems.
     """
     method, downstream = rule.primary
     run = frame.singles(method, downstream, frame.primary_stratum())
     arms = {slot: cells for slot, cells in run.items() if slot not in null_slots}
     wanted = {
-        slot: hosts_after_pilot(cells, rule.pilot_mde, n_draws=rule.full_draws, power=rule.pilot_power)
+        slot: hosts_after_pilot(cells, rule.margin, n_draws=rule.full_draws, power=rule.pilot_power)
         for slot, cells in arms.items()
     }
     known = {slot: n for slot, n in wanted.items() if n is not None}
@@ -88,7 +89,7 @@ def pilot_verdict(
     failed = [gate.name for gate in gates if gate.outcome == FAIL]
     missing = [gate.name for gate in gates if gate.outcome == NOT_RUN]
     if failed:
-        return PilotVerdict("INVALID", needed, label, available, f"failed gates: {', '.join(failed)}")
+        return PilotVerdict(INVALID, needed, label, available, f"failed gates: {', '.join(failed)}")
     if not arms:
         null = (
             f"no {method} of a single slot can have an effect here, whatever the number of hosts: see the certificate"
@@ -100,11 +101,11 @@ def pilot_verdict(
         return PilotVerdict("NO-GO", None, "", available, reason)
     if needed is None:
         # Not zero variance, only none seen: what an exact test of so many unchanged hosts can exclude.
-        needed = unchanged_hosts(rule.pilot_mde, alpha=rule.alpha)
+        needed = unchanged_hosts(rule.margin, alpha=rule.alpha)
         reason = f"no answer's grade changed at any slot; {needed} unchanged hosts would bound an effect below "
-        reason += f"{100 * rule.pilot_mde:g} pp"
+        reason += f"{100 * rule.margin:g} pp"
     else:
-        reason = f"{needed} hosts x {rule.full_draws} draws needed for {100 * rule.pilot_mde:g} pp "
+        reason = f"{needed} hosts x {rule.full_draws} draws needed for {100 * rule.margin:g} pp "
         reason += f"at {rule.pilot_power:.0%} power, at {label}"
     go = available is not None and needed <= available
     reason += "; the number available was not given" if available is None else f"; {available} available"
@@ -118,6 +119,7 @@ def decide(
     *,
     positions: pd.DataFrame | None = None,
     agreement: pd.DataFrame | None = None,
+    counterfactual: pd.DataFrame | None = None,
     certificate: Mapping[str, bool] | None = None,
     dead_slots: Collection[int] = (),
     shared_slots: Collection[int] = (),
@@ -125,12 +127,13 @@ def decide(
     rule: Rule = RULE,
     seed: int = 0,
 ) -> Decision:
-    """Apply the frozen rule to a run.
+    """Apply a rule to a run.
 
     Args:
         records: Records or their frame.
         positions: The position table, if it is already made.
         agreement: The agreement table, likewise.
+        counterfactual: The table of step values; None where problems do not know their steps.
         certificate: Outcomes of the gates that records cannot show; see `check_gates`.
         dead_slots: Structurally dead slots of the run's protocol.
         shared_slots: Slots at which every problem is fed the same vector.
@@ -142,17 +145,20 @@ def decide(
     gates = check_gates(frame, certificate, dead_slots, rule, shared_slots)
     failed = [gate.name for gate in gates if gate.outcome == FAIL]
     positions = (
-        position_table(frame, seed=seed, dead_slots=dead_slots, shared_slots=shared_slots)
+        position_table(frame, seed=seed, dead_slots=dead_slots, shared_slots=shared_slots, rule=rule)
         if positions is None
         else positions
     )
-    agreement = agreement_table(frame, seed=seed) if agreement is None else agreement
-    claims = claim_table(frame, positions, agreement, rule)
+    null_slots = {*dead_slots, *shared_slots}
+    if agreement is None:
+        agreement = agreement_table(frame, seed=seed, null_slots=null_slots, rule=rule)
+    steps = pd.DataFrame(columns=list(STEP_COLUMNS)) if counterfactual is None else counterfactual
+    claims = claim_table(frame, positions, agreement, steps, rule)
     if failed:
         # A run that fails a gate states no effect, so its figures do not appear beside its claims either.
-        claims[["estimate", "ci_low", "ci_high", "p_holm"]] = np.nan
-        claims["verdict"] = "INVALID"
+        claims[["estimate", "ci_low", "ci_high", "sim_low", "sim_high", "p_holm"]] = np.nan
+        claims["verdict"], claims["says"] = INVALID, "not said: a gate failed"
         claims["note"] = f"failed gates: {', '.join(failed)}"
     not_run = tuple(gate.name for gate in gates if gate.outcome == NOT_RUN)
-    pilot = pilot_verdict(frame, gates, available_hosts, rule, {*dead_slots, *shared_slots})
+    pilot = pilot_verdict(frame, gates, available_hosts, rule, null_slots)
     return Decision(rule, rule.hash, gates, not failed, not_run, pilot, claims)

@@ -16,9 +16,10 @@ from thoughtgraft.analysis.slots import as_slots, is_single, slot_label
 from thoughtgraft.errors import AnalysisError
 
 _FROM_POSITIONS = (
-    "slots", "method", "n_hosts", "n_donors", "n_gen", "n_failed", "acc", "impact_pp", "ci_low", "ci_high",
-    "zero_bound_pp", "p_holm", "changed_rate", "adoption_rate", "adoption_null", "adoption_excess",
-    "adoption_excess_ci_low", "adoption_excess_ci_high", "dlogp", "kl", "kl_ci_low", "kl_ci_high", "verdict", "note",
+    "slots", "method", "n_hosts", "n_donors", "n_gen", "n_failed", "acc", "impact_pp", "ci_low", "ci_high", "sim_low",
+    "sim_high", "verdict", "zero_bound_pp", "p_holm", "changed_rate", "adoption_rate", "adoption_null",
+    "adoption_excess", "adoption_excess_ci_low", "adoption_excess_ci_high", "dlogp", "kl", "kl_ci_low", "kl_ci_high",
+    "note",
 )  # fmt: skip
 _DIFFERENCE = {"difference_pp": "difference_pp", "ci_low": "difference_ci_low", "ci_high": "difference_ci_high",
                "p_holm": "difference_p_holm"}  # fmt: skip

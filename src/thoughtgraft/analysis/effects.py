@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from thoughtgraft.analysis.cells import ArmKey, Cells, paired
-from thoughtgraft.analysis.clustered import Estimate, clustered_mean
-from thoughtgraft.analysis.equivalence import independent_units
+from thoughtgraft.analysis.clustered import Estimate
 from thoughtgraft.analysis.estimate import impact
 from thoughtgraft.analysis.frame import Frame, as_frame
+from thoughtgraft.analysis.intervals import Sample, family_bounds
 from thoughtgraft.analysis.multiplicity import holm
 from thoughtgraft.analysis.slots import reaches_end
 
@@ -20,16 +19,12 @@ FREEZES = ("freeze_input", "freeze_kv")
 
 
 def paired_difference(first: Cells, second: Cells) -> Estimate:
-    """Mean of (first's accuracy loss - second's) over the cells both have, two-way clustered, as a fraction.
-
-    Where every pair differs alike and not by 0, there is no t interval; p is then the sign test's.
-    """
+    """Mean of (first's accuracy loss - second's) over the cells both have, as a fraction, with its own 95% interval."""
     left, right = paired(first, second)
-    values = first.difference[left] - second.difference[right]
+    # The baseline is the same, so that the difference of two losses is that of two grades.
+    values = second.correct[right] - first.correct[left]
     donor = first.donor[left] if first.has_donors else None
-    est = clustered_mean(values, first.host[left], donor, first.weight[left])
-    units = independent_units(est)
-    return replace(est, p=min(1.0, 2 * 0.5**units)) if est.se == 0 and est.value != 0 and units else est
+    return family_bounds([Sample(values, first.host[left], donor, first.weight[left], "difference")])[0].estimate
 
 
 def contrast_table(records: pd.DataFrame | Frame) -> pd.DataFrame:
@@ -46,8 +41,7 @@ def contrast_table(records: pd.DataFrame | Frame) -> pd.DataFrame:
             est = paired_difference(first, second)
             figures = (100 * est.value, 100 * est.low, 100 * est.high, 100 * est.se)
             counts = (est.n_hosts, est.n_donors, est.n)
-            note = "every difference is equal: no interval" if est.se == 0 else est.note
-            rows.append((*family, frame.label((a,)), frame.label((b,)), *figures, *counts, est.p, np.nan, note))
+            rows.append((*family, frame.label((a,)), frame.label((b,)), *figures, *counts, est.p, np.nan, est.note))
     names = "method downstream donor_stratum slot_a slot_b difference_pp ci_low ci_high se n_hosts n_donors n_pairs"
     table = pd.DataFrame(rows, columns=[*names.split(), "p", "p_holm", "note"])
     for _, part in table.groupby(["method", "downstream", "donor_stratum"]):

@@ -1,35 +1,45 @@
-"""The position table: what each arm did to accuracy, answers and log-probabilities, with intervals, tests and n."""
+"""The position table: what each arm did to accuracy, answers and log-probabilities, with intervals, verdicts and n."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from thoughtgraft.analysis.adoption import adoption, donor_answers
+from thoughtgraft.analysis.adoption import Adoption, adoption, adoption_bounds, donor_answers
 from thoughtgraft.analysis.cells import Cells
 from thoughtgraft.analysis.clustered import Estimate, clustered_mean
-from thoughtgraft.analysis.equivalence import equivalence, exact_upper_bound, independent_units
 from thoughtgraft.analysis.frame import ArmKey, Frame, as_frame
+from thoughtgraft.analysis.intervals import MIN_DONORS, MIN_HOSTS, Bounds, Sample, family_bounds
 from thoughtgraft.analysis.multiplicity import holm
 from thoughtgraft.analysis.permutation import sign_flip_max_t
-from thoughtgraft.analysis.power import detectable_pp
+from thoughtgraft.analysis.power import detectable_pp, exact_upper_bound, power_within
 from thoughtgraft.analysis.resampling import family_rng
+from thoughtgraft.analysis.rule import RULE, Rule
+from thoughtgraft.analysis.verdicts import Verdict, verdict
 
 COLUMNS = (
     "slots", "method", "downstream", "donor_stratum", "n_hosts", "n_donors", "n_gen", "base_acc", "acc",
-    "impact_pp", "ci_low", "ci_high", "se_host", "se_donor", "se_twoway", "lost", "gained",
-    "impact_given_correct_pp", "impact_given_correct_ci_low", "impact_given_correct_ci_high", "changed_rate",
+    "impact_pp", "ci_low", "ci_high", "sim_low", "sim_high", "verdict", "se_host", "se_donor", "se_twoway", "lost",
+    "gained", "impact_given_correct_pp", "impact_given_correct_ci_low", "impact_given_correct_ci_high",
+    "impact_given_correct_sim_low", "impact_given_correct_sim_high", "impact_given_correct_verdict", "n_hosts_right",
+    "changed_rate",
     "adoption_rate", "adoption_null", "adoption_excess", "adoption_excess_ci_low", "adoption_excess_ci_high",
-    "dlogp", "dlogp_ci_low", "dlogp_ci_high", "kl", "p", "p_holm", "p_maxT", "tost_p", "tost_power", "verdict",
-    "mde80_pp", "zero_bound_pp", "n_failed", "note",
+    "adoption_excess_sim_low", "adoption_excess_sim_high", "adoption_excess_verdict", "adoption_p_holm", "n_eligible",
+    "dlogp", "dlogp_ci_low", "dlogp_ci_high", "dlogp_sim_low", "dlogp_sim_high", "kl", "p", "p_holm", "p_maxT",
+    "mde80_pp", "power_within", "zero_bound_pp", "interval", "n_failed", "note",
 )  # fmt: skip
+VERDICTS = ("verdict", "impact_given_correct_verdict", "adoption_excess_verdict")
 CONTROLS = ("noop", "self")
-NULL, IDENTITY = "structurally null", "nothing to swap"
-"""Verdicts on rows whose effect is 0 by construction: their figures stay empty, never 0."""
+DEAD = "no vector put into this slot reaches the answer: its effect is 0 by construction"
+SHARED = "every problem is fed the same vector here, so that this edit is the identity"
+STILL = "not even a logit moved in any cell: nothing reads this vector, and its effect is 0 by construction"
+TOO_SMALL = f"too small for any interval that is known to hold: fewer than {MIN_HOSTS} hosts or {MIN_DONORS} donors"
+OF_IMPACT, OF_GIVEN, OF_EXCESS = "impact: ", "given correct: ", "adoption: "
+"""How notes on one of a row's estimates begin."""
 _KEPT = (
     "slots",
     "method",
@@ -42,8 +52,24 @@ _KEPT = (
     "acc",
     "n_failed",
 )
-# In simulation, intervals of rare losses (5 in 100) cover 91-96% at 100 x 10 and 82-90% at 20 x 5.
-FEW = 10
+# What a slot that nothing was seen to read still has: counts and shares, all of them 0 or clean, and no interval.
+_MEASURED = (
+    *_KEPT,
+    "impact_pp",
+    "lost",
+    "gained",
+    "impact_given_correct_pp",
+    "n_hosts_right",
+    "changed_rate",
+    "dlogp",
+    "kl",
+)
+
+
+def _sample(cells: Cells, values: np.ndarray, kind: str, kept: np.ndarray | None = None) -> Sample:
+    rows = slice(None) if kept is None else kept
+    donor = cells.donor[rows] if cells.has_donors else None
+    return Sample(values[rows], cells.host[rows], donor, cells.weight[rows], kind)  # type: ignore[arg-type]
 
 
 def arm_mean(cells: Cells, values: np.ndarray) -> Estimate:
@@ -52,127 +78,134 @@ def arm_mean(cells: Cells, values: np.ndarray) -> Estimate:
 
 
 def impact(cells: Cells) -> Estimate:
-    """Accuracy lost by the arm, paired by host, as a fraction; its interval is cut at -1 and 1, beyond which none is.
-
-    Where every cell lost (or every one gained), the t interval is undefined and an exact one takes its place: at
-    least .025^(1/n) of units change so, hence the mean is at least 2 * .025^(1/n) - 1; p is the sign test's.
-    """
-    est = arm_mean(cells, cells.difference)
-    n = independent_units(est)
-    if est.se == 0 and n and abs(est.value) == 1:
-        near = max(2 * 0.025 ** (1 / n) - 1, -1.0)
-        low, high = (near, 1.0) if est.value > 0 else (-1.0, -near)
-        return replace(est, low=low, high=high, p=min(1.0, 2 * 0.5**n), note="every cell differs alike: exact interval")
-    return replace(est, low=float(np.maximum(est.low, -1.0)), high=float(np.minimum(est.high, 1.0)))
+    """Accuracy lost by one arm, paired by host, as a fraction, with its own 95% interval."""
+    return family_bounds([_sample(cells, cells.difference, "difference")])[0].estimate
 
 
-def impact_given_correct(cells: Cells) -> Estimate:
-    """Share of answers lost on hosts right at baseline, as a fraction.
-
-    It cannot be negative, so the interval is cut at 0 and 1. All lost or none: exact one-sided bounds as in `impact`
-    (none: the interval stays undefined and the note gives the upper bound).
-    """
-    right = cells.base_correct == 1
-    donor = cells.donor[right] if cells.has_donors else None
-    est = clustered_mean(1 - cells.correct[right], cells.host[right], donor, cells.weight[right])
-    n = independent_units(est)
-    if est.n == 0:
-        return replace(est, note="no host is right at baseline")
-    if est.se == 0 and est.value == 1 and n:
-        return replace(est, low=0.025 ** (1 / n), high=1.0, note="all lost: exact interval")
-    if est.se == 0 and est.value == 0 and n:
-        return replace(est, note=f"none lost: exact 95% upper bound {100 * exact_upper_bound(n):.2f} pp")
-    return replace(est, low=float(np.maximum(est.low, 0.0)), high=float(np.minimum(est.high, 1.0)))
-
-
-def structurally_null(cells: Cells) -> bool:
+def still(cells: Cells) -> bool:
     """Whether not even the logits moved in any cell: the edited vector is read by nothing."""
     measured = np.isfinite(cells.kl) | np.isfinite(cells.dlogp)
-    still = (np.nan_to_num(cells.kl) == 0) & (np.nan_to_num(cells.dlogp) == 0) & (cells.changed == 0)
-    return bool(len(cells)) and bool(measured.all() and still.all())
+    unmoved = (np.nan_to_num(cells.kl) == 0) & (np.nan_to_num(cells.dlogp) == 0) & (cells.changed == 0)
+    return bool(len(cells)) and bool(measured.all() and unmoved.all())
 
 
-def by_construction(arm: ArmKey, dead_slots: Collection[int], shared_slots: Collection[int]) -> tuple[str, str] | None:
-    """(verdict, reason) where an arm's effect is 0 whatever the model learned; None where it is not."""
+def by_construction(arm: ArmKey, dead_slots: Collection[int], shared_slots: Collection[int]) -> str:
+    """Why an arm's effect is 0 whatever the model learned; "" where it is not."""
     if not arm.slots or arm.method in CONTROLS:
-        return None
+        return ""
     if set(arm.slots) <= set(dead_slots):
-        return NULL, "no vector put into this slot reaches the answer: its effect is 0 by construction"
-    if arm.method in ("swap", "mean") and set(arm.slots) <= {*dead_slots, *shared_slots}:
-        return IDENTITY, "every problem is fed the same vector here, so that this edit is the identity"
-    return None
+        return DEAD
+    alike = arm.method in ("swap", "mean") and set(arm.slots) <= {*dead_slots, *shared_slots}
+    return SHARED if alike else ""
 
 
-def arm_row(frame: Frame, cells: Cells) -> dict[str, Any]:
-    """One row of the position table, without the columns that depend on other arms (p_holm, p_maxT)."""
-    key = cells.arm
-    row: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan)
-    row |= {"slots": frame.label(key.slots), "method": key.method, "downstream": key.downstream}
-    row |= {"donor_stratum": key.stratum, "n_failed": cells.n_failed, "n_gen": len(cells)}
-    row |= {"n_hosts": cells.n_hosts, "n_donors": cells.n_donors, "lost": 0, "gained": 0}
-    if not len(cells):
-        return row | {"verdict": "undefined", "note": f"all {cells.n_failed} cells failed"}
-    effect, given, dlogp = impact(cells), impact_given_correct(cells), arm_mean(cells, cells.dlogp)
-    same = equivalence(effect, float(cells.difference.var()))
-    # A figure from several notes: every NaN in the row has its reason here.
-    notes = [] if not effect.note else [effect.note]
-    if effect.se == 0 and effect.value == 0:
-        bound = exact_upper_bound(independent_units(effect))
-        row["zero_bound_pp"] = 100 * bound
-        notes = [f"every difference is 0: exact 95% upper bound {100 * bound:.2f} pp instead of an interval"]
-    moved = len(np.unique(cells.host[cells.difference != 0]))
-    if 0 < moved < FEW:
-        hosts = "host differs" if moved == 1 else "hosts differ"
-        notes.append(f"only {moved} {hosts}: the t interval may be too short")
-    if given.note:
-        notes.append(f"given correct: {given.note}")
-    if not key.stratum:
-        notes.append("no donors: adoption undefined")
+@dataclass(frozen=True)
+class _Effects:
+    """One arm's estimates, each with its interval alone and in its family."""
+
+    impact: Bounds
+    given: Bounds
+    dlogp: Bounds
+    adopted: Adoption | None
+    excess: Bounds | None
+
+
+def _effects(frame: Frame, family: Sequence[Cells], alpha: float) -> list[_Effects]:
+    impacts = family_bounds([_sample(c, c.difference, "difference") for c in family], alpha=alpha)
+    givens = family_bounds([_sample(c, 1 - c.correct, "share", c.base_correct == 1) for c in family], alpha=alpha)
+    dlogps = family_bounds([_sample(c, c.dlogp, "real") for c in family], alpha=alpha)
+    if not family[0].arm.stratum:
+        return [_Effects(*one, None, None) for one in zip(impacts, givens, dlogps, strict=True)]
+    shape = len(frame.hosts), len(frame.donors)
+    taken = [adoption(c, donor_answers(c, *shape)) for c in family]
+    return [_Effects(*one) for one in zip(impacts, givens, dlogps, taken, adoption_bounds(taken, alpha), strict=True)]
+
+
+def _columns(name: str, bounds: Bounds, scale: float) -> dict[str, float]:
+    ends = {"ci_low": bounds.low, "ci_high": bounds.high, "sim_low": bounds.sim_low, "sim_high": bounds.sim_high}
+    return {f"{name}{end}": scale * value for end, value in ends.items()}
+
+
+def _judge(bounds: Bounds, rule: Rule) -> Verdict:
+    return verdict(bounds.sim_low, bounds.sim_high, rule.margin, too_small=bounds.too_small)
+
+
+def _notes(frame: Frame, cells: Cells, found: _Effects) -> list[str]:
+    """Every NaN in a row has its reason here, and every verdict that a small design cannot give."""
+    notes = []
+    for name, bounds in ((OF_IMPACT, found.impact), (OF_GIVEN, found.given), (OF_EXCESS, found.excess)):
+        if bounds is None:
+            notes.append("no donors: adoption undefined")
+            continue
+        empty = bounds is found.given and not bounds.estimate.n
+        notes += [name + "no host is right at baseline"] if empty else [name + bounds.note] if bounds.note else []
+        notes += [name + TOO_SMALL] if bounds.too_small and np.isfinite(bounds.sim_low) else []
     if cells.n_failed:
         notes.append(f"{cells.n_failed} failed cells left out")
     if cells.n_hosts < len(frame.hosts):
         notes.append(f"covers {cells.n_hosts} of {len(frame.hosts)} hosts")
-    if np.isnan(dlogp.value):
+    if np.isnan(found.dlogp.estimate.value):
         notes.append("no log-probabilities in the records")
+    return notes
 
+
+def _blank(frame: Frame, cells: Cells) -> dict[str, Any]:
+    key = cells.arm
+    row: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan)
+    row |= {"slots": frame.label(key.slots), "method": key.method, "downstream": key.downstream, "note": ""}
+    row |= {"donor_stratum": key.stratum, "n_failed": cells.n_failed, "n_gen": len(cells), "interval": ""}
+    row |= {"n_hosts": cells.n_hosts, "n_donors": cells.n_donors, "lost": 0, "gained": 0}
+    row |= dict.fromkeys(VERDICTS, Verdict.UNDEFINED)
+    return row
+
+
+def _row(frame: Frame, cells: Cells, found: _Effects, rule: Rule) -> dict[str, Any]:
+    """One row of the table, without the columns that depend on other arms (p_holm, p_maxT)."""
+    effect = found.impact.estimate
+    notes = _notes(frame, cells, found)
     # Rounded far below 1 / n_gen, so that the one baseline prints as one number whatever the weights' rounding.
     accuracies = [round(float(cells.weight @ right), 12) for right in (cells.base_correct, cells.correct)]
-    row |= {"base_acc": accuracies[0], "acc": accuracies[1]}
-    row |= {"impact_pp": 100 * effect.value, "ci_low": 100 * effect.low, "ci_high": 100 * effect.high}
+    row = _blank(frame, cells) | {"base_acc": accuracies[0], "acc": accuracies[1]}
+    row |= {"impact_pp": 100 * effect.value, "interval": found.impact.method, "verdict": _judge(found.impact, rule)}
+    row |= _columns("", found.impact, 100)
     row |= {"se_host": 100 * effect.se_host, "se_donor": 100 * effect.se_donor, "se_twoway": 100 * effect.se}
     row |= {"lost": int((cells.difference == 1).sum()), "gained": int((cells.difference == -1).sum())}
-    row |= {"impact_given_correct_pp": 100 * given.value}
-    row |= {"impact_given_correct_ci_low": 100 * given.low, "impact_given_correct_ci_high": 100 * given.high}
-    row |= {"changed_rate": float(cells.weight @ cells.changed)}
-    row |= {"dlogp": dlogp.value, "dlogp_ci_low": dlogp.low, "dlogp_ci_high": dlogp.high}
-    row |= {"kl": arm_mean(cells, cells.kl).value, "p": effect.p, "tost_p": same.p, "tost_power": same.power}
-    row |= {"mde80_pp": detectable_pp(effect.se, effect.df)}
+    row |= {"impact_given_correct_pp": 100 * found.given.estimate.value}
+    row |= {"impact_given_correct_verdict": _judge(found.given, rule), "n_hosts_right": found.given.estimate.n_hosts}
+    row |= _columns("impact_given_correct_", found.given, 100)
+    row |= {"changed_rate": float(cells.weight @ cells.changed), "kl": arm_mean(cells, cells.kl).value}
+    row |= {"dlogp": found.dlogp.estimate.value} | _columns("dlogp_", found.dlogp, 1)
+    row |= {"p": effect.p, "mde80_pp": detectable_pp(effect.se, effect.df)}
     if effect.se > 0 and np.isnan(row["mde80_pp"]):
         notes.append("no MDE: not even a loss of 100 pp would be found with 80% power")
-    row["verdict"] = NULL if key.method not in CONTROLS and structurally_null(cells) else same.verdict
-    if key.stratum:
-        taken = adoption(cells, donor_answers(cells, len(frame.hosts), len(frame.donors)))
-        row |= {"adoption_rate": taken.rate, "adoption_null": taken.null, "adoption_excess": taken.excess.value}
-        row |= {"adoption_excess_ci_low": taken.excess.low, "adoption_excess_ci_high": taken.excess.high}
-        if taken.excess.note:
-            notes.append(f"adoption: {taken.excess.note}")
+    half = (found.impact.sim_high - found.impact.sim_low) / 2
+    row |= {"power_within": power_within(effect.se, effect.df, rule.margin, half)}
+    if effect.se == 0 and effect.value == 0:
+        row["zero_bound_pp"] = 100 * exact_upper_bound(effect.units, rule.alpha)
+    if found.adopted is not None and found.excess is not None:
+        row |= {"adoption_rate": found.adopted.rate, "adoption_null": found.adopted.null}
+        row |= {"adoption_excess": found.excess.estimate.value, "n_eligible": found.adopted.n_eligible}
+        row |= _columns("adoption_excess_", found.excess, 1)
+        row |= {"adoption_excess_verdict": _judge(found.excess, rule), "adoption_p_holm": found.excess.estimate.p}
     return row | {"note": "; ".join(notes)}
 
 
-def _adjust(table: pd.DataFrame, frame: Frame, seed: int, resamples: int) -> None:
-    """Fill p_holm and p_maxT: one family is the single slots of one method, downstream and stratum."""
-    for family in frame.families():
-        arms = frame.singles(*family)
-        if not arms:
-            continue
-        method, downstream, stratum = family
-        labels = [frame.label((slot,)) for slot in arms]
-        here = (table.method == method) & (table.downstream == downstream) & (table.donor_stratum == stratum)
-        rows = [table.index[here & (table.slots == label)][0] for label in labels]
-        table.loc[rows, "p_holm"] = holm(table.loc[rows, "p"].to_numpy(dtype=float))
-        means = np.stack([c.host_mean(c.difference, len(frame.hosts)) for c in arms.values()], axis=1)
-        means = means[np.isfinite(means).all(1)]
-        table.loc[rows, "p_maxT"] = sign_flip_max_t(means, family_rng(seed, "maxT", *family), resamples)
+def _families(arms: Sequence[ArmKey], n_slots: int) -> list[list[ArmKey]]:
+    """Arms whose intervals hold together: of one method, downstream and stratum, the single slots; all slots; others.
+
+    All slots at once are one question by themselves; doses between one and all are a family of their own.
+    """
+    found: dict[tuple[object, ...], list[ArmKey]] = {}
+    for key in arms:
+        kind = "single" if len(key.slots) == 1 else "all" if len(key.slots) == n_slots else "doses"
+        found.setdefault((*key.family, kind), []).append(key)
+    return list(found.values())
+
+
+def _max_t(frame: Frame, family: Sequence[Cells], seed: int, resamples: int) -> np.ndarray:
+    means = np.stack([c.host_mean(c.difference, len(frame.hosts)) for c in family], axis=1)
+    means = means[np.isfinite(means).all(1)]
+    return sign_flip_max_t(means, family_rng(seed, "maxT", *family[0].arm.family), resamples)
 
 
 def position_table(
@@ -182,6 +215,7 @@ def position_table(
     resamples: int = 9_999,
     dead_slots: Collection[int] = (),
     shared_slots: Collection[int] = (),
+    rule: Rule = RULE,
 ) -> pd.DataFrame:
     """One row per edited arm, with the columns of `COLUMNS`.
 
@@ -191,23 +225,48 @@ def position_table(
         resamples: Number of sign vectors.
         dead_slots: 0-based slots that cannot reach the output, as the certificate says.
         shared_slots: 0-based slots at which every problem is fed the same vector.
+        rule: Gives the intervals their level and the verdicts their margin.
 
     Returns:
-        Impacts, their interval (`ci_low`, `ci_high`), standard errors and mde80 in percentage points; accuracies and
-        rates as fractions (adoption too); dlogp and kl in nats. The interval and `p` are two-way clustered over hosts
-        and donors (by host for arms without donors); `p_holm` covers the single slots of one method, downstream and
-        stratum; `p_maxT` is conditional on the donors drawn. What is undefined is NaN, and `note` says why;
-        `zero_bound_pp` is the exact 95% upper bound where every difference is 0.
+        Impacts, standard errors and mde80 in percentage points; accuracies and rates as fractions (adoption too); dlogp
+        and kl in nats. `ci_*` are unadjusted intervals, `sim_*` those that hold together over a family (the single
+        slots of one method, downstream and stratum; all slots by themselves), clustered over hosts and donors (by host
+        for arms without donors); every verdict column is `verdicts.verdict` of its own `sim_*` columns and the margin.
+        `interval` names the method of the impact's interval. `p_holm` (and `adoption_p_holm`) cover the same family;
+        `p_maxT` is conditional on the donors drawn. `power_within` is the power that such a run has to find an impact
+        of 0 NEGLIGIBLE. What is undefined is NaN, and `note` says why; `zero_bound_pp` is the exact upper bound where
+        every difference is 0. Rows whose effect is 0 by construction have no intervals and are in no family.
 
     Raises:
         AnalysisError: The records cannot be used; see `build_frame`.
     """
     frame = as_frame(records)
     arms = [key for key in frame.arms if key.slots or key.method == "noop"]
-    table = pd.DataFrame([arm_row(frame, frame.arms[key]) for key in arms], columns=list(COLUMNS))
-    _adjust(table, frame, seed, resamples)
-    for place, arm in enumerate(arms):
-        if found := by_construction(arm, dead_slots, shared_slots):
-            table.loc[place, [name for name in COLUMNS if name not in _KEPT]] = np.nan
-            table.loc[place, ["verdict", "note"]] = found
-    return table
+    why = {key: by_construction(key, dead_slots, shared_slots) for key in arms}
+    why |= {k: STILL for k in arms if not why[k] and k.method not in CONTROLS and still(frame.arms[k])}
+    rows: dict[ArmKey, dict[str, Any]] = {}
+    for family in _families([key for key in arms if len(frame.arms[key]) and not why[key]], frame.n_slots):
+        cells = [frame.arms[key] for key in family]
+        made = [_row(frame, c, found, rule) for c, found in zip(cells, _effects(frame, cells, rule.alpha), strict=True)]
+        for name, p in (("p_holm", "p"), ("adoption_p_holm", "adoption_p_holm")):
+            for row, adjusted in zip(made, holm(np.array([r[p] for r in made], dtype=float)), strict=True):
+                row[name] = adjusted
+        if len(family[0].slots) == 1:
+            for row, p_max in zip(made, _max_t(frame, cells, seed, resamples), strict=True):
+                row["p_maxT"] = p_max
+        rows |= zip(family, made, strict=True)
+    for key in arms:
+        if key not in rows:
+            rows[key] = _without_interval(frame, frame.arms[key], why[key], rule)
+    return pd.DataFrame([rows[key] for key in arms], columns=list(COLUMNS))
+
+
+def _without_interval(frame: Frame, cells: Cells, why: str, rule: Rule) -> dict[str, Any]:
+    """The row of an arm that is in no family: 0 by construction, or with no finished cell."""
+    blank = _blank(frame, cells)
+    if not len(cells):
+        return blank | {"note": f"all {cells.n_failed} cells failed"}
+    full = _row(frame, cells, _effects(frame, [cells], rule.alpha)[0], rule)
+    kept = _MEASURED if why == STILL else _KEPT
+    judged = dict.fromkeys(VERDICTS if cells.arm.stratum else VERDICTS[:2], Verdict.BY_CONSTRUCTION)
+    return blank | {"lost": np.nan, "gained": np.nan} | {name: full[name] for name in kept} | judged | {"note": why}

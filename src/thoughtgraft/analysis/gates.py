@@ -128,7 +128,7 @@ def check_gates(
         certificate: Outcomes, by gate name, of the gates that records cannot show ("certificate", "transplant"). A
             gate that is not named is "not run", which is not a pass.
         dead_slots: 0-based slots that are structurally dead under the run's protocol.
-        rule: The frozen rule.
+        rule: The rule of the run.
         shared_slots: 0-based slots at which every problem is fed the same vector, so that a swap is the identity.
     """
     checks = {

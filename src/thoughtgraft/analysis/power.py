@@ -1,4 +1,4 @@
-"""What a design can detect: minimum effects, power of equivalence tests, hosts needed before and after a pilot."""
+"""What a design can detect: minimum effects, power to find none, hosts needed before and after a pilot."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from statsmodels.stats.power import TTestPower
 
 from thoughtgraft.analysis.cells import Cells
 from thoughtgraft.errors import AnalysisError
-
-MAX_HOSTS = 1_000_000
 
 
 def detectable_effect(se: float, df: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
@@ -56,36 +54,40 @@ def minimum_effect(n_hosts: int, sd: float = 0.30, *, alpha: float = 0.05, power
     return detectable_effect(sd / np.sqrt(n_hosts), n_hosts - 1, alpha=alpha, power=power)
 
 
-def tost_power(se: float, df: float, margin: float, *, alpha: float = 0.05) -> float:
-    """Power of two one-sided t tests against +-margin when the true effect is 0.
+def power_within(se: float, df: float, margin: float, half_width: float) -> float:
+    """Power to find a true mean of 0 within +-margin: the chance that an interval like this one lies inside.
 
-    The power is E[(2 Phi(margin/se - t u) - 1)+] over the estimated se's error u = sqrt(chi2_df / df)
-    (Phillips 1990, J. Pharmacokinet. Biopharm. 18), integrated numerically.
+    The chance is E[(2 Phi((margin - h u) / se) - 1)+], h the half-width, over the estimated se's error
+    u = sqrt(chi2_df / df), as for two one-sided tests (Phillips 1990, J. Pharmacokinet. Biopharm. 18), integrated
+    numerically.
+
+    Args:
+        se: Standard error of the mean.
+        df: Its degrees of freedom.
+        margin: The margin, in the unit of `se`.
+        half_width: Half the length of the interval whose place decides, in the same unit.
     """
-    if not (se > 0 and df > 0):
+    if not (se > 0 and df > 0 and half_width > 0):
         return np.nan
-    critical = stats.t.ppf(1 - alpha, df)
-    top = margin / (se * critical)
     # Integrate over quantiles of u: smooth, bounded, and exact at both ends.
-    q_top = float(stats.chi2.cdf(df * top**2, df))
+    q_top = float(stats.chi2.cdf(df * (margin / half_width) ** 2, df))
     nodes, weights = np.polynomial.legendre.leggauss(64)
     q = (nodes + 1) / 2 * q_top
     u = np.sqrt(stats.chi2.ppf(q, df) / df)
-    return float(np.sum(weights * (2 * stats.norm.cdf(margin / se - critical * u) - 1)) / 2 * q_top)
+    return float(np.sum(weights * (2 * stats.norm.cdf((margin - half_width * u) / se) - 1)) / 2 * q_top)
 
 
-def tost_needed_hosts(sd: float, margin: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
-    """Smallest number of hosts whose equivalence test reaches `power` at a true effect of 0."""
-    low, high = 2, 4
-    while tost_power(sd / high**0.5, high - 1, margin, alpha=alpha) < power:
-        low, high = high, high * 2
-        if high > MAX_HOSTS:
-            raise AnalysisError("no reachable number of hosts gives this power", got=f"sd {sd}, margin {margin}")
-    while high - low > 1:
-        middle = (low + high) // 2
-        enough = tost_power(sd / middle**0.5, middle - 1, margin, alpha=alpha) >= power
-        low, high = (low, middle) if enough else (middle, high)
-    return high
+def exact_upper_bound(n: int, alpha: float = 0.05) -> float:
+    """Exact upper 1 - alpha bound of a probability never seen in n independent tries, 1 - alpha^(1/n)."""
+    return float(1 - alpha ** (1 / n))
+
+
+def unchanged_hosts(effect: float, *, alpha: float = 0.05) -> int:
+    """Hosts that must all stay unchanged for the exact upper bound of the effect to lie below `effect` (a fraction).
+
+    The smallest n with 1 - alpha^(1/n) <= effect: 59 for 5 pp.
+    """
+    return int(np.ceil(np.log(alpha) / np.log1p(-effect)))
 
 
 def correlation_power(rho: float, n: int, *, alpha: float = 0.05) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -69,19 +70,22 @@ def analyse(
         shared_slots: 0-based slots at which every problem is fed the same vector.
         available_hosts: Problems left for a full run, for the pilot's verdict.
         largest: Largest number that the model can say, if it has one, for counterfactual adoption.
-        rule: The frozen decision rule.
+        rule: The decision rule of the run.
 
     Raises:
         AnalysisError: The records cannot be used.
     """
     seed = seed_of(seed, AnalysisError)
     frame = build_frame(records)
-    positions = position_table(frame, seed=seed, dead_slots=dead_slots, shared_slots=shared_slots)
-    agreement = agreement_table(frame, seed=seed)
+    known: dict[str, Any] = {"dead_slots": dead_slots, "shared_slots": shared_slots, "rule": rule}
+    positions = position_table(frame, seed=seed, **known)
+    agreement = agreement_table(frame, seed=seed, null_slots={*dead_slots, *shared_slots}, rule=rule)
+    steps = counterfactual_table(frame, problems or (), largest=largest, **known)
     decision = decide(
         frame,
         positions=positions,
         agreement=agreement,
+        counterfactual=steps,
         certificate=certificate,
         dead_slots=dead_slots,
         shared_slots=shared_slots,
@@ -97,7 +101,7 @@ def analyse(
         mediation=mediation_table(frame),
         agreement=agreement,
         dose=dose_table(frame),
-        counterfactual=counterfactual_table(frame, problems or (), largest=largest),
+        counterfactual=steps,
         per_problem=per_problem(frame, seed=seed),
         decision=decision,
         seed=seed,

@@ -1,10 +1,19 @@
-"""The decision rule, frozen before a run: gates, claims and thresholds as data, with a hash to be kept with the run."""
+"""The decision rule, frozen before a run: gates, questions and thresholds as data, with a hash to be kept with the run.
+
+`Rule` is rule 2, the only one that judges. Runs that were judged by rule 1 keep its words as data (`read_rule`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from thoughtgraft.errors import AnalysisError
+
+VERSION = 2
+LARGEST_MARGIN_PP = 50.0
 
 
 @dataclass(frozen=True)
@@ -23,12 +32,18 @@ class GateRule:
 
 @dataclass(frozen=True)
 class ClaimRule:
-    """One claim, the rule that supports it, and the result that would refute it."""
+    """One question, what is estimated for it, in which unit, and which effects share one simultaneous interval.
+
+    The answer is a verdict of `analysis.verdicts`: the interval of each effect beside 0 and the margin, which stands
+    in the question's words as "{margin}". `needs` says what a run must have made for it.
+    """
 
     name: str
-    statement: str
-    supported: str
-    refuted: str
+    question: str
+    estimand: str
+    family: str
+    needs: str
+    unit: str = "pp"
 
 
 GATES = (
@@ -50,52 +65,117 @@ GATES = (
 CLAIMS = (
     ClaimRule(
         "H0",
-        "thoughts matter: swapping all of them lowers accuracy",
-        "lower bound of the all-slots impact > 0",
-        "the all-slots impact is equivalent to 0 at the margin, or its upper bound < 0",
+        "How much accuracy do the thoughts carry: none, some, or more than {margin}?",
+        "impact of the swap",
+        "by itself",
+        "swaps of all slots at once",
     ),
     ClaimRule(
         "H1",
-        "slot k is specific: a donor's thought there costs accuracy",
-        "Holm p of impact < alpha over the slots, impact > 0, lower bound of impact given correct > margin",
-        "upper bound of impact given correct < margin",
-    ),
-    ClaimRule(
-        "H2",
-        "slot k is irrelevant: a donor's thought there costs less than the margin",
-        "Holm p of the equivalence test < alpha over the slots",
-        "the interval of the impact lies beyond the margin",
+        "How much does slot k carry, for problems that are right: none, some, or more than {margin}?",
+        "impact of the swap given correct",
+        "the single slots",
+        "swaps of single slots",
     ),
     ClaimRule(
         "H3",
-        "swap and ablation agree on which slots matter",
-        "CONVERGENT: lower bound of the disattenuated r > bar",
-        "DIVERGENT: its upper bound < bar and the position x method interaction p < alpha",
+        "Do swap and ablation tell one story: do their impacts correlate above {margin} over the slots?",
+        "disattenuated r of their impacts over the slots",
+        "each pair of methods by itself",
+        "swaps and an ablation (mean, zero, skip or noise) at three slots or more",
+        "correlation",
     ),
     ClaimRule(
         "H4",
-        "content is transferred: the host gives the donor's answer more often than by chance",
-        "adoption excess > 0 with Holm p < alpha over the slots (all slots: its own interval > 0)",
-        "upper bound of the adoption excess < adoption_margin",
+        "How often does the donor's answer come out, beyond chance: never, sometimes, or more than {margin}?",
+        "adoption excess of the swap",
+        "the single slots; all slots by itself",
+        "swaps",
+    ),
+    ClaimRule(
+        "H5",
+        "Does slot k hold step j: does the answer follow the donor's value, beyond chance, by more than {margin}?",
+        "counterfactual adoption excess of the swap",
+        "every single slot × every step",
+        "swaps of single slots, and problems that know their steps",
     ),
 )
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Every threshold of the decision; the lengths are fractions (0.05 = 5 pp)."""
+    """Every threshold of the decision, fixed before a run and never changed after.
 
-    version: int = 1
+    Attributes:
+        version: Of the rule.
+        alpha: Intervals are at the level 1 - alpha.
+        margin: The margin m of H0, H1, H4 and H5 as a fraction (0.05 = 5 pp); a pilot sizes the full run for it.
+        agreement_bar: The bar of H3's correlation.
+        pilot_power: Power that a full run is sized for.
+        full_draws: Donors per host of a full run.
+        primary: Method and downstream of the claims.
+        gates: What must hold first.
+        claims: The questions.
+    """
+
+    version: int = VERSION
     alpha: float = 0.05
     margin: float = 0.05
-    adoption_margin: float = 0.05
     agreement_bar: float = 0.5
-    pilot_mde: float = 0.05
     pilot_power: float = 0.8
     full_draws: int = 10
     primary: tuple[str, str] = ("swap", "recompute")
     gates: tuple[GateRule, ...] = field(default=GATES)
     claims: tuple[ClaimRule, ...] = field(default=CLAIMS)
+
+    def __post_init__(self) -> None:
+        if not 0 < 100 * self.margin <= LARGEST_MARGIN_PP:
+            raise AnalysisError(
+                "the margin of a rule is a size in percentage points",
+                got=f"{100 * self.margin:g}",
+                expected=f"more than 0, at most {LARGEST_MARGIN_PP:g}",
+                fix="choose the smallest effect that would matter to you; 5 is the default",
+            )
+        if not 0 < self.alpha <= 0.2:
+            raise AnalysisError(
+                "alpha is the share of runs that may say something false",
+                got=f"{self.alpha:g}",
+                expected="more than 0, at most 0.2",
+                fix="0.05 is the default: intervals of 95%",
+            )
+
+    @classmethod
+    def of(cls, margin_pp: float | None = None, alpha: float | None = None) -> Rule:
+        """The rule with another margin (percentage points) or alpha; None leaves the default.
+
+        Raises:
+            AnalysisError: One of them is out of range.
+        """
+        # Rounded, so that 7 pp and 7.0 pp are one rule whatever 7 / 100 is in binary.
+        margin = RULE.margin if margin_pp is None else round(margin_pp / 100, 9)
+        return cls(margin=margin, alpha=RULE.alpha if alpha is None else alpha)
+
+    @property
+    def margin_pp(self) -> float:
+        """The margin in percentage points."""
+        return round(100 * self.margin, 9)
+
+    @property
+    def level(self) -> str:
+        """The level of its intervals in words, "95%"."""
+        return f"{100 * (1 - self.alpha):g}%"
+
+    def margin_of(self, claim: ClaimRule) -> float:
+        """What a claim's interval is held against beside 0, in the claim's unit."""
+        return self.margin_pp if claim.unit == "pp" else self.agreement_bar
+
+    def margin_words(self, claim: ClaimRule) -> str:
+        """The same in words, "5 pp"."""
+        return f"{self.margin_of(claim):g}{' pp' if claim.unit == 'pp' else ''}"
+
+    def question(self, claim: ClaimRule) -> str:
+        """A claim's question, with its margin."""
+        return claim.question.format(margin=self.margin_words(claim))
 
     def to_json(self) -> str:
         """The rule as JSON with sorted keys, the text that is hashed."""
@@ -104,7 +184,101 @@ class Rule:
     @property
     def hash(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of the rule's JSON."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+        return text_hash(self.to_json())
+
+
+def text_hash(text: str) -> str:
+    """First 16 hexadecimal digits of a text's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 RULE = Rule()
+
+
+@dataclass(frozen=True)
+class Basis:
+    """By which rule a run is judged, and how that rule came to be its rule.
+
+    Attributes:
+        rule: The rule that gives estimates their level and verdicts their margin.
+        fixed_before: Whether it was fixed in the run's folder before the run.
+        old_version: The version of the rule that the run's stored words are of, where they stand in place of
+            verdicts; None where `rule` judges.
+    """
+
+    rule: Rule = RULE
+    fixed_before: bool = False
+    old_version: int | None = None
+
+
+UNRECORDED = Basis()
+"""A run that says nothing of its rule: the default one, chosen after it."""
+
+
+def basis_of(text: str | None, fixed_hash: str | None, wanted: int | None = None) -> Basis:
+    """By which rule a run is judged.
+
+    Args:
+        text: The run's decision.json; None where it has none.
+        fixed_hash: What run.json says the rule's hash is; None where it says nothing.
+        wanted: The version of the rule that was asked for; None takes the run's own.
+
+    Returns:
+        The run's own rule where it is of this version, or the default one where run.json names no other. A run of
+        rule 1 keeps its words, unless `wanted` is 2: then it is judged anew, at its own margin and alpha.
+
+    Raises:
+        AnalysisError: The rule is damaged, changed since the run began, unknown here, or not there.
+    """
+    if wanted not in (None, VERSION):
+        raise AnalysisError(
+            "there is no such rule to judge by", got=f"rule {wanted}", expected=f"rule {VERSION}", fix="leave it out"
+        )
+    if text is None:
+        if fixed_hash not in (None, RULE.hash) and wanted is None:
+            raise AnalysisError(
+                "the rule that the run was begun with is not in its folder",
+                got="no decision.json",
+                expected=f"the rule with the hash {fixed_hash}",
+                fix=f"put decision.json back, or judge the records anew by rule {VERSION}: analyze --rule {VERSION}",
+            )
+        return Basis(fixed_before=fixed_hash == RULE.hash)
+    if fixed_hash is not None and text_hash(text) != fixed_hash:
+        raise AnalysisError(
+            "decision.json is not the rule that the run was begun with",
+            got=f"the hash {text_hash(text)}",
+            expected=fixed_hash,
+            fix="put the file back as it was: a rule is not changed after the run",
+        )
+    found = _read(text)
+    before = fixed_hash is not None
+    if found["version"] == VERSION:
+        return Basis(_rule(found), before)
+    own = Rule(alpha=found["alpha"], margin=found["margin"])
+    return Basis(own, False) if wanted == VERSION else Basis(own, before, found["version"])
+
+
+def _read(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+        version = int(found["version"])
+        float(found["alpha"]), float(found["margin"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise AnalysisError("decision.json is damaged", got=str(error)[:200], fix="put back a copy of it") from error
+    if version > VERSION:
+        raise AnalysisError(
+            "the run was begun under a newer rule",
+            got=f"rule {version}",
+            expected=f"rule {VERSION} or older",
+            fix="update thoughtgraft",
+        )
+    return dict(found)
+
+
+def _rule(found: dict[str, Any]) -> Rule:
+    try:
+        gates = tuple(GateRule(**gate) for gate in found["gates"])
+        claims = tuple(ClaimRule(**claim) for claim in found["claims"])
+        return Rule(**(found | {"gates": gates, "claims": claims, "primary": tuple(found["primary"])}))
+    except (TypeError, KeyError) as error:
+        raise AnalysisError("decision.json is damaged", got=str(error)[:200], fix="put back a copy of it") from error

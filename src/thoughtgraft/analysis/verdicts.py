@@ -8,6 +8,8 @@ from __future__ import annotations
 from enum import StrEnum
 from math import isnan
 
+import pandas as pd
+
 
 class Verdict(StrEnum):
     """What a simultaneous interval [L, U] says of an effect, beside 0 and the margin m > 0 of its question.
@@ -157,6 +159,11 @@ def agreement_verdict(low: float, high: float, bar: float, interaction_p: float,
     if low > bar:
         return Agreement.SAME_ORDER if differ else Agreement.SAME_PROFILE
     return Agreement.OTHER_PROFILE if high < bar and differ else Agreement.UNRESOLVED
+
+
+def unjudged(table: pd.DataFrame) -> pd.DataFrame:
+    """A table without its verdicts, for a page on which another rule's words stand."""
+    return table.drop(columns=[name for name in table.columns if str(name).endswith("verdict")])
 
 
 INVALID = "INVALID"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 def run_summary(run: Path) -> Group:
     """What an analysed run found: its main figures, or why no effect is stated; and whether it is unfinished."""
+    from thoughtgraft.analysis.rule import VERSION
     from thoughtgraft.records import RunStore
 
     lines: list[RenderableType] = []
@@ -39,6 +40,11 @@ def run_summary(run: Path) -> Group:
             "`thoughtgraft report --force` shows the figures all the same"
         )
         return Group(*lines)
+    if (version := decision["rule"]["version"]) != VERSION:
+        lines.append(
+            f"[bold yellow]judged by rule {version}[/bold yellow]: its words, and what was wrong with them, are in the "
+            f"report; `thoughtgraft analyze --rule {VERSION}` judges the records anew"
+        )
     return Group(*lines, position_summary(run))
 
 
@@ -57,16 +63,20 @@ def position_summary(run: Path) -> Table:
     from thoughtgraft.records.frames import read_frame
 
     positions = read_frame(run / "analysis" / "positions.parquet", fix="thoughtgraft analyze")
-    table = narrow_table("impact: accuracy lost against the clean run\n95% intervals over hosts and donors")
+    table = narrow_table(
+        "impact: accuracy lost against the clean run, pp, with the interval that holds for\n"
+        "all slots of a method together; verdict: where it lies beside 0 and the margin;\n"
+        "adopted: the donor's answer given (by chance)"
+    )
     for name, justify in (
         ("edit", "left"),
         ("slot", "left"),
         ("n", "right"),
-        ("accuracy", "right"),
-        ("impact, pp", "right"),
-        ("95% interval", "right"),
-        ("adopted", "right"),
-        ("by chance", "right"),
+        ("right", "right"),
+        ("impact", "right"),
+        ("simultaneous", "right"),
+        ("verdict", "left"),
+        ("adopted, %", "right"),
     ):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     main = positions["slots"].isin(["all", "none"]) | positions["slots"].astype(str).str.fullmatch(r"CT\d+")
@@ -79,6 +89,8 @@ def position_summary(run: Path) -> Table:
         if last is not None and row["method"] != last:
             table.add_section()
         last = row["method"]
+        rates = [100 * row[name] for name in ("adoption_rate", "adoption_null")]
+        adopted = "{:.1f} ({:.1f})".format(*rates) if all(map(math.isfinite, rates)) else ""
         table.add_row(
             row["method"],
             "-" if row["slots"] == "none" else row["slots"],
@@ -86,8 +98,8 @@ def position_summary(run: Path) -> Table:
             percent(row["acc"]),
             signed(row["impact_pp"]),
             interval(row),
-            percent(row["adoption_rate"]),
-            percent(row["adoption_null"]),
+            str(row.get("verdict", "-")),
+            adopted,
         )
     return table
 
@@ -120,11 +132,8 @@ def claims_summary(claims: pd.DataFrame) -> Table:
 
 
 def interval(row: Mapping[Any, Any]) -> str:
-    """`[a, b]`, or the exact bound where every difference is 0, or nothing."""
-    if math.isfinite(row["ci_low"]):
-        return f"[{row['ci_low']:+.1f}, {row['ci_high']:+.1f}]"
-    bound = row.get("zero_bound_pp", math.nan)
-    return f"0, below {bound:.1f}" if math.isfinite(bound) else ""
+    """The simultaneous interval, `[a, b]`, or nothing."""
+    return f"[{row['sim_low']:.1f}, {row['sim_high']:.1f}]" if math.isfinite(row["sim_low"]) else ""
 
 
 def percent(value: float) -> str:

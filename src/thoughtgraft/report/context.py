@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from thoughtgraft.analysis.gates import NOT_RUN, failed_words
 from thoughtgraft.analysis.result import Analysis
+from thoughtgraft.analysis.rule import UNRECORDED, Basis
 from thoughtgraft.records import RunSpec
 from thoughtgraft.report.document import Banner, Picture, Prose
 from thoughtgraft.report.formats import count, plural, sentence_list
@@ -36,12 +38,20 @@ def failed_caveat(failures: Mapping[str, int] | None, n_cells: int) -> tuple[str
 
 @dataclass(frozen=True)
 class Context:
-    """One report in the making; `force` states effects although a gate or the certificate failed."""
+    """One report in the making.
+
+    Attributes:
+        force: State effects although a gate or the certificate failed.
+        basis: By which rule the run is judged.
+        old: The stored verdicts of an older rule, as rows, where they stand in place of this version's; else None.
+    """
 
     run: RunData
     analysis: Analysis
     force: bool
     figures: Mapping[str, Picture | Prose]
+    basis: Basis = UNRECORDED
+    old: tuple[Mapping[str, Any], ...] | None = None
 
     @property
     def broken(self) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from thoughtgraft.analysis.verdicts import INVALID, Agreement, Verdict
 from thoughtgraft.records.provenance import package_versions
 from thoughtgraft.report.formats import UNDEFINED, is_number
 
@@ -121,15 +122,13 @@ class Report:
     source: str = "the records of the run alone"
 
 
-_TONES = {
-    "good": ("SUPPORTED", "CONVERGENT", "pass", "passed"),
-    "bad": ("REFUTED", "INVALID", "DIVERGENT", "fail", "failed"),
-}
+_TONES: dict[str, str] = {word: word.tone for word in (*Verdict, *Agreement)}
+_TONES |= {"pass": "good", "passed": "good", "fail": "bad", "failed": "bad", INVALID: "bad"}
 
 
 def tone_of(word: str) -> str:
-    """How a verdict is coloured: "good", "bad" or "open"; its word is always there too."""
-    return next((tone for tone, words in _TONES.items() if word in words), "open")
+    """How a verdict or an outcome is coloured: "found", "none", "open", "good" or "bad"; its word is there too."""
+    return _TONES.get(word, "open")
 
 
 class Notes:

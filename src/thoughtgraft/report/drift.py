@@ -10,15 +10,17 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from thoughtgraft.analysis.rule import RULE
+from thoughtgraft.analysis.verdicts import Verdict
 from thoughtgraft.records import RunSpec
 from thoughtgraft.records.atomic import write_atomic
 from thoughtgraft.records.jsonfile import to_json
 from thoughtgraft.records.shardfile import write_parquet
 from thoughtgraft.report.certificate import Certificate
-from thoughtgraft.report.displays.drift import DEAD, DriftPerSlot
+from thoughtgraft.report.displays.drift import DriftPerSlot
 from thoughtgraft.report.displays.save import write_files
 from thoughtgraft.report.document import Block, Bullets, Prose, Report, Section, Table, records_of
-from thoughtgraft.report.formats import bounded, estimate, is_number, p_value, percent, plural, sentence_list
+from thoughtgraft.report.formats import estimate, is_number, judged, p_value, percent, plural, sentence_list
 from thoughtgraft.report.render import to_markdown
 from thoughtgraft.report.tables_out import plain
 
@@ -114,9 +116,9 @@ def drift_facts(table: pd.DataFrame, sides: Sequence[Side], spec: RunSpec) -> di
 
 def reported(row: dict[str, Any]) -> str:
     """An impact with its interval, or why there is none."""
-    if row["verdict"] == DEAD:
+    if row["verdict"] == Verdict.BY_CONSTRUCTION:
         return "0 (nothing reads it)"
-    return bounded(row["impact_pp"], row["ci_low"], row["ci_high"], row["zero_bound_pp"])
+    return estimate(row["impact_pp"], row["ci_low"], row["ci_high"])
 
 
 def difference(row: dict[str, Any], standard: str) -> str:
@@ -172,16 +174,21 @@ def _effects(table: pd.DataFrame, method: str, standard: str) -> Table:
             adopted = (estimate(*(100 * row[name] for name in names)),) if swap else (divergence(row),)
             p = p_value(row["p_holm"]) if is_number(row["p_holm"]) else "–"
             other = "–" if row["protocol"] == standard else percent(row["differs_rate"])
-            cells = (reported(row), p, percent(row["changed_rate"]), *adopted, difference(row, standard), other)
+            told = judged(row["sim_low"], row["sim_high"], RULE.margin_pp), str(row["verdict"])
+            cells = (reported(row), *told, p, percent(row["changed_rate"]), *adopted, difference(row, standard), other)
             rows.append((slots, row["protocol"], *cells))
     last = "donor's answer over chance, pp" if swap else "KL, nats"
-    header = ("thought", "protocol", "impact, pp", "p (Holm)", "answers changed", last, f"minus {standard}, pp")
+    header = (
+        "thought", "protocol", "impact, pp [alone]", "simultaneous", "verdict", "p (Holm)", "answers changed", last,
+        f"minus {standard}, pp",
+    )  # fmt: skip
     reading = (
         "Impact: accuracy lost against the same protocol's unedited run, with a 95% interval clustered over hosts"
-        f"{' and donors' if swap else ''}; p over the single thoughts. Answers changed: against the same protocol's "
-        f"unedited answer. Difference to {standard} on the same cells, paired. Other answers: cells whose answer is "
-        f"another number than under {standard}."
+        f"{' and donors' if swap else ''}. Simultaneous: for the single thoughts of a protocol together; the verdict "
+        f"is where it lies beside 0 and {RULE.margin_pp:g} pp. p over the same thoughts. Answers changed: against the "
+        f"same protocol's unedited answer. Difference to {standard} on the same cells, paired. Other answers: cells "
+        f"whose answer is another number than under {standard}."
     )
     reading += "" if swap else " KL: how far the first token of the answer's number moved from the unedited run's."
-    numeric = frozenset(range(2, len(header) + 1))
-    return Table((*header, "other answers"), tuple(rows), reading, numeric, title=METHODS[method])
+    numeric = frozenset(range(2, len(header) + 1)) - {4}
+    return Table((*header, "other answers"), tuple(rows), reading, numeric, 4, title=METHODS[method])

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from thoughtgraft.analysis.equivalence import exact_upper_bound
 from thoughtgraft.analysis.erased import DEAD, LESS, MORE
 from thoughtgraft.analysis.frame import reasons
 from thoughtgraft.analysis.gates import FAIL, failed_gate
+from thoughtgraft.analysis.power import exact_upper_bound
 from thoughtgraft.records import RunStore
 from thoughtgraft.records.atomic import write_atomic
 from thoughtgraft.records.frames import read_frame

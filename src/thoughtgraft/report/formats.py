@@ -39,6 +39,23 @@ def interval(low: Any, high: Any, digits: int = 1) -> str:
     return f"[{number(low, digits)}, {number(high, digits)}]"
 
 
+def judged(low: Any, high: Any, margin: float, digits: int = 1) -> str:
+    """An interval in brackets, with as many digits as it takes to see where its ends lie beside 0 and +-margin.
+
+    So a verdict made from the interval is the one that its printed ends give.
+    """
+    if not (is_number(low) and is_number(high)):
+        return UNDEFINED
+    ends = float(low), float(high)
+    while digits < 9 and any(_sides(round(end, digits), margin) != _sides(end, margin) for end in ends):
+        digits += 1
+    return interval(*ends, digits)
+
+
+def _sides(value: float, margin: float) -> tuple[bool, ...]:
+    return tuple(side for bound in (-margin, 0.0, margin) for side in (value < bound, value > bound))
+
+
 def estimate(value: Any, low: Any, high: Any, digits: int = 1) -> str:
     """A value with its interval, "12.3 [8.1, 16.5]"; an undefined interval is said."""
     if not is_number(value):

@@ -9,13 +9,17 @@ from typing import Any
 
 import pandas as pd
 
+from thoughtgraft.analysis.rule import VERSION, Basis, basis_of
 from thoughtgraft.records import RunSpec, RunStore
 from thoughtgraft.records.frames import read_frame
-from thoughtgraft.records.layout import PROBLEMS_FILE, STARTS_FILE
+from thoughtgraft.records.layout import DECISION_FILE, PROBLEMS_FILE, STARTS_FILE
 from thoughtgraft.report.certificate import Certificate, read_certificate
 from thoughtgraft.report.formats import shorten
 
 DECODED_FILE = "decoded.parquet"
+ANALYSIS_FILE = "analysis/decision.json"
+OLD_DECISION_FILE = "analysis/decision-before.json"
+"""The verdicts of an older rule, kept where the records are judged anew."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,27 @@ class RunData:
     def plan(self, name: str) -> Any:
         """A field of the plan; None where it has none."""
         return self.spec.plan.get(name)
+
+
+def basis_of_run(store: RunStore, wanted: int | None = None) -> Basis:
+    """By which rule a run is judged; `wanted` is a version that was asked for instead of its own.
+
+    Raises:
+        AnalysisError: Its rule is damaged, changed since the run began, missing, or unknown here.
+    """
+    file = store.path / DECISION_FILE
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+    return basis_of(text, store.spec.decision_hash, wanted)
+
+
+def old_decision(store: RunStore) -> dict[str, Any] | None:
+    """What an older rule said when the run was analysed under it; None where nothing of it is kept."""
+    for name in (OLD_DECISION_FILE, ANALYSIS_FILE):
+        if (store.path / name).is_file():
+            found = store.read_json(name)
+            if found["rule"]["version"] != VERSION:
+                return dict(found)
+    return None
 
 
 def load(path: Path | str) -> RunData:

@@ -19,7 +19,7 @@ from thoughtgraft.report.inventory import write_inventory
 from thoughtgraft.report.journal import write_journal
 from thoughtgraft.report.paths import ReportPaths
 from thoughtgraft.report.render import to_html, to_markdown
-from thoughtgraft.report.run import load
+from thoughtgraft.report.run import basis_of_run, load, old_decision
 from thoughtgraft.report.tables_out import write_tables
 
 
@@ -30,6 +30,7 @@ def analysed(
     force: bool = False,
     problems: Iterable[Any] | None = None,
     largest: int | None = None,
+    rule: int | None = None,
 ) -> Context:
     """A run with its analysis, and whether its effects may be stated; nothing is written. Arguments: `write_report`'s.
 
@@ -38,6 +39,7 @@ def analysed(
         AnalysisError: The records cannot be analysed.
     """
     data = load(run)
+    basis = basis_of_run(data.store, rule)
     analysis = analyse(
         data.records,
         problems,
@@ -47,8 +49,12 @@ def analysed(
         shared_slots=data.certificate.shared_slots,
         available_hosts=data.plan("available_hosts"),
         largest=largest,
+        rule=basis.rule,
     )
-    return Context(data, analysis, force, {})
+    old = None
+    if basis.old_version is not None:
+        old = tuple((old_decision(data.store) or {"claims": ()})["claims"])
+    return Context(data, analysis, force, {}, basis, old)
 
 
 @answers_for_calls(RunError)
@@ -59,6 +65,7 @@ def write_report(
     force: bool = False,
     problems: Iterable[Any] | None = None,
     largest: int | None = None,
+    rule: int | None = None,
 ) -> ReportPaths:
     """Analyse a run and write everything that is said about it into its folder.
 
@@ -72,17 +79,20 @@ def write_report(
         force: State effects although the certificate or a gate failed; every page then says so.
         problems: The run's problems with their steps, for the adoption of step values; None leaves that out.
         largest: Largest number that the model can say, if it has one.
+        rule: The version of the rule to judge by; None takes the run's own. A run of rule 1 keeps its stored words,
+            unless this is 2: then its records are judged anew, and every page says that the rule was chosen after it.
 
     Returns:
         The paths of the report.
 
     Raises:
         RunError: The folder is not a run's, a file in it is damaged, or the disk refuses.
-        AnalysisError: The records cannot be analysed (none yet, or they contradict one another).
+        AnalysisError: The records cannot be analysed (none yet, or they contradict one another), or there is no such
+            rule.
     """
-    context = analysed(run, seed=seed, force=force, problems=problems, largest=largest)
+    context = analysed(run, seed=seed, force=force, problems=problems, largest=largest, rule=rule)
     data, analysis = context.run, context.analysis
-    write_tables(data, analysis)
+    write_tables(context)
     if not context.refused:
         context = replace(context, figures=make_figures(data, analysis, context.foot))
     report = build(context)

@@ -45,7 +45,7 @@ class Sizing:
         if self.mde_pp > 100:
             return f"with {size} not even an impact of 100 pp would be found with 80% power ({self.basis})"
         line = f"smallest impact of one slot found with 80% power: {self.mde_pp:.1f} pp, with {size} ({self.basis})"
-        return line if self.needed is None else f"{line}; {self.needed} hosts would find {100 * RULE.pilot_mde:g} pp"
+        return line if self.needed is None else f"{line}; {self.needed} hosts would find {100 * RULE.margin:g} pp"
 
 
 def planned(n_hosts: int) -> Sizing:
@@ -71,7 +71,7 @@ def from_pilot(records: pd.DataFrame | Frame, n_hosts: int, n_donors: int) -> Si
     for slot, cells in frame.singles(*RULE.primary, frame.primary_stratum()).items():
         se = variance_components(cells.difference, cells.host, cells.donor).se(1, n_donors)
         if np.isfinite(se) and se > spread:
-            wanted = hosts_after_pilot(cells, RULE.pilot_mde, n_draws=n_donors, power=RULE.pilot_power)
+            wanted = hosts_after_pilot(cells, RULE.margin, n_draws=n_donors, power=RULE.pilot_power)
             worst, needed, spread = frame.label((slot,)), wanted, se
     if not worst or n_hosts < 2:
         return Sizing(np.nan, "no slot varied in the pilot" if not worst else "one host allows no interval")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from thoughtgraft.analysis.adoption import adoption, donor_answers
+from thoughtgraft.analysis.adoption import adoption, adoption_bounds, donor_answers
 from thoughtgraft.analysis.cells import ArmKey
 from thoughtgraft.analysis.compare import compare_runs
 from thoughtgraft.analysis.frame import Frame
@@ -111,11 +111,11 @@ def _impact(compared: pd.DataFrame, method: str) -> _Row:
 
 def _adopted(frame: Frame) -> _Row:
     arm = frame.arms[ArmKey("swap", tuple(range(frame.n_slots)), "recompute", frame.primary_stratum())]
-    found = adoption(arm, donor_answers(arm, len(frame.hosts), len(frame.donors))).excess
-    own = (100 * found.value, 100 * found.low, 100 * found.high)
+    found = adoption_bounds([adoption(arm, donor_answers(arm, len(frame.hosts), len(frame.donors)))])[0]
+    own = (100 * found.estimate.value, 100 * found.low, 100 * found.high)
     # In the control the answer stays the host's, which never counts as adopted: 0 without error.
     notes = "; ".join(note for note in (BY_CONSTRUCTION, found.note) if note)
-    return _Row(own, (0.0, np.nan, np.nan), own, found.p, notes)
+    return _Row(own, (0.0, np.nan, np.nan), own, found.estimate.p, notes)
 
 
 def _decoded(evidence: Evidence, model: str, control: str, target: str) -> _Row:

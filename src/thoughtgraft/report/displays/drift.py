@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from thoughtgraft.analysis.verdicts import Verdict
 from thoughtgraft.report.displays.base import Point
 from thoughtgraft.report.displays.style import (
     BLUE,
@@ -27,7 +28,6 @@ from thoughtgraft.report.formats import sample
 from thoughtgraft.report.tables import slot_order
 
 WIDTH = 0.5
-DEAD = "structurally null"
 PANELS = (
     ("swap", "a donor's thought put in", "accuracy lost (pp)"),
     ("self", "the problem's own put back (truth: 0)", "change of the answer (KL, nats)"),
@@ -67,7 +67,7 @@ class DriftPerSlot:
                 points = []
                 for row in records_of(edited[(edited.protocol == name) & (edited.method == method)]):
                     x = labels.index(row["slots"]) + shift
-                    null = row["verdict"] == DEAD
+                    null = row["verdict"] == Verdict.BY_CONSTRUCTION
                     still += [(x, 0.0)] if null else []
                     if method == "self":
                         points.append(Point(x, row["kl"], row["kl_ci_low"], row["kl_ci_high"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from thoughtgraft.report.context import Context
 from thoughtgraft.report.document import Block, Notes, Prose, Section, Table, records_of
-from thoughtgraft.report.formats import count, estimate, p_value, percent, size
+from thoughtgraft.report.formats import count, estimate, judged, p_value, percent, size
 
 
 def section(context: Context) -> Section:
@@ -27,21 +27,22 @@ def _steps(context: Context) -> Block:
             else "the run has no swaps"
         )
         return Prose(f"Not shown: adoption of single step values (counterfactual answers); {reason}.", "note")
-    notes, rows = Notes(), []
+    notes, rows, margin = Notes(), [], context.analysis.decision.rule.margin_pp
     for row in records_of(table):
-        excess = [100 * row[name] for name in ("excess", "ci_low", "ci_high")]
+        *excess, sim_low, sim_high = (100 * row[n] for n in ("excess", "ci_low", "ci_high", "sim_low", "sim_high"))
         gone = " / ".join(count(row[f"n_{x}"]) for x in ("no_step", "undefined", "outside_vocabulary", "same_answer"))
         rows.append(
             (
                 row["slots"],
                 str(row["step"]),
-                size(row["n_hosts"], None, row["n_gen"]),
+                size(row["n_hosts"], row["n_donors"], row["n_gen"]),
                 count(row["n_eligible"]),
                 percent(row["rate"]),
                 percent(row["null"]),
                 estimate(*excess),
-                p_value(row["p"]),
-                p_value(row["p_bh"]),
+                judged(sim_low, sim_high, margin),
+                str(row["verdict"]) if context.old is None else "–",
+                p_value(row["p_holm"]),
                 gone,
                 notes.mark(row["note"]),
             )
@@ -49,13 +50,15 @@ def _steps(context: Context) -> Block:
     reading = (
         "Which thought holds which step? Counterfactual answer: what the host would answer if its step had the value "
         "of the donor's step; steps are numbered from 0, as slots are. Rate: share of eligible swaps answered so; "
-        "excess over donors exchanged between hosts, pp, 95% t interval clustered over hosts and donors. Exploratory: "
-        "Benjamini-Hochberg over the table. Not eligible, in order: no such step / not a whole positive number / "
-        "outside the model's numbers / equal to the host's own answer. n: hosts (generations)."
+        "excess over donors exchanged between hosts, pp, with its interval alone. Simultaneous: over every single slot "
+        "× every step (all slots: over the steps); the verdict is where it lies beside 0 and the margin. Not eligible, "
+        "in order: no such step / not a whole positive number / outside the model's numbers / equal to the host's own "
+        "answer. n: hosts × distinct donors (generations)."
     )
     header = (
-        "slot", "step", "n", "eligible", "rate", "null", "excess, pp [95%]", "p", "p (BH)", "not eligible", "notes",
+        "slot", "step", "n", "eligible", "rate", "null", "excess, pp [alone]", "simultaneous", "verdict", "p (Holm)",
+        "not eligible", "notes",
     )  # fmt: skip
     return Table(
-        header, tuple(rows), reading, frozenset(range(2, 9)), footnotes=notes.pairs, title="Values of single steps"
+        header, tuple(rows), reading, frozenset({2, 3, 4, 5, 6, 7, 9}), 8, notes.pairs, "Values of single steps"
     )

@@ -38,7 +38,7 @@ def agreement(context: Context) -> Section:
         rows.append(
             (
                 f"{row['method_a']} and {row['method_b']}",
-                f"{count(row['n_slots'])} slots, {count(row['n_hosts'])} hosts",
+                f"{count(row['n_slots'])} slots, {count(row['n_hosts'])} × {count(row['n_donors'])}",
                 estimate(row["r"], row["r_low"], row["r_high"], 2),
                 estimate(row["rho"], row["rho_low"], row["rho_high"], 2),
                 f"{number(row['reliability_a'], 2)} / {number(row['reliability_b'], 2)}",
@@ -46,19 +46,22 @@ def agreement(context: Context) -> Section:
                 estimate(row["r_disattenuated"], row["r_dis_low"], row["r_dis_high"], 2),
                 p_value(row["interaction_p"]),
                 p_value(row["p_exact_exploratory"]),
-                row["verdict"],
+                str(row["verdict"]) if context.old is None else "–",
                 notes.mark(row["note"]),
             )
         )
     blocks: list[Block] = [*context.figure("agreement")]
     if not rows:
         return Section("agreement", "Agreement of swap and ablation", tuple(blocks))
-    first = records_of(context.analysis.agreement)[0]
+    first, rule = records_of(context.analysis.agreement)[0], context.analysis.decision.rule
     reading = (
-        "Do two methods rank the slots alike? r, rho: over slots, 95% intervals from resampling hosts jointly. "
-        "Reliability: split-half over hosts, stepped up (Spearman-Brown); ceiling: the largest r that profiles so "
-        "reliable can show. Disattenuated r: freed of sampling noise; its interval gives the verdict, with the test "
-        f"of the position × method interaction. With {count(first['n_slots'])} slots, |r| must exceed "
+        f"Do two methods tell one story of the slots? r, rho: over slots, {rule.level} intervals from resampling hosts "
+        "jointly for both methods and, independently, donors. Reliability: the share of a mean profile's spread over "
+        "slots that is not the sampling of hosts and donors; ceiling: the largest r that profiles so reliable can "
+        "show. Disattenuated r: freed of sampling noise, and cut at 1; its interval gives the verdict, with the test "
+        f"of the position × method interaction: above {rule.agreement_bar:g} the order is shared, and an interaction p "
+        f"below {rule.alpha:g} says that the sizes differ. Slots whose effect is 0 by construction are left out. n: "
+        f"slots, hosts × donors. With {count(first['n_slots'])} slots, |r| must exceed "
         f"{number(first['critical_r'], 3)} to be significant and a true r of .5 is found with power "
         f"{percent(first['power_at_half'], 0)}: so no p-value is reported for r; the exact one over all orders is "
         "exploratory."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from thoughtgraft.analysis.verdicts import INVALID, Agreement, Verdict
 from thoughtgraft.report.context import Context
 from thoughtgraft.report.document import Section, Table
 
@@ -35,16 +36,24 @@ TERMS = (
         "two-way clustered",
         "host-level and donor-level variation both widen the interval, since donors recur across hosts",
     ),
-    ("95% interval", "a t interval unless said otherwise; in repeated runs about 95% of them hold the true value"),
-    ("Holm", "p-values adjusted so that the chance of any false claim among the slots stays below alpha"),
+    (
+        "interval alone",
+        "in repeated runs about 95% of such intervals hold the true value; two-way clustered t, or where few hosts "
+        "differ an exact interval of shares",
+    ),
+    (
+        "simultaneous interval",
+        "made wider so that in about 95% of runs all intervals of a family, such as the single slots of one method, "
+        "hold together (max-t); verdicts are made from it",
+    ),
+    ("margin", "the effect that is counted as large by the rule, in percentage points; fixed before a run"),
+    ("Holm", "p-values of no effect, adjusted so that the chance of any false one in the family stays below alpha"),
     ("max-T", "a permutation p adjusted over the slots; it treats the donors drawn as fixed"),
     ("pigeonhole", "a bootstrap that resamples hosts and donors independently; it errs on the wide side"),
-    ("equivalence test", "two one-sided tests that the impact is smaller than the margin: 'no effect' is a claim too"),
+    ("power within", "the chance that such a run calls an impact of 0 NEGLIGIBLE: 'no effect' is a claim too"),
     ("MDE", "minimum detectable effect: what a run of this size finds with 80% power"),
-    ("SUPPORTED, REFUTED", "the result meets the rule's condition for, or against, the claim"),
-    ("UNDERPOWERED", "neither: the run cannot tell; it says nothing against the claim"),
     ("failed cell", "its edit raised, gave NaN or infinity, or overflowed: no answer, counted, in no estimate"),
-    ("INVALID", "a gate failed, so nothing may be claimed"),
+    (INVALID, "a gate failed, so nothing may be claimed"),
     ("undefined", "the number does not exist for these data; the note beside it says why"),
     ("certificate", "checks that model, protocol and engine must pass before a number counts"),
 )
@@ -52,9 +61,13 @@ TERMS = (
 
 def section(context: Context) -> Section:
     """The glossary."""
-    spec = context.run.spec
+    spec, rule = context.run.spec, context.analysis.decision.rule
+    words = [(str(word), word.says(f"the margin ({rule.margin_pp:g} pp)")) for word in Verdict]
+    words += [(str(w), w.says(f"{rule.agreement_bar:g}")) for w in Agreement if str(w) not in dict(words)]
+    judged = () if context.old is not None else tuple((name, f"verdict: {meaning}") for name, meaning in words)
     rows = (
         *TERMS,
+        *judged,
         (
             "protocol",
             f"a complete rule of inference (prompt, masks, number of thoughts, indexing); here: {spec.protocol}",

@@ -54,7 +54,6 @@ def _missing(context: Context) -> list[str]:
 
 def _unusual(context: Context) -> list[str]:
     spec, frame = context.run.spec, context.analysis.frame
-    rule = context.analysis.decision.rule_hash
     found = []
     if context.unproven:
         found.append(f"Gates without evidence: {sentence_list(context.unproven)}. They count as not passed.")
@@ -72,8 +71,12 @@ def _unusual(context: Context) -> list[str]:
         found.append(f"{plural(frame.duplicates, 'record')} repeat a cell; only the first of each is used.")
     if spec.decision_hash is None:
         found.append("The decision rule's hash is not in run.json: that it was fixed before the run is not on record.")
-    elif spec.decision_hash != rule:
-        found.append(f"Judged by rule {rule}, but run.json fixed rule {spec.decision_hash} before the run.")
+    elif context.old is None and not context.basis.fixed_before:
+        rule = context.analysis.decision.rule
+        found.append(
+            f"Judged by rule {rule.version} (hash {rule.hash}), which was chosen after the run: run.json fixed the "
+            f"rule {spec.decision_hash} before it."
+        )
     if spec.protocol != "official":
         flaw = f": {context.flaw}" if context.flaw else ""
         found.append(f"Protocol {spec.protocol} is not the model's official one{flaw}.")
@@ -84,7 +87,7 @@ def _unusual(context: Context) -> list[str]:
 
 def _size(context: Context) -> str:
     pilot, rule = context.analysis.decision.pilot, context.analysis.decision.rule
-    aim = f"{100 * rule.pilot_mde:g} pp at {rule.pilot_power:.0%} power with {rule.full_draws} donors per host"
+    aim = f"{100 * rule.margin:g} pp at {rule.pilot_power:.0%} power with {rule.full_draws} donors per host"
     if not pilot.worst_slot:
         return f"Sample size: no slot varied in this run, so its variances say nothing about the hosts for {aim}."
     need = f"{plural(pilot.needed, 'host')} are needed to find {aim}, at every slot"
