@@ -87,6 +87,14 @@ def test_units_of_an_exact_bound_are_the_fewer_of_hosts_and_donors() -> None:
     assert found.high == pytest.approx(1 - 0.05 ** (1 / 3))
 
 
+def test_less_than_half_an_independent_event_is_no_evidence_of_any() -> None:
+    """One lost cell of 250 is less than half a lost host: its share is not shown to be above 0, nor above chance."""
+    once = first(1, N * D)
+    assert family_bounds([crossed(once, "share")])[0].low == 0.0
+    assert family_bounds([crossed(once, "share", null_influence=np.zeros(N * D))])[0].low == 0.0
+    assert family_bounds([crossed(first(D, N * D), "share")])[0].low > 0.0
+
+
 def test_mover_with_wilson_bounds_is_newcombes() -> None:
     hits, tries = np.array([12.0, 5.0]), np.array([40.0, 50.0])
     bounds = [np.array(proportion_confint(h, n, method="wilson"))[:, None] for h, n in zip(hits, tries, strict=True)]

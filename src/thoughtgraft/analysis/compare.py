@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from thoughtgraft.analysis.cells import ArmKey, Cells
-from thoughtgraft.analysis.clustered import Estimate, clustered_total, t_interval, t_p_value
+from thoughtgraft.analysis.clustered import Estimate, clustered_total, t_p_value
 from thoughtgraft.analysis.estimate import arm_mean, impact
 from thoughtgraft.analysis.frame import Frame, as_frame
 from thoughtgraft.analysis.multiplicity import holm
+from thoughtgraft.analysis.proportions import mover
 from thoughtgraft.analysis.slots import slot_label
 from thoughtgraft.arguments import answers_for_calls
 from thoughtgraft.errors import AnalysisError
@@ -60,7 +62,7 @@ def compare_runs(
     Every cell's influence on both means is charged to its host and its donor, summed over the two runs where they
     share them: the interval is paired on shared problems, that of independent runs where there are none, and right in
     between. Two-way clustered over hosts and donors; by host where the arm has no donors. Runs without any shared
-    problem: Welch's degrees of freedom.
+    problem: MOVER of the two intervals.
 
     Args:
         first, second: Records of the runs, or their frames.
@@ -135,7 +137,7 @@ def _difference(
     met = crossed and bool(set(donor[: len(a)].tolist()) & set(donor[len(a) :].tolist()))
     value, design = float(means[1] - means[0]), "paired" if mine == theirs else "partly paired"
     if not n_shared and not met:
-        return "independent", 0, _welch(value, *own)
+        return "independent", 0, _apart(value, *own)
     if design != "paired" and min(est.se for est in own) == 0:
         return design, n_shared, _undefined(value, own[0])
     # One host and donor may occur in both runs: their influences belong to one cell.
@@ -149,15 +151,23 @@ def _difference(
     return design, n_shared, est
 
 
-def _welch(value: float, a: Estimate, b: Estimate) -> Estimate:
-    """The difference of two independent means; undefined where one shows no variation, which is not certainty."""
+def _apart(value: float, a: Estimate, b: Estimate) -> Estimate:
+    """The difference of two independent means, from the interval of each (MOVER); undefined where one does not vary.
+
+    p is that of the t at which the end beside 0 would touch it, so that it agrees with the interval.
+    """
     if not (a.se > 0 and b.se > 0):
         return _undefined(value, a)
+    mine, theirs = ((np.array(est.value), np.array([est.low, est.high])) for est in (b, a))
+    low, high = mover(*mine, *theirs, np.array(0.0))
     first, second = a.se**2, b.se**2
-    se = float(np.sqrt(first + second))
+    # Welch's degrees of freedom.
     df = (first + second) ** 2 / (first**2 / a.df + second**2 / b.df)
-    low, high = t_interval(value, se, df)
-    return replace(a, value=value, se=se, df=df, low=low, high=high, p=t_p_value(value, se, df), note="")
+    half = (value - low if value > 0 else high - value) / special.stdtrit(df, 0.975)
+    p = t_p_value(value, float(half), df)
+    return replace(
+        a, value=value, se=float(np.hypot(a.se, b.se)), df=df, low=float(low), high=float(high), p=p, note=""
+    )
 
 
 def _undefined(value: float, like: Estimate) -> Estimate:

@@ -254,7 +254,9 @@ def _one(member: _Member, est: Estimate, ends: list[float], p: float, by_t: bool
     never_negative = sample.kind == "share" and sample.null == 0 and sample.null_influence is None
     bottom = -np.inf if sample.kind == "real" else 0.0 if never_negative else -1.0
     low, high, sim_low, sim_high = (float(np.clip(end, bottom, -bottom if bottom else 1.0)) for end in ends)
-    estimate = replace(est, low=low, high=high, p=np.nan if never_negative else p, note=note)
+    # A share that cannot be below 0 is not tested against it; nor is what did not differ anywhere.
+    untested = never_negative or (method == "exact" and est.value == 0)
+    estimate = replace(est, low=low, high=high, p=np.nan if untested else p, note=note)
     return Bounds(estimate, low, high, sim_low, sim_high, method, small, note)
 
 

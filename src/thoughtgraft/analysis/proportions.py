@@ -100,7 +100,8 @@ def clopper_pearson(share: Floats, tries: Floats, level: Floats) -> Floats:
     """
     hits = np.clip(share, 0.0, 1.0) * tries
     misses = tries - hits
-    some, not_all = hits > 1e-9, misses > 1e-9
+    # Less than half an independent event is none: no share is above 0 because one cell of 1,000 is lost.
+    some, not_all = hits >= 0.5, misses >= 0.5
     low = special.betaincinv(np.where(some, hits, 1.0), misses + 1, level / 2)
     high = special.betainccinv(hits + 1, np.where(not_all, misses, 1.0), level / 2)
     return np.stack([np.where(some, low, 0.0), np.where(not_all, high, 1.0)])
