@@ -86,6 +86,8 @@ def settings() -> list[Setting]:
     rows += [_setting(f"{loss:.0%} lost", "300 x 10", "impact", loss) for loss in (0.01, 0.03)]
     for loss in (0.01, 0.05, 0.20):
         rows.append(_setting(f"{100 * loss:g}% lost, of the right ones", "100 x 10", "given correct", loss))
+    for size in ("100 x 10", "50 x 10", "20 x 5"):
+        rows += [_setting(f"{100 * rate:.1f} pp adopted", size, "adoption", rate) for rate in (0.016, 0.049)]
     for size in ("100 x 10", "20 x 5"):
         rows.append(_setting("unbalanced; 10% lost, 10% gained", size, "impact", 0.10, gained=0.10, unbalanced=True))
         rows += [

@@ -8,9 +8,7 @@ import pytest
 from tests.planted.nulls import noise_records
 
 from thoughtgraft.analysis import compare_runs
-from thoughtgraft.analysis.cells import ArmKey
 from thoughtgraft.analysis.clustered import clustered_mean
-from thoughtgraft.analysis.estimate import impact
 from thoughtgraft.analysis.frame import build_frame
 
 SWAP = {"methods": ("swap",), "together": False}
@@ -60,8 +58,9 @@ def test_runs_without_a_shared_problem_are_independent() -> None:
     found = row(compare_runs(first, second))
     assert found.design == "independent"
     assert found.n_shared == 0
-    errors = [impact(build_frame(r).arms[ArmKey("swap", (0,), "recompute", "random")]).se for r in (first, second)]
-    assert (found.ci_high - found.ci_low) / 200 == pytest.approx(2 * np.hypot(*errors), rel=0.03)
+    half = [(found[f"{x}_ci_high"] - found[f"{x}_ci_low"]) / 2 for x in "ab"]
+    assert (found.ci_high - found.ci_low) / 2 == pytest.approx(np.hypot(*half), rel=0.03)
+    assert (found.p < 0.05) == (found.ci_low > 0 or found.ci_high < 0)
 
 
 def test_no_variation_is_not_taken_for_certainty() -> None:

@@ -173,11 +173,9 @@ class _Joint:
         flat = np.array([not k.differs.any() for k in members])
         scale = np.sqrt(self.variance(1) * self.variance(2))
         cross = np.diagonal(found.covariance[m : 2 * m, 2 * m :])
-        # A positive correlation would shorten the interval, and few events cannot show one.
+        # Only what lengthens an interval counts: few events cannot show a positive correlation, and a share and its
+        # chance level rise with the same events (in a null world of 24 hosts one run in five then showed adoption).
         correlation = np.clip(np.divide(cross, scale, out=np.zeros(m), where=scale > 0), -1.0, 0.0)
-        # A share and its chance level rise with the same few events, which would shorten the interval: in a null world
-        # of 24 hosts one run in five then showed adoption. Only what lengthens it counts.
-        correlation = np.where(counted, correlation, np.minimum(correlation, 0.0))
         # Where every cell is lost, or every one gained, what one share falls short the other may have.
         correlation = np.where(flat & counted & (plus + minus > 0), -1.0, correlation)
         n_hosts, n_donors = found.n_hosts, found.n_donors
@@ -254,9 +252,7 @@ def _one(member: _Member, est: Estimate, ends: list[float], p: float, by_t: bool
     never_negative = sample.kind == "share" and sample.null == 0 and sample.null_influence is None
     bottom = -np.inf if sample.kind == "real" else 0.0 if never_negative else -1.0
     low, high, sim_low, sim_high = (float(np.clip(end, bottom, -bottom if bottom else 1.0)) for end in ends)
-    # A share that cannot be below 0 is not tested against it; nor is what did not differ anywhere.
-    untested = never_negative or (method == "exact" and est.value == 0)
-    estimate = replace(est, low=low, high=high, p=np.nan if untested else p, note=note)
+    estimate = replace(est, low=low, high=high, p=np.nan if never_negative else p, note=note)
     return Bounds(estimate, low, high, sim_low, sim_high, method, small, note)
 
 
