@@ -100,10 +100,14 @@ def test_claims_positions_terminal_and_files_say_the_same_of_the_same_estimate(j
     claims = parse_table(text, "### The claims in numbers")
     console = Console(width=80, record=True, file=StringIO())
     console.print(run_summary(judged))
-    terminal = {}
-    for line in console.export_text().splitlines():
-        if found := re.match(r"\s*swap\s+(CT\d|all)\s.*?\s([A-Z][A-Z ]+[A-Z])(\s|$)", line):
-            terminal[found[1]] = found[2]
+    terminal, adopted = (
+        {
+            found[1]: found[2]
+            for line in part.splitlines()
+            if (found := re.match(r"\s*swap\s+(CT\d|all)\s.*?\s([A-Z][A-Z ]+[A-Z])(\s|$)", line))
+        }
+        for part in console.export_text().split("adoption: ")
+    )
     stored = pd.read_parquet(judged / "analysis" / "claims.parquet").set_index(["claim", "subject"]).verdict
     opened = thoughtgraft.load_run(judged).decision().set_index(["claim", "subject"]).verdict
     counted = 0
@@ -118,7 +122,8 @@ def test_claims_positions_terminal_and_files_say_the_same_of_the_same_estimate(j
             if name == "H0":
                 assert terminal[subject] == row["verdict"]
     impacts = {row["slot"]: row["verdict"] for row in parse_table(text, "### Accuracy") if row["method"] == "swap"}
-    assert terminal == impacts and counted == 1 + 6 + 7
+    excesses = {row["slot"]: row["verdict"] for row in parse_table(text, COLUMNS["H4"]) if row["method"] == "swap"}
+    assert terminal == impacts and adopted == excesses and counted == 1 + 6 + 7
     steps = {f"{row['slot']}, step {row['step']}": row["verdict"] for row in parse_table(text, STEPS)}
     held = {row["about"].split(":")[0]: row["verdict"] for row in claims if row["question"] == "H5"}
     assert len(held) == 12 and held == {name: said for name, said in steps.items() if name in held}

@@ -9,10 +9,10 @@ import pytest
 
 from thoughtgraft.analysis import RULE
 from thoughtgraft.analysis.intervals import MIN_DONORS, MIN_HOSTS, Sample, family_bounds
-from thoughtgraft.analysis.power import needed_hosts
+from thoughtgraft.analysis.power import needed_hosts, too_small
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.spec import PilotFacts
-from thoughtgraft.studies.sizing import Pilot, Sizing, planned, too_small
+from thoughtgraft.studies.sizing import Pilot, Sizing, planned
 
 
 def test_before_any_data_the_spread_is_assumed_and_said() -> None:
@@ -29,7 +29,7 @@ def test_a_pilots_verdict_and_what_it_asks_of_the_run_agree(rule1_run: Path) -> 
     sizing = pilot.sizing(100, RULE.full_draws)
     assert sizing.worst_slot == verdict.worst_slot
     # The smallest effect found with the hosts asked for is the rule's own.
-    assert pilot.sizing(verdict.needed or 0, RULE.full_draws).mde_pp == pytest.approx(100 * RULE.margin, rel=0.005)
+    assert pilot.sizing(verdict.needed or 0, RULE.full_draws).mde_pp == pytest.approx(RULE.margin_pp, rel=0.005)
     assert pilot.asks_for(1) > pilot.asks_for(10) > needed_hosts(0.05, RULE.margin)  # type: ignore[operator]
     assert pilot.used == set(pilot.run.problems()["id"])
 
@@ -56,7 +56,7 @@ def test_a_run_as_large_as_asked_owes_no_sentence() -> None:
 
 
 def test_a_design_too_small_for_any_verdict_says_so_and_one_host_more_does_not() -> None:
-    assert too_small(MIN_HOSTS, MIN_DONORS) == ""
+    assert too_small(MIN_HOSTS, MIN_DONORS) == too_small(MIN_HOSTS, 0) == ""
     assert "with 19 hosts no interval is known to hold, so every claim" in too_small(19, 18)
     assert "with 4 distinct donors no interval" in too_small(20, 4)
     assert "with 3 hosts and 2 distinct donors no interval" in too_small(3, 2)

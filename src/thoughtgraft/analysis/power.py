@@ -9,6 +9,7 @@ from scipy import integrate, optimize, stats
 from statsmodels.stats.power import TTestPower
 
 from thoughtgraft.analysis.cells import Cells
+from thoughtgraft.analysis.intervals import MIN_DONORS, MIN_HOSTS
 from thoughtgraft.errors import AnalysisError
 
 
@@ -111,6 +112,23 @@ def critical_correlation(n: int, *, alpha: float = 0.05) -> float:
     """The |r| that `n` points must exceed to differ from 0 at level alpha."""
     t = stats.t.ppf(1 - alpha / 2, n - 2)
     return float(t / np.sqrt(n - 2 + t**2))
+
+
+def too_small(n_hosts: int, n_donors: int) -> str:
+    """Why no verdict can come of a design, whatever its outcomes are; empty where one can.
+
+    Args:
+        n_hosts: Its hosts.
+        n_donors: Its distinct donors, over all hosts; 0 where nothing is taken from one.
+    """
+    few = [f"{n_hosts} hosts"] if n_hosts < MIN_HOSTS else []
+    few += [f"{n_donors} distinct donors"] if 0 < n_donors < MIN_DONORS else []
+    if not few:
+        return ""
+    return (
+        f"No verdict can come of this design: with {' and '.join(few)} no interval is known to hold, so every claim "
+        f"is left UNRESOLVED. It takes at least {MIN_HOSTS} hosts and {MIN_DONORS} distinct donors."
+    )
 
 
 @dataclass(frozen=True)

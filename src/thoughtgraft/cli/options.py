@@ -86,6 +86,17 @@ Out = Annotated[
         help="The run's folder. Running the same command again continues it.",
     ),
 ]
+Margin = Annotated[
+    float | None,
+    typer.Option(help="The smallest effect that matters, pp; verdicts and a pilot's size rest on it. Default 5."),
+]
+Alpha = Annotated[
+    float | None, typer.Option(help="Share of runs that may say something false; 0.05 makes 95% intervals.")
+]
+Rule = Annotated[
+    int | None,
+    typer.Option(help="Judge the records by this rule instead of the run's own: 2, for a run that was begun under 1."),
+]
 Hosts = Annotated[
     str | None,
     typer.Option(

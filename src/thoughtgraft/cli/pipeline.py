@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
+from thoughtgraft.analysis.rule import RULE, Rule
 from thoughtgraft.cli.tables import run_summary
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Job:
     batch_size: str = "auto"
     max_new_tokens: int | None = None
     beside: tuple[Path, ...] = ()
+    rule: Rule = RULE
 
     @property
     def n_hosts(self) -> int:
@@ -52,8 +54,8 @@ class Job:
     @property
     def warnings(self) -> list[str]:
         """What is said of its size before it starts: less than its pilot asks for, too little for any verdict."""
+        from thoughtgraft.analysis.power import too_small
         from thoughtgraft.interventions.donors import draw_donors
-        from thoughtgraft.studies.sizing import too_small
 
         drawn = draw_donors(self.sample.problems, self.plan.n_donors, self.plan.seed)
         donors = {donor for host in range(self.n_hosts) for donor in drawn[host]}
@@ -74,7 +76,6 @@ def carry_out(
 
     `executor` and `watch` as `run` has them.
     """
-    from thoughtgraft.analysis import RULE
     from thoughtgraft.cli.certify import certified, start_facts
     from thoughtgraft.cli.signals import current
     from thoughtgraft.engine.run import run
@@ -99,7 +100,7 @@ def carry_out(
             max_new_tokens=job.max_new_tokens,
             facts=start_facts(certify) | ({"engine": executor.describe()} if executor else {}),
             design=design(job),
-            rule=RULE.to_json(),
+            rule=job.rule.to_json(),
             certificate=certificate,
             executor=executor,
             watch=watch,
@@ -149,7 +150,6 @@ def design(job: Job) -> dict[str, Any]:
 
 def dry_run(job: Job, out: Path) -> None:
     """Print cells by arm, their time as measured on a few of them, the smallest effect, and who was seen before."""
-    from thoughtgraft.analysis import RULE
     from thoughtgraft.cli.dryrun import cell_table, duration, measure
     from thoughtgraft.engine.collect import answer_identity, encode
     from thoughtgraft.engine.run import make_spec, roles, with_looks
@@ -173,12 +173,12 @@ def dry_run(job: Job, out: Path) -> None:
         f"{model.dtype_name}): measured on {timing.n_cells} generations, {1e3 * timing.cell:.2g} ms each; "
         "verification, analysis and report come on top",
     ]
-    sizing = job.pilot.sizing(job.n_hosts, job.plan.n_donors) if job.pilot else planned(job.n_hosts)
+    sizing = job.pilot.sizing(job.n_hosts, job.plan.n_donors) if job.pilot else planned(job.n_hosts, job.rule)
     lines.append(sizing.line(job.n_hosts, job.plan.n_donors))
     lines += job.warnings
     if job.plan.only_correct:
         lines.append("--only-correct: fewer hosts, as many as are right without an edit")
-    spec = make_spec(model, problems, job.plan, cells, study=STUDY, rule=RULE.to_json())
+    spec = make_spec(model, problems, job.plan, cells, study=STUDY, rule=job.rule.to_json())
     spec = with_looks(spec, out, *roles(problems, cells), job.beside)
     lines += spec.looks.lines(spec.run_id) if spec.looks else []
     for line in lines:

@@ -69,13 +69,13 @@ def _wait_for(run: Path) -> None:
             time.sleep(WATCH_S)
 
 
-def analyze(run: options.Run, seed: options.AnalysisSeed = 0) -> None:
+def analyze(run: options.Run, seed: options.AnalysisSeed = 0, rule: options.Rule = None) -> None:
     """Estimate and test a run's effects, and print the main table. Rewrites analysis/, figures/ and the report."""
     from rich.console import Console
 
     from thoughtgraft.cli.tables import run_summary
 
-    study = _study(run)
+    study = _study(run, rule)
     if study == OPERATIONS:
         from thoughtgraft.analysis.probing.stratum import Settings
         from thoughtgraft.cli.feature_job import read_features
@@ -90,7 +90,7 @@ def analyze(run: options.Run, seed: options.AnalysisSeed = 0) -> None:
             "an erasure study is analysed with its model, which has to fit the probes",
             fix="run its command again; `thoughtgraft report` writes the pages anew from the table that is there",
         )
-    rewrite(run, seed)
+    rewrite(run, seed, rule=rule)
     Console().print(run_summary(run))
 
 
@@ -100,17 +100,18 @@ def report(
     force: Annotated[
         bool, typer.Option("--force", help="Show effects although a check or gate failed; every page says so.")
     ] = False,
+    rule: options.Rule = None,
 ) -> None:
     """Write report.md and report.html of a run, with figures."""
-    typer.echo(str(rewrite(run, seed, force=force).html.resolve()))
+    typer.echo(str(rewrite(run, seed, force=force, rule=rule).html.resolve()))
 
 
-def rewrite(run: Path, seed: int, *, force: bool = False) -> ReportPaths:
+def rewrite(run: Path, seed: int, *, force: bool = False, rule: int | None = None) -> ReportPaths:
     """Write a run's analysis, figures and report anew, from what lies in its folder.
 
     An operations study takes minutes to analyse: its report is written from the analysis that is there.
     """
-    study = _study(run)
+    study = _study(run, rule)
     if study == OPERATIONS:
         from thoughtgraft.report.operations.write import write_operations_report
 
@@ -125,13 +126,19 @@ def rewrite(run: Path, seed: int, *, force: bool = False) -> ReportPaths:
 
     opened = load_run(run)
     known = opened.problem_set() if (opened.path / PROBLEMS_FILE).is_file() else None
-    return write_report(run, seed=seed, force=force, problems=known, largest=opened.largest_number)
+    return write_report(run, seed=seed, force=force, problems=known, largest=opened.largest_number, rule=rule)
 
 
-def _study(run: Path) -> str:
+def _study(run: Path, rule: int | None) -> str:
+    """What study a run is of; an error where a rule is asked for and the study has none."""
+    from thoughtgraft.errors import AnalysisError
     from thoughtgraft.records.spec import read_spec
 
-    return read_spec(Path(run)).study
+    study = read_spec(Path(run)).study
+    if rule is not None and study in (OPERATIONS, ERASURE):
+        fix = "leave --rule out"
+        raise AnalysisError(f"{run} is an {study} run, which no rule of questions judges", got=f"rule {rule}", fix=fix)
+    return study
 
 
 def records(

@@ -42,6 +42,8 @@ def resampling(
             help="A pilot's folder: its problems are left out, and its variances say how many hosts to take.",
         ),
     ] = None,
+    margin: options.Margin = None,
+    alpha: options.Alpha = None,
     seed: options.Seed = 0,
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
@@ -69,6 +71,7 @@ def resampling(
     """
     from dataclasses import replace
 
+    from thoughtgraft.analysis.rule import Rule
     from thoughtgraft.engine.executors import check_engine
     from thoughtgraft.errors import PlanError
     from thoughtgraft.interventions.donors import check_donors
@@ -78,6 +81,7 @@ def resampling(
 
     check_folder(out)
     check_engine(engine, ray_address, workers, cpus_per_worker, gpus_per_worker)
+    rule = Rule.of(margin, alpha)
     size = PRESETS[preset]
     n_donors = donors or size.n_donors
     if hosts != "auto":
@@ -88,7 +92,7 @@ def resampling(
     if pilot is not None:
         from thoughtgraft.studies.sizing import Pilot
 
-        before = Pilot.open(pilot, problems)
+        before = Pilot.open(pilot, problems, rule)
     n_hosts = before.hosts(n_donors) if before is not None and hosts == "auto" else int(hosts or size.n_hosts)
     used = before.used if before else ()
     sample = draw_sample(problems, first=size.first, n=n_hosts, seed=seed, used=used, at_most=hosts == "auto")
@@ -125,7 +129,7 @@ def resampling(
         typer.echo(f"warning: {warning}", err=True)
     plan = resampling_plan(reasoner.num_latents, n_donors, seed, full=size.full, hosts=limit)
     plan = replace(plan, only_correct=only_correct)
-    job = pipeline.Job(reasoner, sample, plan, preset, before, batch_size, max_new_tokens, tuple(beside or ()))
+    job = pipeline.Job(reasoner, sample, plan, preset, before, batch_size, max_new_tokens, tuple(beside or ()), rule)
     if dry_run:
         pipeline.dry_run(job, out)
         return

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -40,9 +41,9 @@ def run_summary(run: Path) -> Group:
             "`thoughtgraft report --force` shows the figures all the same"
         )
         return Group(*lines)
-    if (version := decision["rule"]["version"]) != VERSION:
+    if (old := decision["rule"]["version"]) != VERSION:
         lines.append(
-            f"[bold yellow]judged by rule {version}[/bold yellow]: its words, and what was wrong with them, are in the "
+            f"[bold yellow]judged by rule {old}[/bold yellow]: its words, and what was wrong with them, are in the "
             f"report; `thoughtgraft analyze --rule {VERSION}` judges the records anew"
         )
     return Group(*lines, position_summary(run))
@@ -58,50 +59,96 @@ def narrow_table(title: str) -> Table:
     return Table(title=title, title_style="dim", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
 
 
-def position_summary(run: Path) -> Table:
-    """The main figures of an analysed run: single slots and all, random donors, later thoughts recomputed."""
+def position_summary(run: Path) -> Group:
+    """The main effects of an analysed run: single slots and all, random donors, later thoughts recomputed."""
+    from thoughtgraft.analysis.estimate import OF_EXCESS, OF_IMPACT, TOO_SMALL
+    from thoughtgraft.analysis.rule import RULE
     from thoughtgraft.records.frames import read_frame
+    from thoughtgraft.records.jsonfile import read_json
+    from thoughtgraft.report.document import records_of
+    from thoughtgraft.report.tables import CHECKS
 
     positions = read_frame(run / "analysis" / "positions.parquet", fix="thoughtgraft analyze")
-    table = narrow_table(
-        "impact: accuracy lost against the clean run, pp, with the interval that holds for\n"
-        "all slots of a method together; verdict: where it lies beside 0 and the margin;\n"
-        "adopted: the donor's answer given (by chance)"
-    )
-    for name, justify in (
-        ("edit", "left"),
-        ("slot", "left"),
-        ("n", "right"),
-        ("right", "right"),
-        ("impact", "right"),
-        ("simultaneous", "right"),
-        ("verdict", "left"),
-        ("adopted, %", "right"),
-    ):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    main = positions["slots"].isin(["all", "none"]) | positions["slots"].astype(str).str.fullmatch(r"CT\d+")
-    main &= positions["downstream"].isin(["recompute", ""]) | positions["downstream"].isna()
+    rule = read_json(run / "analysis" / "decision.json")["rule"]
+    margin_pp, level = 100 * rule.get("margin", RULE.margin), f"{100 * (1 - rule.get('alpha', RULE.alpha)):g}%"
+    main = (positions["slots"] == "all") | positions["slots"].astype(str).str.fullmatch(r"CT\d+")
+    main &= (positions["downstream"] == "recompute") & ~positions["method"].isin(CHECKS)
     strata = positions["donor_stratum"]
     if "random" in set(strata):
         main &= strata.isin(["", "random"]) | strata.isna()
-    last = None
-    for row in positions[main].to_dict("records"):
-        if last is not None and row["method"] != last:
-            table.add_section()
-        last = row["method"]
-        rates = [100 * row[name] for name in ("adoption_rate", "adoption_null")]
-        adopted = "{:.1f} ({:.1f})".format(*rates) if all(map(math.isfinite, rates)) else ""
-        table.add_row(
+    title = f"impact: accuracy lost against the clean run, pp\n{level} together: for all of an edit's slots at once"
+    impact = EffectTable.named(title, "right", level, margin_pp)
+    adoption = EffectTable.named("adoption: the donor's answer given, beyond chance, pp", "adopted", level, margin_pp)
+    for row in records_of(positions[main]):
+        impact.add(row, "acc", "impact_pp", "", 1, OF_IMPACT)
+        if row["donor_stratum"]:
+            adoption.add(row, "adoption_rate", "adoption_excess", "adoption_excess_", 100, OF_EXCESS)
+    shown: list[RenderableType] = [made.table for made in (impact, adoption) if made.table.rows]
+    if impact.small or adoption.small:
+        shown.append(f"* {TOO_SMALL}")
+    return Group(*shown)
+
+
+@dataclass
+class EffectTable:
+    """A table of effects in the making, each with both its intervals and its verdict.
+
+    `margin_pp` is the verdicts'; `small` says whether one of them could not be given in so small a design.
+    """
+
+    table: Table
+    margin_pp: float
+    method: str = ""
+    small: bool = False
+
+    @classmethod
+    def named(cls, title: str, share: str, level: str, margin_pp: float) -> Self:
+        """An empty one.
+
+        Args:
+            title: Its title.
+            share: What the column of a rate is called.
+            level: The level of the intervals, "95%".
+            margin_pp: The margin.
+        """
+        made = narrow_table(title)
+        made.padding = (0, 0)  # the widest words and intervals then just fit
+        left = ("edit", "slot", "verdict")
+        for name in ("edit", "slot", "n", share, "effect", f"{level} alone", f"{level} together", "verdict"):
+            made.add_column(name, justify="left" if name in left else "right", no_wrap=True)
+        return cls(made, margin_pp)
+
+    def add(self, row: Mapping[str, Any], share: str, effect: str, ends: str, scale: float, about: str) -> None:
+        """Add a row.
+
+        Args:
+            row: Of the position table.
+            share: Its column of a rate.
+            effect: Its column of an effect.
+            ends: What the columns of the effect's intervals and verdict begin with.
+            scale: Makes percentage points of effect and ends.
+            about: What its notes on this effect begin with.
+        """
+        from thoughtgraft.analysis.estimate import TOO_SMALL
+        from thoughtgraft.report.formats import UNDEFINED, interval, judged
+
+        if self.method not in ("", row["method"]):
+            self.table.add_section()
+        self.method = row["method"]
+        low, high, sim_low, sim_high = (scale * row[f"{ends}{x}"] for x in ("ci_low", "ci_high", "sim_low", "sim_high"))
+        intervals = interval(low, high), judged(sim_low, sim_high, self.margin_pp)
+        verdict = str(row.get(f"{ends}verdict", ""))
+        if verdict and about + TOO_SMALL in row["note"]:
+            self.small, verdict = True, f"{verdict} *"
+        self.table.add_row(
             row["method"],
-            "-" if row["slots"] == "none" else row["slots"],
+            row["slots"],
             f"{row['n_gen']:,}",
-            percent(row["acc"]),
-            signed(row["impact_pp"]),
-            interval(row),
-            str(row.get("verdict", "-")),
-            adopted,
+            percent(row[share]),
+            signed(scale * row[effect]),
+            *("" if text == UNDEFINED else text for text in intervals),
+            verdict,
         )
-    return table
 
 
 def claims_summary(claims: pd.DataFrame) -> Table:
@@ -131,11 +178,6 @@ def claims_summary(claims: pd.DataFrame) -> Table:
     return table
 
 
-def interval(row: Mapping[Any, Any]) -> str:
-    """The simultaneous interval, `[a, b]`, or nothing."""
-    return f"[{row['sim_low']:.1f}, {row['sim_high']:.1f}]" if math.isfinite(row["sim_low"]) else ""
-
-
 def percent(value: float) -> str:
     """A fraction as a percentage; empty if undefined."""
     return f"{100 * value:.1f}%" if math.isfinite(value) else ""
@@ -143,7 +185,7 @@ def percent(value: float) -> str:
 
 def signed(value: float) -> str:
     """Percentage points with their sign; empty if undefined."""
-    return f"{value:+.1f}" if math.isfinite(value) else ""
+    return f"{value:+.1f}".replace("-", "−") if math.isfinite(value) else ""
 
 
 def certificate_line(certificate: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ from thoughtgraft.records.frames import read_frame, table_to_frame
 from thoughtgraft.records.layout import CERTIFICATE_FILE, DECISION_FILE, PROBLEMS_FILE, SPEC_FILE, THOUGHTS_FILE
 from thoughtgraft.records.looks import find_looks
 from thoughtgraft.records.provenance import collect_provenance, without_home
+from thoughtgraft.records.spec import RuleFacts
 from thoughtgraft.thoughts import Thoughts
 
 if TYPE_CHECKING:
@@ -257,6 +258,7 @@ def make_spec(
         max_new_tokens=model.max_new_tokens if max_new_tokens is None else max_new_tokens,
         task=TASK,
         model_identity=model.identity,
+        rule=None if rule is None else RuleFacts.of_text(rule),
         versions=provenance.pop("versions", {}),
         provenance=provenance,
     )

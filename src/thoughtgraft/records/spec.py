@@ -50,6 +50,30 @@ class PilotFacts:
         return f"Smaller than its pilot asks for: {n_hosts} hosts, and {self.needed_hosts} are needed{at}{finds}."
 
 
+@dataclass(frozen=True)
+class RuleFacts:
+    """What was chosen of the decision rule before a run; decision.json holds all of it.
+
+    Attributes:
+        version: Of the rule.
+        margin_pp: The smallest effect that matters, percentage points.
+        alpha: The level of its intervals is 1 - alpha.
+    """
+
+    version: int
+    margin_pp: float
+    alpha: float
+
+    @classmethod
+    def of_text(cls, text: str) -> RuleFacts | None:
+        """From a rule as it is kept in decision.json; None where it is no rule of this package."""
+        try:
+            rule = json.loads(text)
+            return cls(int(rule["version"]), round(100 * float(rule["margin"]), 9), float(rule["alpha"]))
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
 class RunSpec(BaseModel):
     """What `run.json` says: what makes this run this run, and under which circumstances it was made.
 
@@ -83,6 +107,7 @@ class RunSpec(BaseModel):
     n_donors: int
     n_cells: int
     decision_hash: str | None = None
+    rule: RuleFacts | None = None
     looks: Looks | None = None
     max_new_tokens: int | None = None
     task: str | None = None
@@ -114,7 +139,7 @@ IDENTITY_FIELDS = (
     "max_new_tokens", "task",
 )  # fmt: skip
 _SINCE_2 = ("max_new_tokens", "task")
-_ASKED_FIELDS = ("model", "problems", "n_hosts", "n_donors", "seed")
+_ASKED_FIELDS = ("model", "problems", "n_hosts", "n_donors", "seed", "rule")
 
 
 def read_spec(path: Path) -> RunSpec:
@@ -146,7 +171,8 @@ def refuse_another_run(path: Path, old: RunSpec, new: RunSpec) -> None:
         return
     # What was asked for comes first: people know it, and hashes follow from it.
     names = dict.fromkeys([*_ASKED_FIELDS, *IDENTITY_FIELDS])
-    lines = [line for name in names for line in differences(name, getattr(old, name), getattr(new, name))]
+    there, now = old.model_dump(), new.model_dump()
+    lines = [line for name in names for line in differences(name, there[name], now[name])]
     lines += model_differences(old.model_identity, new.model_identity)
     if old.plan_hash != new.plan_hash:
         plans = differences("plan", old.plan, new.plan)

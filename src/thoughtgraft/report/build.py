@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from thoughtgraft.analysis.power import too_small
 from thoughtgraft.report import claims
 from thoughtgraft.report.context import Context, caveats, failed_caveat, seen_before
 from thoughtgraft.report.document import Report, Section
@@ -38,13 +39,14 @@ def build(context: Context) -> Report:
     makers = (*BEFORE, *(() if context.refused else EFFECTS), *AFTER)
     sections: list[Section] = [make(context) for make in makers]
     spec, frame = context.run.spec, context.analysis.frame
+    small = too_small(len(frame.hosts), len(frame.donors))
     return Report(
         title=f"{spec.study.capitalize()} study of {spec.model}",
         facts=tuple(facts(context)),
         badge=context.run.certificate.badge,
         banner=context.banner,
         sections=tuple(sections),
-        caveats=(*caveats(spec), *failed_caveat(frame.failures, frame.n_cells)),
+        caveats=(*caveats(spec), *([small] if small else []), *failed_caveat(frame.failures, frame.n_cells)),
     )
 
 

@@ -60,12 +60,12 @@ def swaps(analysis: Analysis) -> pd.DataFrame:
 
 
 def doses(analysis: Analysis) -> list[dict[str, Any]]:
-    """Rows of the dose table that make a curve: recompute, the primary donors, and some dose between one and all."""
+    """Rows of the dose table that make a curve: effects, recomputed, the primary donors, a dose between one and all."""
     primary, last = analysis.frame.primary_stratum(), analysis.frame.n_slots
     rows = [
         row
         for row in records_of(analysis.dose)
-        if row["downstream"] == "recompute" and row["donor_stratum"] in ("", primary)
+        if row["downstream"] == "recompute" and row["donor_stratum"] in ("", primary) and row["method"] not in CHECKS
     ]
     between = {(row["series"], row["method"]) for row in rows if 1 < row["n_slots"] < last}
     return [row for row in rows if (row["series"], row["method"]) in between]

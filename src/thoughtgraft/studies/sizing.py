@@ -9,10 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from thoughtgraft.analysis import RULE
 from thoughtgraft.analysis.frame import Frame, as_frame
-from thoughtgraft.analysis.intervals import MIN_DONORS, MIN_HOSTS
-from thoughtgraft.analysis.power import detectable_effect, hosts_after_pilot, minimum_effect, variance_components
+from thoughtgraft.analysis.intervals import MIN_HOSTS
+from thoughtgraft.analysis.power import (
+    detectable_effect,
+    minimum_effect,
+    needed_hosts,
+    unchanged_hosts,
+    variance_components,
+)
+from thoughtgraft.analysis.rule import RULE, Rule
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.records.provenance import without_home
 from thoughtgraft.records.spec import PilotFacts
@@ -23,19 +29,21 @@ ASSUMED_SD = 0.30
 
 @dataclass(frozen=True)
 class Sizing:
-    """The minimum detectable effect of a single slot at 80% power, by its own 95% interval, and where it comes from.
+    """The minimum detectable effect of a single slot, by its interval alone, and where it comes from.
 
     Attributes:
-        mde_pp: Percentage points; NaN where nothing varied, so that no effect can be named.
+        mde_pp: Percentage points, at the rule's power; NaN where nothing varied, so that no effect can be named.
         basis: In words.
-        needed: Hosts at which the rule's own effect is detectable; None where nothing varied.
+        needed: Hosts at which the rule's margin is detectable; None where nothing varied.
         worst_slot: The slot that needs the most, where a pilot says so.
+        rule: The rule that the run will be judged by.
     """
 
     mde_pp: float
     basis: str
     needed: int | None = None
     worst_slot: str = ""
+    rule: Rule = RULE
 
     def line(self, n_hosts: int, n_donors: int) -> str:
         """The sample size in words: the smallest effect it finds, and what more would need."""
@@ -45,65 +53,56 @@ class Sizing:
         if self.mde_pp > 100:
             return f"with {size} not even an impact of 100 pp would be found with 80% power ({self.basis})"
         line = f"smallest impact of one slot found with 80% power: {self.mde_pp:.1f} pp, with {size} ({self.basis})"
-        return line if self.needed is None else f"{line}; {self.needed} hosts would find {100 * RULE.margin:g} pp"
+        return line if self.needed is None else f"{line}; {self.needed} hosts would find {self.rule.margin_pp:g} pp"
 
 
-def planned(n_hosts: int) -> Sizing:
+def planned(n_hosts: int, rule: Rule = RULE) -> Sizing:
     """Before any data: hosts' mean effects are taken to spread by 30 pp."""
     if n_hosts < 2:
-        return Sizing(np.nan, "one host allows no interval")
-    return Sizing(100 * minimum_effect(n_hosts, ASSUMED_SD), f"if hosts' effects spread by {100 * ASSUMED_SD:g} pp")
+        return Sizing(np.nan, "one host allows no interval", rule=rule)
+    mde = minimum_effect(n_hosts, ASSUMED_SD, alpha=rule.alpha, power=rule.pilot_power)
+    return Sizing(100 * mde, f"if hosts' effects spread by {100 * ASSUMED_SD:g} pp", rule=rule)
 
 
-def from_pilot(records: pd.DataFrame | Frame, n_hosts: int, n_donors: int) -> Sizing:
+def from_pilot(records: pd.DataFrame | Frame, n_hosts: int, n_donors: int, rule: Rule = RULE) -> Sizing:
     """From a pilot's variances at its most demanding single-slot swap; signs and means are not looked at.
 
     Args:
         records: The pilot's, or their frame.
         n_hosts: Hosts of the planned run.
         n_donors: Its donors per host.
+        rule: The rule that it will be judged by.
 
     Raises:
         AnalysisError: The records cannot be used.
     """
     frame = as_frame(records)
-    worst, needed, spread = "", None, 0.0
-    for slot, cells in frame.singles(*RULE.primary, frame.primary_stratum()).items():
+    worst, spread = "", 0.0
+    for slot, cells in frame.singles(*rule.primary, frame.primary_stratum()).items():
         se = variance_components(cells.difference, cells.host, cells.donor).se(1, n_donors)
         if np.isfinite(se) and se > spread:
-            wanted = hosts_after_pilot(cells, RULE.margin, n_draws=n_donors, power=RULE.pilot_power)
-            worst, needed, spread = frame.label((slot,)), wanted, se
-    if not worst or n_hosts < 2:
-        return Sizing(np.nan, "no slot varied in the pilot" if not worst else "one host allows no interval")
-    mde = detectable_effect(spread / np.sqrt(n_hosts), n_hosts - 1, power=RULE.pilot_power)
-    return Sizing(100 * mde, f"by the pilot's variances, at {worst}", needed, worst)
-
-
-def too_small(n_hosts: int, n_donors: int) -> str:
-    """Why no verdict can come of a design, whatever its outcomes are; empty where one can.
-
-    Args:
-        n_hosts: Its hosts.
-        n_donors: Its distinct donors, over all hosts.
-    """
-    few = [f"{n_hosts} hosts"] if n_hosts < MIN_HOSTS else []
-    few += [f"{n_donors} distinct donors"] if n_donors < MIN_DONORS else []
-    if not few:
-        return ""
-    return (
-        f"No verdict can come of this design: with {' and '.join(few)} no interval is known to hold, so every claim "
-        f"is left UNRESOLVED. It takes at least {MIN_HOSTS} hosts and {MIN_DONORS} distinct donors."
-    )
+            worst, spread = frame.label((slot,)), se
+    if not worst:
+        return Sizing(np.nan, "no slot varied in the pilot", rule=rule)
+    needed = needed_hosts(spread, rule.margin, alpha=rule.alpha, power=rule.pilot_power)
+    if n_hosts < 2:
+        return Sizing(np.nan, "one host allows no interval", needed, worst, rule)
+    mde = detectable_effect(spread / np.sqrt(n_hosts), n_hosts - 1, alpha=rule.alpha, power=rule.pilot_power)
+    return Sizing(100 * mde, f"by the pilot's variances, at {worst}", needed, worst, rule)
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """A finished pilot beside the run it prepares: its problems are left out, its variances size the run."""
+    """A finished pilot beside the run it prepares: its problems are left out, its variances size the run.
+
+    `rule` is the one that the run will be judged by.
+    """
 
     run: Run
+    rule: Rule = RULE
 
     @classmethod
-    def open(cls, path: str | Path, problems: str) -> Pilot:
+    def open(cls, path: str | Path, problems: str, rule: Rule = RULE) -> Pilot:
         """Open it, and refuse one that cannot speak for a run on these problems.
 
         Raises:
@@ -120,7 +119,7 @@ class Pilot:
         if verdict.verdict == "INVALID":
             fix = "repair the cause and run the pilot again, or leave --pilot out"
             raise RunError(f"the pilot {path} is INVALID", got=verdict.reason, expected="GO or NO-GO", fix=fix)
-        return cls(run)
+        return cls(run, rule)
 
     @cached_property
     def used(self) -> frozenset[str]:
@@ -147,11 +146,13 @@ class Pilot:
             )
 
     def asks_for(self, n_donors: int) -> int | None:
-        """Hosts that a run with so many donors needs for the rule's effect; None where no swap can have one.
+        """Hosts that a run with so many donors needs for the rule's margin; None where no swap can have an effect.
 
         Where no answer's grade changed in the pilot, so many unchanged hosts as would bound the effect.
         """
-        return self.sizing(2, n_donors).needed or self.run.pilot().needed
+        if self.run.pilot().needed is None:
+            return None
+        return self.sizing(2, n_donors).needed or unchanged_hosts(self.rule.margin, alpha=self.rule.alpha)
 
     def hosts(self, n_donors: int) -> int:
         """What `--hosts auto` takes: what the pilot asks for, and no fewer than a verdict takes.
@@ -168,7 +169,7 @@ class Pilot:
 
     def sizing(self, n_hosts: int, n_donors: int) -> Sizing:
         """What a run of this size can detect, by the pilot's variances."""
-        return from_pilot(self.run.frame, n_hosts, n_donors)
+        return from_pilot(self.run.frame, n_hosts, n_donors, self.rule)
 
     def facts(self, n_hosts: int, n_donors: int) -> PilotFacts:
         """What the new run's run.json says of it."""

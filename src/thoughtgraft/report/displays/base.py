@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
+
+from thoughtgraft.analysis.estimate import TOO_SMALL
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,30 @@ class Display(Protocol):
 
 @dataclass(frozen=True)
 class Point:
-    """An estimate at a place: value with interval (NaN: undefined) and, if every difference is 0, its exact bound."""
+    """An estimate at a place, with its interval alone and the one that holds together with its family's; NaN: none."""
 
     x: float
     value: float
-    low: float
-    high: float
-    bound: float = float("nan")
+    low: float = math.nan
+    high: float = math.nan
+    sim_low: float = math.nan
+    sim_high: float = math.nan
+
+    @classmethod
+    def of(cls, x: float, row: Mapping[str, Any], value: str, ends: str = "", scale: float = 1.0) -> Self:
+        """From a row of a table.
+
+        Args:
+            x: Where it stands.
+            row: The row.
+            value: The column of the estimate.
+            ends: What its columns of intervals begin with: `{ends}ci_low`, `{ends}sim_high` ...
+            scale: What all of them are multiplied by.
+        """
+        names = (f"{ends}{end}" for end in ("ci_low", "ci_high", "sim_low", "sim_high"))
+        return cls(x, scale * row[value], *(scale * row.get(name, math.nan) for name in names))
+
+
+def too_small(rows: Iterable[Mapping[str, Any]], about: str) -> str:
+    """A caption's last sentence where a design is too small for a verdict; `about` is what notes on it begin with."""
+    return f" No verdict is made: {TOO_SMALL}." if any(about + TOO_SMALL in row["note"] for row in rows) else ""

@@ -13,7 +13,6 @@ from thoughtgraft.report.formats import plural
 from thoughtgraft.report.tables import doses
 
 TITLE = "Accuracy against the number of thoughts edited (percent)"
-UNKNOWN = (float("nan"), float("nan"))
 SERIES = {"from first": "from CT0 on", "to last": "back from the last"}
 
 
@@ -57,8 +56,8 @@ class DoseResponse:
                     Point(
                         row["n_slots"] + shift,
                         100 * row["acc"],
-                        100 * base - row["ci_high"],
-                        100 * base - row["ci_low"],
+                        max(100 * base - row["ci_high"], 0.0),
+                        min(100 * base - row["ci_low"], 100.0),
                     )
                     for row in chosen
                 )
@@ -67,8 +66,9 @@ class DoseResponse:
         ns = {row["n_hosts"] for row in rows}
         caption = (
             "Accuracy after editing the first so many thoughts, or the last so many; 0 thoughts edited is the clean "
-            "run. Bars: 95% t interval of the paired loss, clustered over hosts and donors, drawn from the clean "
-            f"accuracy down. n = {plural(max(ns), 'host')}."
+            f"run. Thin bars: the {analysis.decision.rule.level} interval of each paired loss alone, clustered over "
+            "hosts and donors and not adjusted for several doses, drawn from the clean accuracy down. n = "
+            f"{plural(max(ns), 'host')}."
         )
         return cls(tuple(panels), 100 * base, max(row["n_slots"] for row in rows), caption)
 
@@ -79,7 +79,7 @@ class DoseResponse:
         ax.axhline(self.baseline, color="#555555", linewidth=0.9, linestyle="--", zorder=1)
         for method, points in lines:
             colour, marker = look(method)
-            chain = [Point(0, self.baseline, *UNKNOWN), *points]
+            chain = [Point(0, self.baseline), *points]
             for a, b in pairwise(chain):
                 # A dose that was not run leaves a gap: nothing is drawn across it.
                 if round(b.x) - round(a.x) == 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from thoughtgraft.report.displays.style import (
     PURPLE,
     VERMILLION,
     errorbars,
+    interval_key,
     light_grid,
     slot_ticks,
     zero_line,
@@ -67,13 +67,9 @@ class DriftPerSlot:
                 points = []
                 for row in records_of(edited[(edited.protocol == name) & (edited.method == method)]):
                     x = labels.index(row["slots"]) + shift
-                    null = row["verdict"] == Verdict.BY_CONSTRUCTION
-                    still += [(x, 0.0)] if null else []
-                    if method == "self":
-                        points.append(Point(x, row["kl"], row["kl_ci_low"], row["kl_ci_high"]))
-                    else:
-                        bound = math.nan if null else row["zero_bound_pp"]
-                        points.append(Point(x, row["impact_pp"], row["ci_low"], row["ci_high"], bound))
+                    still += [(x, 0.0)] if row["verdict"] == Verdict.BY_CONSTRUCTION else []
+                    swapped = method == "swap"
+                    points.append(Point.of(x, row, *(("impact_pp", "") if swapped else ("kl", "kl_"))))
                 colour, marker = LOOKS[i % len(LOOKS)]
                 label = f"{name} (INVALID)" if name in invalid else name
                 lines.append((label, colour, INVALID_MARKER if name in invalid else marker, tuple(points)))
@@ -82,11 +78,12 @@ class DriftPerSlot:
         sizes = {sample(r["n_hosts"], r["n_donors"], r["n_gen"]) for r in records_of(table[table.method == "swap"])}
         caption = (
             "Left: baseline accuracy minus accuracy after the edit, each against its own protocol's baseline, paired "
-            "by problem. Right: divergence of the first token of the answer's number from the unedited run. Bars: 95% "
-            "t interval, clustered over hosts and donors (left) or hosts (right). Crosses: the protocol's certificate "
-            "or a gate failed, so its figures are not effects of the thoughts they are named after. Hollow: every "
-            "difference is 0; dotted to the exact 95% upper bound, or marked 'dead' where nothing reads the slot. n "
-            f"per slot, left: {' or '.join(sorted(sizes))}."
+            "by problem. Right: divergence of the first token of the answer's number from the unedited run. Thin: the "
+            "95% interval of each alone, clustered over hosts and donors (left) or hosts (right); thick: those of a "
+            "protocol's single slots hold all together in 95% of runs, that of all slots by itself. Crosses: the "
+            "protocol's certificate or a gate failed, so its figures are not effects of the thoughts they are named "
+            "after. Hollow: nothing varies, so there is no interval; 'dead': nothing reads the slot. n per slot, left: "
+            f"{' or '.join(sorted(sizes))}."
         )
         return cls(labels, tuple(series), tuple(dead), caption)
 
@@ -106,4 +103,5 @@ class DriftPerSlot:
         ax.set_title(PANELS[panel][1])
         ax.set_ylabel(PANELS[panel][2])
         if panel == 0:
+            interval_key(ax, "95%", "a protocol's slots")
             ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16))

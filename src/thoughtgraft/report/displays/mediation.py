@@ -7,7 +7,7 @@ from typing import Any
 
 from thoughtgraft.analysis.result import Analysis
 from thoughtgraft.report.displays.base import Point, Skipped
-from thoughtgraft.report.displays.style import BLUE, GREY, ORANGE, light_grid, slot_ticks, zero_line
+from thoughtgraft.report.displays.style import BLUE, GREY, INK, ORANGE, THIN, light_grid, slot_ticks, zero_line
 from thoughtgraft.report.formats import sample
 from thoughtgraft.report.tables import mediated, slot_order
 
@@ -67,8 +67,9 @@ class DirectIndirect:
         caption = (
             "Total: later thoughts recomputed. Direct: later thoughts held at the host's clean ones (freeze_input: "
             "their input vectors; freeze_kv: their keys and values too). Indirect = total − direct on the same "
-            f"pairs. Bars: 95% t interval, clustered over hosts and donors; n = {n} per slot. Where no slot follows, "
-            "indirect is 0 by construction and has no interval."
+            f"pairs. Thin lines: the {analysis.decision.rule.level} interval of each effect alone, clustered over "
+            f"hosts and donors and not adjusted for several slots; n = {n} per slot. Where no slot follows, indirect "
+            "is 0 by construction and has no interval."
         )
         return cls(freezes, labels, bars, caption)
 
@@ -83,7 +84,7 @@ class DirectIndirect:
                 edgecolor="white", linewidth=0.5, label=name, zorder=2,
             )  # fmt: skip
             for p in points:
-                ax.plot([p.x] * 2, [p.low, p.high], color="#222222", linewidth=1.1, zorder=3)
+                ax.plot([p.x] * 2, [p.low, p.high], color=INK, **THIN)
         slot_ticks(ax, self.labels)
         ax.set_xlabel("swapped thought")
         ax.set_title(f"later thoughts frozen by {self.freezes[panel]}", fontsize=9)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from thoughtgraft.report.displays.base import Point
-from thoughtgraft.report.displays.style import BLUE, GREY, errorbars, light_grid
+from thoughtgraft.report.displays.style import BLUE, GREY, errorbars, forest, interval_key, light_grid, shared_legend
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,10 @@ class SmallMultiples:
         if panel == 0:
             ax.set_ylabel(self.ylabel)
         if panel == len(self.shown) - 1:
-            self._legend(ax)
-
-    def _legend(self, ax: Any) -> None:
-        # A panel without slots has no lines: the legend is gathered from all.
-        handles: dict[str, Any] = {}
-        for other in ax.figure.axes:
-            for handle, label in zip(*other.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
-        if handles:
-            ax.figure.legend(handles.values(), handles.keys(), loc="outside lower right", ncols=6)
+            if any(p.sim_low == p.sim_low for shown in self.shown for line in shown.lines for p in line.points):
+                interval_key(ax, "95%", "a method's slots")
+            # A panel without slots has no lines: the legend is gathered from all.
+            shared_legend(ax, 6)
 
 
 @dataclass(frozen=True)
@@ -114,9 +108,7 @@ class PairForest:
         light_grid(ax, "x")
         ax.axvspan(-self.margin, self.margin, color="#EFEFEF", zorder=0)
         ax.axvline(0, color="#555555", linewidth=0.8, zorder=1)
-        for row, point in enumerate(self.points):
-            ax.plot([point.low, point.high], [row, row], color=BLUE, linewidth=1.6, zorder=3)
-            ax.plot([point.value], [row], "o", color=BLUE, markersize=6, zorder=4)
+        forest(ax, self.points, BLUE)
         ax.set_yticks(range(len(self.labels)), self.labels)
         ax.set_ylim(len(self.labels) - 0.4, -0.6)
         ax.tick_params(axis="y", length=0)

@@ -1,4 +1,4 @@
-"""Figure: swap against ablation, one point per slot, with 95% intervals and joint regions."""
+"""Figure: swap against ablation, one point per slot, with its intervals and joint region."""
 
 from __future__ import annotations
 
@@ -72,10 +72,11 @@ class SwapAgainstAblation:
         reach = reach[np.isfinite(reach)]
         pad = 0.06 * max(float(np.ptp(reach)), 1.0)
         caption = (
-            "Each point is a slot; crosses are the two 95% intervals of the position table, the shaded region is the "
-            "joint 95% region (normal approximation; correlation of the two impacts over hosts). On the diagonal "
-            "both methods cost the same. r is over slots, its 95% interval from resampling hosts jointly; n in each "
-            "panel. Six points cannot carry a p-value, so none is given."
+            f"Each point is a slot; crosses are its two {analysis.decision.rule.level} intervals, each alone; the "
+            "shaded region is the joint 95% region (normal approximation; correlation of the two impacts over "
+            "hosts). On the diagonal both methods cost the same. r is over slots, as they stand; its interval is "
+            "from resampling hosts and donors jointly, and n stands in each panel. The verdict is made of r "
+            "corrected for noise, in the table. Six points cannot carry a p-value, so none is given."
         )
         return cls(tuple(panels), (float(reach.min()) - pad, float(reach.max()) + pad), caption)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,10 @@ from thoughtgraft.report.formats import visible
 
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, GREY, INK = "#56B4E9", "#CC79A7", "#7A7A7A", "#222222"
+
+# An interval alone lies upon the one that holds together with its family's, which is never the shorter.
+THIN: dict[str, Any] = {"linewidth": 1.3, "solid_capstyle": "butt", "zorder": 3}
+THICK: dict[str, Any] = {"linewidth": 5.0, "alpha": 0.3, "solid_capstyle": "butt", "zorder": 2}
 
 # One colour and one marker for each method, the same in every figure; readable without colour.
 METHODS: dict[str, tuple[str, str]] = {
@@ -79,17 +84,57 @@ def light_grid(ax: Any, axis: str = "y") -> None:
     ax.set_axisbelow(True)
 
 
-def errorbars(ax: Any, points: tuple[Point, ...], colour: str, marker: str, label: str) -> None:
-    """Points with their 95% intervals; hollow where the interval is undefined, with the exact bound dashed."""
+def errorbars(ax: Any, points: Sequence[Point], colour: str, marker: str, label: str) -> None:
+    """Points with their intervals, alone thin and together with their family's thick; hollow where there is none."""
     ax.plot([], [], marker, color=colour, markersize=6, label=label)
     for point in points:
-        defined = math.isfinite(point.low) and math.isfinite(point.high)
-        if defined:
-            ax.plot([point.x] * 2, [point.low, point.high], color=colour, linewidth=1.6, zorder=3)
-        elif math.isfinite(point.bound):
-            ax.plot([point.x] * 2, [point.value, point.bound], color=colour, linewidth=1.2, linestyle=":", zorder=3)
-        face = colour if defined else "white"
+        _bar(ax, point, colour)
+        face = colour if math.isfinite(point.low) and math.isfinite(point.high) else "white"
         ax.plot([point.x], [point.value], marker, color=colour, markerfacecolor=face, markersize=6, zorder=4)
+
+
+def _bar(ax: Any, point: Point, colour: str, *, across: bool = False) -> None:
+    for low, high, look in ((point.sim_low, point.sim_high, THICK), (point.low, point.high, THIN)):
+        if math.isfinite(low) and math.isfinite(high):
+            ends, place = [low, high], [point.x] * 2
+            ax.plot(*((ends, place) if across else (place, ends)), color=colour, **look)
+
+
+def forest(ax: Any, points: Sequence[Point], colour: str) -> None:
+    """The same lying down: estimates along x, each in the row that its `x` names."""
+    for point in points:
+        _bar(ax, point, colour, across=True)
+        ax.plot([point.value], [point.x], "o", color=colour, markersize=6, zorder=4)
+
+
+def interval_key(ax: Any, level: str, family: str) -> None:
+    """Legend entries for the two intervals.
+
+    Args:
+        ax: The axes.
+        level: Their level in words, "95%".
+        family: What the thick ones hold together over, "the single slots of a method".
+    """
+    ax.plot([], [], color=GREY, label=f"thin: {level} interval alone", **THIN)
+    ax.plot([], [], color=GREY, label=f"thick: {level} together over {family}", **THICK)
+
+
+def margin_line(ax: Any, margin_pp: float) -> None:
+    """The rule's margin, which verdicts hold an interval against beside 0."""
+    dotted, label = (0, (1, 2)), f"margin, {margin_pp:g} pp"
+    ax.axhline(margin_pp, color="#555555", linewidth=0.8, linestyle=dotted, zorder=1, label=label)
+
+
+def shared_legend(ax: Any, ncols: int) -> None:
+    """One legend below all panels of the figure, with what any of them shows."""
+    handles: dict[str, Any] = {}
+    for other in ax.figure.axes:
+        for handle, label in zip(*other.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        # The pad keeps it off the foot line.
+        where = {"loc": "outside lower left", "borderaxespad": 2.4}
+        ax.figure.legend(handles.values(), handles.keys(), ncols=ncols, **where)
 
 
 def slot_ticks(ax: Any, labels: tuple[str, ...]) -> None:

@@ -65,7 +65,7 @@ def pairs(result: ZooResult) -> Display | Skipped:
         f"The same {count(rows[0]['n'])} problems for all; bars: 95% Bonett-Price intervals of paired differences, "
         f"unadjusted; grey: within {MARGIN_PP:g} pp."
     )
-    points = tuple(Point(0, row["difference_pp"], row["ci_low"], row["ci_high"]) for row in rows)
+    points = tuple(Point.of(place, row, "difference_pp") for place, row in enumerate(rows))
     return PairForest(tuple(f"{r['id']}  {r['a']} − {r['b']}" for r in rows), points, MARGIN_PP, caption)
 
 
@@ -103,16 +103,13 @@ def impact(result: ZooResult) -> Display | Skipped:
         lines = []
         for method, shift in (("swap", -0.2), ("mean", 0.0), ("zero", 0.2)):
             rows = records_of(mine[mine.method == method])
-            points = tuple(
-                Point(labels.index(r["slots"]) + shift, r["impact_pp"], r["ci_low"], r["ci_high"], r["zero_bound_pp"])
-                for r in rows
-            )
+            points = tuple(Point.of(labels.index(r["slots"]) + shift, r, "impact_pp") for r in rows)
             lines.append(Line(method, *look(method), points))
         panels.append(Panel(model.name, tuple(lines) if len(mine) else (), "" if len(mine) else NO_SLOTS))
     caption = (
-        "Accuracy of the clean run minus that of the edited one, paired by problem; bars: 95% t intervals clustered "
-        "over hosts and donors. Hollow: every difference is 0; the dotted line reaches to the exact 95% upper bound. "
-        "In a pause model swap and mean are the identity by construction."
+        "Accuracy of the clean run minus that of the edited one, paired by problem. Thin: the 95% interval of each "
+        "effect alone, clustered over hosts and donors; thick: those of a method's single slots hold all together in "
+        "95% of runs, that of all slots by itself. In a pause model swap and mean are the identity by construction."
     )
     return SmallMultiples("impact", title, caption, tuple(panels), labels, "replaced thought", "accuracy lost (pp)")
 
@@ -130,7 +127,7 @@ def lens(result: ZooResult) -> Display | Skipped:
         for target, colour, marker, shift in ((INTERMEDIATE, BLUE, "o", -0.1), (FINAL, VERMILLION, "^", 0.1)):
             rows = records_of(mine[mine.target == target])
             own = tuple(_bar(labels.index(r["slots"]) + shift, r, "null_rate") for r in rows)
-            chance = tuple(Point(labels.index(r["slots"]) + shift, 100 * r["null_rate"], *_NONE) for r in rows)
+            chance = tuple(Point(labels.index(r["slots"]) + shift, 100 * r["null_rate"]) for r in rows)
             lines.append(Line(target, colour, marker, own, joined=True))
             lines.append(Line(f"{target}, other problems", GREY if target == FINAL else "#9DBBD0", marker, chance))
         panels.append(Panel(model.name, tuple(lines) if len(mine) else (), "" if len(mine) else NO_SLOTS))
@@ -170,9 +167,6 @@ def probes(result: ZooResult) -> Display | Skipped:
     )
     ticks = tuple(str(k) for k in range(most + 1))
     return SmallMultiples("probes", title, caption, tuple(panels), ticks, "state hidden[k]", "balanced accuracy (%)")
-
-
-_NONE = (float("nan"), float("nan"))
 
 
 def _shares(rows: pd.DataFrame, groups: list[str], shift: float) -> tuple[Point, ...]:
