@@ -99,7 +99,7 @@ def differences(name: str, old: object, new: object, words: tuple[str, str] = ("
     """What differs between two values, a line for each place: `config.rope_theta: 10000.0 there, 500000.0 now`.
 
     Args:
-        name: What the value is called; its parts are called after it. Empty for a mapping whose keys are names enough.
+        name: What the value is called; its parts are called after it. Empty for mappings whose keys are names enough.
         old: The value that is stored.
         new: The value of now.
         words: Where the first and the second are.

@@ -1,4 +1,4 @@
-"""A loaded model that was edited is refused, or goes on under a name; the engine's own hooks and switches do not count."""
+"""A loaded model that was edited is refused, or goes on under a name; what the engine does by itself is no edit."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.models.test_reasoner import make_plain, small_lm
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.utils import parametrizations, parametrize
+from transformers.models.llama import modeling_llama
 
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.evaluate import evaluate
@@ -203,11 +204,12 @@ def globally(register: Callable[[Any], Any], hook: Callable[..., Any]) -> Iterat
 
 
 def test_global_module_hooks_are_refused_too(model: Any) -> None:
-    with globally(register_module_forward_hook, lambda module, args, output: None):
-        with pytest.raises(ModelError, match=r"got a global module forward hook \(test_global_"):
-            run(model, PROBLEMS, PLAN, **QUICK)
-    with globally(register_module_forward_pre_hook, lambda module, args: None):
-        with pytest.raises(ModelError, match=r"got a global module forward pre-hook \("):
+    for register, words in (
+        (register_module_forward_hook, "a global module forward hook"),
+        (register_module_forward_pre_hook, "a global module forward pre-hook"),
+    ):
+        refused = pytest.raises(ModelError, match=rf"got {words} \(test_global_module_hooks_.*<lambda>\)")
+        with globally(register, lambda *args: None), refused:
             run(model, PROBLEMS, PLAN, **QUICK)
     run(model, PROBLEMS, PLAN, **QUICK)
 
@@ -216,8 +218,33 @@ def test_a_forward_pass_that_a_library_patches_on_the_class_is_seen(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = type(model.lm.model.norm)
-    monkeypatch.setattr(kind, "forward", lambda self, states: states)
-    with pytest.raises(ModelError, match=r"\.\w*norm is another module"):
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "forward", lambda self, states: states)
+        with pytest.raises(ModelError, match=r"\.\w*norm is another module"):
+            run(model, PROBLEMS, PLAN, **QUICK)
+    with monkeypatch.context() as patch:
+        patch.setattr(modeling_llama, "apply_rotary_pos_emb", lambda q, k, cos, sin: (q, k))
+        with pytest.raises(ModelError, match=r"\.self_attn is another module"):
+            run(model, PROBLEMS, PLAN, **QUICK)
+    assert not changes(model)
+
+
+def test_wrappers_of_other_libraries_are_seen(model: Any) -> None:
+    peft = pytest.importorskip("peft")
+    peft.get_peft_model(model.lm, peft.LoraConfig(target_modules=["q_proj"], r=2))
+    with pytest.raises(ModelError, match=r"q_proj\.base_layer\.weight is new|q_proj\.weight is gone"):
+        run(model, PROBLEMS, PLAN, **QUICK)
+    hooks = pytest.importorskip("accelerate.hooks")
+    other = golden()
+    hooks.add_hook_to_module(other.layers[0], hooks.ModelHook())
+    with pytest.raises(ModelError, match=r"model\.layers\.0 is another module"):
+        run(other, PROBLEMS, PLAN, **QUICK)
+
+
+def test_a_tensor_that_is_neither_parameter_nor_buffer_is_read_too(model: Any) -> None:
+    rotary = model.lm.model.rotary_emb
+    rotary.original_inv_freq = rotary.original_inv_freq * 2
+    with pytest.raises(ModelError, match=r"model\.rotary_emb\.original_inv_freq has other numbers"):
         run(model, PROBLEMS, PLAN, **QUICK)
 
 
@@ -306,7 +333,7 @@ def test_an_edit_that_is_taken_back_is_no_edit(model: Any) -> None:
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 101, "two\nlines"])
 def test_a_name_that_nobody_can_read_is_refused(name: str, model: Any) -> None:
-    with pytest.raises(ModelError, match="needs a name that people can read; got .*expected 1 to 100 printable"):
+    with pytest.raises(ModelError, match=r"needs a name that people can read; got .*expected 1 to 100 printable"):
         run(model, PROBLEMS, PLAN, identity=name, **QUICK)
 
 
@@ -314,7 +341,7 @@ def test_workers_cannot_make_an_edit_again(model: Any) -> None:
     pytest.importorskip("ray")
     in_place(model)
     executor = make_executor("ray", workers=1)
-    with pytest.raises(ModelError, match="edited: mine: workers load the model anew, without the edit.*local engine"):
+    with pytest.raises(ModelError, match=r"edited: mine: workers load the model anew, without the edit.*local engine"):
         run(model, PROBLEMS, PLAN, identity="mine", executor=executor, **QUICK)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,5 +73,11 @@ def test_a_design_too_small_for_any_verdict_says_so_and_one_host_more_does_not()
 def test_what_is_no_pilot_is_refused(rule1_run: Path) -> None:
     with pytest.raises(RunError, match="drew from other problems; got arithmetic:test; expected gsm8k:test"):
         Pilot.open(rule1_run, "gsm8k:test")
-    with pytest.raises(RunError, match=r"of another model; got tiny-codi, official, .*; expected mine"):
-        Pilot.open(rule1_run, "arithmetic:test").check_model("another", "mine")
+    pilot = Pilot.open(rule1_run, "arithmetic:test")
+    with pytest.raises(RunError, match=r"of another model; got a run of an earlier version, which did not write down"):
+        pilot.check_model({"weights": "w", "dtype": "float32"})
+    known = SimpleNamespace(spec=pilot.run.spec.model_copy(update={"model_identity": {"weights": "w", "dtype": "x"}}))
+    with pytest.raises(
+        RunError, match=r"(?s)of another model; got\W+dtype: 'x' there, 'float32' now\W+expected tiny-codi"
+    ):
+        Pilot(known).check_model({"weights": "w", "dtype": "float32"})  # type: ignore[arg-type]

@@ -74,6 +74,9 @@ def erasure(
     if target not in known:
         raise PlanError(f"{run} has no label {target!r}", expected=", ".join(map(str, known.columns)))
     slot_sets(slots, spec.num_latents)
+    if edit := (spec.model_identity or {}).get("edit"):
+        got, fix = f"a loaded model, edited: {edit['name']}", "run operations on a model as it was loaded"
+        raise PlanError(f"no file holds the model of {run}", got=got, fix=fix)
 
     # What needs torch comes after everything that can be refused without it.
     from thoughtgraft.cli.certify import certified, start_facts

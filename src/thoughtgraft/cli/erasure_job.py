@@ -15,6 +15,7 @@ from thoughtgraft.errors import PlanError
 from thoughtgraft.interventions.ops import Project, Projection
 from thoughtgraft.problems import ProblemSet
 from thoughtgraft.records.provenance import without_home
+from thoughtgraft.records.spec import refuse_another_model
 from thoughtgraft.report.erasure import design_lines
 from thoughtgraft.studies.erasure import ErasurePlan, erasure_plan, halves, slot_sets
 from thoughtgraft.studies.operations import choose_layers
@@ -119,20 +120,14 @@ def prepare(
     """Fit the erasures of a label and their random counterparts, and plan the edits.
 
     Raises:
-        PlanError: The model is not the run's, its protocol feeds begin-of-thought as a thought, or the run has no
-            such layer or slot.
+        PlanError: The protocol feeds begin-of-thought as a thought, or the run has no such layer or slot.
         AnalysisError: The label cannot be erased.
-        RunError: The run holds no features.
+        RunError: The run holds no features, or the model is not the run's.
     """
     features = run.features()
     spec = run.spec
-    if model.model_hash != spec.model_hash:
-        raise PlanError(
-            "this model did not make those features",
-            got=f"{model.name}, {model.model_hash}",
-            expected=f"{spec.model}, {spec.model_hash}",
-            fix="give the run's own model with --model, or run operations with this one",
-        )
+    fix = "give the run's own model with --model, or run operations with this one"
+    refuse_another_model(spec, model.identity, "this model did not make those features", fix)
     if model.protocol.starts_with_bot:
         raise PlanError(
             f"under protocol {spec.protocol} a slot's position does not consume the vector of its name",

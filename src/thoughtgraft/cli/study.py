@@ -122,8 +122,7 @@ def resampling(
         prompt_suffix=prompt_suffix,
     )
     if before is not None:
-        words = f"{reasoner.name}, {reasoner.protocol.name}, {reasoner.dtype_name}, {reasoner.num_latents} thoughts"
-        before.check_model(reasoner.model_hash, words)
+        before.check_model(reasoner.identity)
     require_thoughts(reasoner)
     if warning := warn_of_unseen(reasoner, sample.problems):
         typer.echo(f"warning: {warning}", err=True)

@@ -8,6 +8,7 @@ which reads all numbers again: an edit in place leaves no other trace.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from itertools import chain
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -176,11 +178,14 @@ def _modules(parts: Sequence[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _numbers(parts: Sequence[nn.Module]) -> dict[str, str]:
-    """A checksum of every parameter and buffer, by name, over its bytes in their order."""
+    """A checksum of every parameter, buffer and plain tensor, by name, over its bytes in their order."""
     named: dict[str, Tensor] = {}
     for i, part in enumerate(parts):
         for name, value in chain(part.named_parameters(), part.named_buffers()):
             named[f"part{i}.{name}" if i else name] = value
+    for name, module in _modules(parts):
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, Tensor)}
+        named |= {f"{name}.{key}": value for key, value in plain.items()}
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # checksums let other threads run
         return dict(zip(named, pool.map(_checksum, named.values()), strict=True))
 
@@ -200,10 +205,21 @@ def _build(parts: Sequence[nn.Module]) -> dict[str, str]:
     for name, module in _modules(parts):
         kind = type(module)
         if kind not in codes:
-            codes[kind] = _code(kind.forward)
+            codes[kind] = _forward_code(kind)
         plain = {key: text for key, value in vars(module).items() if not key.startswith("_") and (text := _text(value))}
         found[name] = f"{kind.__module__}.{kind.__qualname__} {plain} {codes[kind]}"
     return found
+
+
+def _forward_code(kind: type[nn.Module]) -> str:
+    """What a class runs: its forward pass, and the functions of its module that this calls."""
+    found = [_code(kind.forward)]
+    inner: Any = inspect.unwrap(kind.forward)
+    used = getattr(inner, "__globals__", {})
+    for name in getattr(getattr(inner, "__code__", None), "co_names", ()):
+        if isinstance(used.get(name), FunctionType):
+            found.append(_code(used[name]))
+    return ", ".join(dict.fromkeys([*found, _code(inner)]))
 
 
 def _text(value: Any) -> str:

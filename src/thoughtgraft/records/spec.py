@@ -173,7 +173,7 @@ def refuse_another_run(path: Path, old: RunSpec, new: RunSpec) -> None:
     names = dict.fromkeys([*_ASKED_FIELDS, *IDENTITY_FIELDS])
     there, now = old.model_dump(), new.model_dump()
     lines = [line for name in names for line in differences(name, there[name], now[name])]
-    lines += model_differences(old.model_identity, new.model_identity)
+    lines += differences("", old.model_identity, new.model_identity)[:_SHOWN_DIFFERENCES]
     if old.plan_hash != new.plan_hash:
         plans = differences("plan", old.plan, new.plan)
         # Counts of cells are told where they are not the hosts' and donors'.
@@ -187,6 +187,20 @@ def refuse_another_run(path: Path, old: RunSpec, new: RunSpec) -> None:
     )
 
 
-def model_differences(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> list[str]:
-    """The parts in which two models differ, a line each, as far as a message has room."""
-    return differences("", old or {}, new or {})[:_SHOWN_DIFFERENCES]
+def refuse_another_model(spec: RunSpec, identity: Mapping[str, Any], what: str, fix: str) -> None:
+    """Compare the model of a stored run with a loaded one.
+
+    Args:
+        spec: The run.
+        identity: The loaded model's.
+        what: What is wrong where they differ.
+        fix: What to do about it.
+
+    Raises:
+        RunError: They differ, and in which parts; or the run does not say what its model was.
+    """
+    if spec.model_identity is None:
+        raise RunError(what, got=f"a run of an earlier version, which did not write down {UNSAID}", fix=fix)
+    if lines := differences("", spec.model_identity, identity):
+        got = "\n  " + "\n  ".join(lines[:_SHOWN_DIFFERENCES]) + "\n"
+        raise RunError(what, got=got, expected=f"{spec.model} as it was", fix=fix)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,7 @@ from thoughtgraft.analysis.power import (
 from thoughtgraft.analysis.rule import RULE, Rule
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.records.provenance import without_home
-from thoughtgraft.records.spec import PilotFacts
+from thoughtgraft.records.spec import PilotFacts, refuse_another_model
 from thoughtgraft.runs import Run, load_run
 
 ASSUMED_SD = 0.30
@@ -126,24 +128,17 @@ class Pilot:
         """Ids of its problems."""
         return frozenset(str(name) for name in self.run.problems()["id"])
 
-    def check_model(self, model_hash: str, words: str) -> None:
+    def check_model(self, identity: Mapping[str, Any]) -> None:
         """Refuse a pilot of another model or protocol: its variances say nothing about this one.
 
         Args:
-            model_hash: The model's.
-            words: The model, its protocol, dtype and number of thoughts, for the message.
+            identity: The model's.
 
         Raises:
-            RunError: It is of another.
+            RunError: It is of another, or does not say of which.
         """
-        spec = self.run.spec
-        if spec.model_hash != model_hash:
-            raise RunError(
-                "the pilot is of another model",
-                got=f"{spec.model}, {spec.protocol}, {spec.dtype}, {spec.num_latents} thoughts ({spec.model_hash})",
-                expected=f"{words} ({model_hash})",
-                fix="run a pilot of this model, or leave --pilot out",
-            )
+        fix = "run a pilot of this model, or leave --pilot out"
+        refuse_another_model(self.run.spec, identity, "the pilot is of another model", fix)
 
     def asks_for(self, n_donors: int) -> int | None:
         """Hosts that a run with so many donors needs for the rule's margin; None where no swap can have an effect.
