@@ -28,7 +28,7 @@ COLUMNS = (
 )  # fmt: skip
 FIELDS = (
     "study", "model", "model_hash", "protocol", "num_latents", "dtype", "problems", "problem_hash", "seed", "n_hosts",
-    "n_donors", "plan_hash", "decision_hash",
+    "n_donors", "max_new_tokens", "plan_hash", "decision_hash",
 )  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def dataset_card(spec: RunSpec, file: str, rows: int, where: str | None) -> str:
     """
     facts = {
         "study": spec.study,
-        "model": f"{spec.model} (weights {spec.model_hash})",
+        "model": f"{spec.model} (identity {spec.model_hash})",
         "protocol": spec.protocol,
         "continuous thoughts (K)": spec.num_latents,
         "longest answer": "not recorded" if spec.max_new_tokens is None else f"{spec.max_new_tokens} tokens",

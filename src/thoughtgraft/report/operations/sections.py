@@ -28,7 +28,7 @@ def design(data: OperationsData) -> Section:
     pairs: list[tuple[str, Any]] = [("features", facts["source"] if spec is None else "of this run")]
     if spec is not None:
         pairs += [
-            ("model", f"{spec.model} (weights {spec.model_hash})"),
+            ("model", f"{spec.model} (identity {spec.model_hash})"),
             ("protocol", f"{spec.protocol}, {spec.num_latents} continuous thoughts"),
             ("problems", f"{spec.problems} (content {spec.problem_hash})"),
         ]

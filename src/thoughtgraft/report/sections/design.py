@@ -20,7 +20,7 @@ def section(context: Context) -> Section:
     n = len(frame.hosts)
     facts = [
         ("study", spec.study),
-        ("model", f"{spec.model} (weights {spec.model_hash})"),
+        ("model", f"{spec.model} (identity {spec.model_hash})"),
         (
             "protocol",
             f"{spec.protocol}, {plural(spec.num_latents, 'continuous thought')} (CT0 to CT{spec.num_latents - 1})"
@@ -31,6 +31,7 @@ def section(context: Context) -> Section:
         ("donors per host", str(spec.n_donors)),
         ("accuracy without any edit", f"{percent(right.mean())} of {plural(n, 'host')}"),
         ("generations in the records", f"{count(frame.n_rows)} of {count(spec.n_cells)} planned"),
+        ("longest answer", "not recorded" if spec.max_new_tokens is None else f"{spec.max_new_tokens} tokens"),
         ("seed", str(spec.seed)),
         ("plan", spec.plan_hash),
     ]

@@ -19,7 +19,7 @@ def provenance(context: Context) -> Section:
     versions = spec.versions or made.get("versions") or {}
     facts: list[tuple[str, Any]] = [
         ("run id", spec.run_id),
-        ("model weights", spec.model_hash),
+        ("model", model_words(spec)),
         ("problems", spec.problem_hash),
         ("plan", spec.plan_hash),
         ("decision rule", context.analysis.decision.rule_hash),
@@ -55,7 +55,7 @@ def provenance_blocks(spec: RunSpec | None, note: str = "Hashes name contents.")
         return (key_values(pairs, note),)
     pairs += [
         ("run id", spec.run_id),
-        ("model weights", spec.model_hash),
+        ("model", model_words(spec)),
         ("problems", spec.problem_hash),
         ("plan", spec.plan_hash),
         ("dtype, device", f"{spec.dtype}, {spec.device}"),
@@ -65,6 +65,15 @@ def provenance_blocks(spec: RunSpec | None, note: str = "Hashes name contents.")
     command = _command(spec)
     made = (Prose("The command that made this run:"), Code(command)) if command else ()
     return (key_values(pairs, note), *made)
+
+
+def model_words(spec: RunSpec) -> str:
+    """The hash of a model's identity, with the parts that people know it by; run.json has them all."""
+    parts = spec.model_identity
+    if parts is None:
+        return f"{spec.model_hash}; its parts are not recorded"
+    alpha = f", LoRA alpha {parts['lora_alpha']}" if parts.get("lora_alpha") else ""
+    return f"{spec.model_hash}: weights {parts['weights']}{alpha}, float32 products {parts['products']}"
 
 
 def _command(spec: RunSpec) -> str:
