@@ -249,7 +249,8 @@ def test_a_pilot_of_something_else_is_refused(
     assert "the pilot drew from other problems; got arithmetic:test; expected arithmetic:heldout" in flat(result.stderr)
     result = type_in(*full, "--num-latents", "3")
     assert result.exit_code == 2
-    assert re.search("the pilot is of another model; got .* Fix: run a pilot of this model", flat(result.stderr))
+    other = r"the pilot is of another model; got num_latents: 6 there, 3 now .* Fix: run a pilot of this model"
+    assert re.search(other, flat(result.stderr)), result.stderr
 
 
 def test_records_are_written_as_the_file_is_named(pilot: tuple[Path, Result], tmp_path: Path) -> None:

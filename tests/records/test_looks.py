@@ -73,26 +73,43 @@ def test_another_answer_is_another_problem_and_one_asked_twice_counts_twice(
     assert look(tmp_path / "runs" / "new", make_spec(), hosts).hosts == 3
 
 
+MODEL = {"weights": "w0", "dtype": "float32", "num_latents": 6}
+
+
 @pytest.mark.parametrize(
-    ("changes", "counts"),
+    ("changes", "counts", "differs"),
     [
-        ({}, True),
-        ({"model_hash": "m1", "dtype": "bfloat16"}, True),  # the same model, by its name
-        ({"model": "renamed"}, True),  # the same model, by its hash
-        ({"model": "other", "model_hash": "m1"}, False),
-        ({"study": "operations"}, False),
-        ({"protocol": "cot-exploration-original"}, False),
+        ({}, True, ()),
+        ({"model": "renamed", "model_hash": "m1"}, True, ()),  # the same weights under another name
+        ({"model_identity": MODEL | {"dtype": "bfloat16", "edit": {"name": "x"}}}, True, ("dtype", "edit")),
+        ({"model_identity": MODEL | {"weights": "w1"}}, False, ()),  # other weights under the same name
+        ({"model_identity": None, "model_hash": "m1"}, True, ()),  # an old run: known by the name
+        ({"model_identity": None, "model": "other"}, False, ()),
+        ({"study": "operations"}, False, ()),
+        ({"protocol": "cot-exploration-original"}, False, ()),
     ],
 )
-def test_only_runs_of_the_same_model_study_and_protocol_count(
-    tmp_path: Path, make_run: Make, make_spec: Callable[..., RunSpec], changes: dict[str, Any], counts: bool
+def test_only_runs_of_the_same_weights_study_and_protocol_count(
+    tmp_path: Path,
+    make_run: Make,
+    make_spec: Callable[..., RunSpec],
+    changes: dict[str, Any],
+    counts: bool,
+    differs: tuple[str, ...],
 ) -> None:
-    make_run("a", asked(1, 2), **changes)
-    found = look(tmp_path / "runs" / "new", make_spec(), asked(1, 2))
-    assert [x.hosts for x in found.runs] == ([2] if counts else [])
-    if counts:
-        assert found.runs[0].same_settings is ("model_hash" not in changes)
-        assert ("other settings" in found.summary) is ("model_hash" in changes)
+    make_run("a", asked(1, 2), **({"model_identity": MODEL} | changes))
+    found = look(tmp_path / "runs" / "new", make_spec(model_identity=MODEL), asked(1, 2))
+    assert [(x.hosts, x.differs) for x in found.runs] == ([(2, differs)] if counts else [])
+    if differs:
+        assert found.summary.endswith("/a (there with another dtype and edit)")
+
+
+def test_a_run_of_the_first_schema_beside_is_an_earlier_look(
+    rule1_run: Path, make_spec: Callable[..., RunSpec]
+) -> None:
+    hosts = [tuple(row) for row in pd.read_parquet(rule1_run / "problems.parquet")[["question", "gold"]].to_numpy()]
+    found = look(rule1_run.parent / "new", make_spec(model_identity=MODEL), [*hosts[:4], *asked(1)])
+    assert (found.hosts, found.n_hosts, found.runs[0].differs) == (4, 5, ())
 
 
 @pytest.mark.parametrize(
@@ -165,14 +182,17 @@ def test_the_folder_is_named_without_the_users_home(
 
 
 def test_run_json_keeps_the_looks_typed_and_status_says_them(tmp_path: Path, make_spec: Callable[..., RunSpec]) -> None:
-    looks = Looks(4, 3, 2, 1, (Look("runs/a", "r", True, 2, 2, 1),), ("runs/b/run.json is damaged",))
+    looks = Looks(4, 3, 2, 1, (Look("runs/a", "r", ("dtype",), 2, 2, 1),), ("runs/b/run.json is damaged",))
     with RunStore.create(tmp_path / "x", make_spec(looks=looks)):
         pass
     assert read_spec(tmp_path / "x").looks == looks
     status = read_status(tmp_path / "x")
     assert status.looks == looks
     assert json.loads(status.to_json())["looks"]["runs"][0]["hosts"] == 2
-    assert looks.summary == "2 of these 4 hosts and 1 of their 3 donors were seen before, in runs/a"
+    assert (
+        looks.summary
+        == "2 of these 4 hosts and 1 of their 3 donors were seen before, in runs/a (there with another dtype)"
+    )
     file = tmp_path / "x" / "run.json"
     stored = json.loads(file.read_text())
     file.write_text(json.dumps(stored | {"looks": {"hosts": 2}}))
@@ -184,10 +204,10 @@ def test_run_json_keeps_the_looks_typed_and_status_says_them(tmp_path: Path, mak
 
 
 def test_few_are_named_and_the_rest_counted() -> None:
-    runs = tuple(Look(f"runs/{i}", "r", True, 9, 9 - i, 0) for i in range(5))
+    runs = tuple(Look(f"runs/{i}", "r", (), 9, 9 - i, 0) for i in range(5))
     assert Looks(9, 0, 9, 0, runs).summary == (
         "9 of these 9 hosts were seen before, in runs/0 (9 hosts), runs/1 (8 hosts), runs/2 (7 hosts) and 2 more"
     )
     assert Looks(9, 0, 0, 0).lines("r") == []
-    apart = Looks(9, 0, 0, 0, (Look("runs/a", "r", True, 9, 0, 0),))
+    apart = Looks(9, 0, 0, 0, (Look("runs/a", "r", (), 9, 0, 0),))
     assert (apart.summary, apart.lines("r")) == ("", [])

@@ -29,7 +29,8 @@ class Look:
     Attributes:
         run: Its folder, as found from where the new run was started.
         run_id: Its run id; the new run's own where the two are one run, made twice.
-        same_settings: Whether weights, dtype and number of thoughts are the same, not the model's name alone.
+        differs: The parts of the model that were other ones there, such as its dtype; none where the run, of an
+            earlier version, does not say them.
         n_hosts: Its hosts.
         hosts: How many of the new run's hosts were hosts there (may have been, where only right answers made a host).
         donors: How many of the new run's donors could donate there.
@@ -39,7 +40,7 @@ class Look:
 
     run: str
     run_id: str
-    same_settings: bool
+    differs: tuple[str, ...]
     n_hosts: int
     hosts: int
     donors: int
@@ -77,7 +78,7 @@ class Looks:
         if (found := spec.get("looks")) is None:
             return None
         try:
-            runs = tuple(Look(**look) for look in found["runs"])
+            runs = tuple(Look(**{**look, "differs": tuple(look["differs"])}) for look in found["runs"])
             return cls(**{**found, "runs": runs, "notes": tuple(found["notes"])})
         except (TypeError, KeyError) as error:
             raise RunError(f"{file} is damaged", got=f"looks: {first_line(error)}", fix=DAMAGE_FIX) from error
@@ -156,7 +157,7 @@ def find_looks(
         look = Look(
             run=without_home(str(folder)),
             run_id=other.run_id,
-            same_settings=other.model_hash == spec.model_hash,
+            differs=_differing(spec.model_identity, other.model_identity),
             n_hosts=other.n_hosts,
             hosts=sum(host in their_hosts for host in hosts),
             donors=sum(donor in their_donors for donor in donors),
@@ -176,7 +177,7 @@ def find_looks(
 
 def _named(look: Look, *, alone: bool) -> str:
     facts = [] if alone else [f"{look.hosts} hosts"]
-    facts += [] if look.same_settings else ["there with other settings of the model"]
+    facts += [f"there with another {' and '.join(look.differs)}"] if look.differs else []
     return f"{look.run} ({'; '.join(facts)})" if facts else look.run
 
 
@@ -199,15 +200,22 @@ def _folders(out: Path, beside: Sequence[Path], notes: list[str]) -> Iterator[Pa
 
 
 def _same_study(folder: Path, spec: RunSpec) -> RunSpec | None:
-    """The spec of a run that asked the same of the same model; None for any other.
+    """The spec of a run that asked the same of the same weights; None for any other.
 
-    The model's name is enough: its hash also says under which dtype and number of thoughts the hosts were looked at.
+    Under another dtype or number of thoughts, too, the hosts were looked at. A run that does not say its weights is
+    known by the model's name.
     """
     from thoughtgraft.records.spec import read_spec
 
     other = read_spec(folder)
-    model = other.model_hash == spec.model_hash or other.model == spec.model
-    return other if model and (other.study, other.protocol) == (spec.study, spec.protocol) else None
+    mine, theirs = spec.model_identity, other.model_identity
+    same = mine["weights"] == theirs["weights"] if mine and theirs else other.model == spec.model
+    return other if same and (other.study, other.protocol) == (spec.study, spec.protocol) else None
+
+
+def _differing(mine: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The parts in which two models differ; none where one of them does not say them."""
+    return tuple(k for k in sorted({*mine, *theirs}) if mine.get(k) != theirs.get(k)) if mine and theirs else ()
 
 
 def _asked(folder: Path, plan: Mapping[str, Any]) -> tuple[set[Content], set[Content]]:
