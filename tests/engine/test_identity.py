@@ -15,8 +15,9 @@ from tests.engine.tiny import GOLDEN, questions
 
 from thoughtgraft.engine.collect import answer_identity, collect_thoughts
 from thoughtgraft.engine.feature_run import run_features
+from thoughtgraft.engine.ray_executor import Worker, worker_versions
 from thoughtgraft.engine.run import run
-from thoughtgraft.errors import RunError
+from thoughtgraft.errors import ModelError, RunError
 from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.load import load_model
@@ -221,6 +222,15 @@ def test_every_other_part_is_named_once(options: dict[str, Any], words: str, tmp
         run(folder.load(**options), problems, PLAN, tmp_path / "run", max_new_tokens=TOKENS, progress=False)
     lines = str(refused.value).splitlines()
     assert len(set(lines)) == len(lines)
+
+
+def test_a_worker_whose_files_differ_is_refused_by_what_differs(tmp_path: Path) -> None:
+    here, there = Folder("codi-gpt2", tmp_path / "here"), Folder("codi-gpt2", tmp_path / "there")
+    there.set(layer_norm_epsilon=1e-2)
+    worker = Worker(there.load().recipe, "cpu", 1, None)  # type: ignore[arg-type]
+    said = r"a worker loaded another model; got config\.layer_norm_epsilon: 1e-05 here, 0\.01 on the worker; expected"
+    with pytest.raises(ModelError, match=said):
+        worker.load(here.load().identity, worker_versions())
 
 
 def test_an_adapter_with_a_prompt_of_its_own_is_another_model(tmp_path: Path) -> None:

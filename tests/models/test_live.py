@@ -149,6 +149,11 @@ def a_layer_less(model: LatentReasoner) -> None:
     del model.layers[2]
 
 
+def another_way_of_writing(model: Any) -> None:
+    """What the library's own `generate` reads when reasoning is written out."""
+    model.lm.generation_config.repetition_penalty = 2.0
+
+
 def another_config(model: Any) -> None:
     model.lm.config.rms_norm_eps = 0.1
 
@@ -179,6 +184,7 @@ EDITS: dict[Callable[[Any], None], str] = {
     another_module: r"model\.layers\.1\.mlp\.act_fn is another module",
     another_attribute: r"model\.norm is another module",
     training_mode: r"the model itself is another module",
+    another_way_of_writing: r"the model itself is another module",
     a_layer_less: r"model\.layers\.2\.self_attn\.q_proj\.weight is gone",
     another_config: r"config\.rms_norm_eps: 1e-06 there, 0\.1 now",
     another_tokenizer: r"tokenizer\.",
@@ -331,8 +337,8 @@ def test_an_edit_that_is_taken_back_is_no_edit(model: Any) -> None:
         run(named, PROBLEMS, PLAN, **QUICK)
 
 
-@pytest.mark.parametrize("name", ["", "  ", "x" * 101, "two\nlines"])
-def test_a_name_that_nobody_can_read_is_refused(name: str, model: Any) -> None:
+@pytest.mark.parametrize("name", ["", "  ", "x" * 101, "two\nlines", 5, True])
+def test_a_name_that_nobody_can_read_is_refused(name: Any, model: Any) -> None:
     with pytest.raises(ModelError, match=r"needs a name that people can read; got .*expected 1 to 100 printable"):
         run(model, PROBLEMS, PLAN, identity=name, **QUICK)
 

@@ -26,6 +26,7 @@ from torch.nn.modules import module as torch_module
 from torch.nn.utils.parametrize import is_parametrized
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from thoughtgraft.arguments import shown
 from thoughtgraft.errors import ModelError, differences
 from thoughtgraft.models.identity import effective_config, tokenizer_content, tokenizer_glance
 
@@ -86,10 +87,10 @@ def admitted(model: _Model, identity: str | None = None) -> _Model:
     Raises:
         ModelError: It is not as it was made and no name is given, or the name is no name.
     """
-    if identity is not None and (not identity.strip() or len(identity) > _LONGEST_NAME or not identity.isprintable()):
+    if identity is not None and not _is_name(identity):
         raise ModelError(
             "an edit of a loaded model needs a name that people can read",
-            got=repr(identity[: _LONGEST_NAME + 1]),
+            got=shown(identity),
             expected=f"1 to {_LONGEST_NAME} printable characters",
             fix='identity="my edit"',
         )
@@ -150,6 +151,10 @@ def changes(model: LatentReasoner) -> dict[str, str]:
     return found
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= _LONGEST_NAME and value.isprintable()
+
+
 def _seen(found: Mapping[str, str]) -> str:
     """One checksum over changes."""
     return hashlib.sha256(json.dumps(sorted(found.items())).encode()).hexdigest()[:16]
@@ -207,6 +212,8 @@ def _build(parts: Sequence[nn.Module]) -> dict[str, str]:
         if kind not in codes:
             codes[kind] = _forward_code(kind)
         plain = {key: text for key, value in vars(module).items() if not key.startswith("_") and (text := _text(value))}
+        writes = getattr(module, "generation_config", None)
+        plain |= {} if writes is None else {"generation_config": repr(writes.to_diff_dict())}
         found[name] = f"{kind.__module__}.{kind.__qualname__} {plain} {codes[kind]}"
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +13,7 @@ PRODUCTS = "ieee"
 """How the engine multiplies float32 matrices, always; part of every model's identity."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 # Of half-precision products on CUDA: PyTorch's own defaults.
 _HALF = {
     "allow_bf16_reduced_precision_reduction": True,
@@ -28,7 +29,12 @@ def ieee_products() -> Iterator[None]:
     `torch.set_float32_matmul_precision`, TF32 switches, oneDNN's bfloat16 and a surrounding `torch.autocast` would
     otherwise change a float32 run without a word; the switches of half-precision sums are put to PyTorch's defaults.
     """
-    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False), _float32_ieee(), _half_default():
+    with ExitStack() as stack:
+        for device in _AUTOCAST:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(_float32_ieee())
+        stack.enter_context(_half_default())
         yield
 
 

@@ -39,6 +39,6 @@ def untrained_twin(model: LatentReasoner, seed: int = 0) -> LatentReasoner:
             vars(twin)["checkpoint"] = replace(checkpoint, lm=twin.lm, feeder=feeder)
     twin.lm.to(model.device).eval().requires_grad_(False)
     twin.weight_hash = hashlib.sha256(f"untrained {seed} {model.weight_hash}".encode()).hexdigest()[:16]
-    twin.name = f"{model.name}, untrained"
+    twin.name, twin.edit = f"{model.name}, untrained", None
     twin.remember()
     return twin
