@@ -33,14 +33,19 @@ class _EmptyOnMeta(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def empty_lm(config: PretrainedConfig, attention: str) -> PreTrainedModel:
+    """A causal LM whose parameters are empty and whose buffers are real; whatever its class raises goes through."""
+    with _EmptyOnMeta():
+        return AutoModelForCausalLM.from_config(config, attn_implementation=attention, trust_remote_code=False)
+
+
 def build_lm(base_config: PretrainedConfig) -> PreTrainedModel:
     """Builds the causal LM of a base config with V + 3 rows; its parameters are empty, its buffers real."""
     config = copy.deepcopy(base_config)
     config.vocab_size = base_config.vocab_size + SPECIAL_ROWS
     config.dtype = torch.float32  # so that no buffer is rounded; the parameters are cast when they are assigned
     try:
-        with _EmptyOnMeta():
-            return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", trust_remote_code=False)
+        return empty_lm(config, "sdpa")
     except Exception as error:  # model classes check their configs with every kind of exception
         raise CheckpointError(
             f"no language model can be built from the base config (model_type {config.model_type!r})",

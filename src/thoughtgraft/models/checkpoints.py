@@ -30,6 +30,7 @@ from thoughtgraft.models.lora import LoraScale
 from thoughtgraft.models.sources import Source, find_checkpoint
 from thoughtgraft.models.tensors import TensorHasher, open_tensors
 from thoughtgraft.models.tokenizers import check_tokenizer, count_base_tokens, load_tokenizer, own_tokens
+from thoughtgraft.models.twin import check_base
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def read_checkpoint(
         prompt_suffix=prompt_suffix,
     )
 
+    check_base(found.config, found.name)
     lm = build_lm(found.config)
     feeder = empty_feeder(keys, found.config.hidden_size)
     share_tied(keys, lm)

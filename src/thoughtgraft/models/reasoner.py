@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.arguments import need
 from thoughtgraft.errors import ModelError
@@ -113,7 +113,7 @@ class LatentReasoner(metaclass=_RememberedWhenMade):
     ) -> None:
         if num_latents < 0:
             raise ModelError("num_latents must not be negative", got=num_latents, expected="0 or more")
-        _refuse_sliding_window(lm, name)
+        refuse_sliding_window(lm.config, name)
         self.lm, self.tokenizer, self.name, self.weight_hash = lm, tokenizer, name, weight_hash
         self.protocol: Protocol = find_protocol(protocol)
         self.refuse_foreign_protocol()
@@ -366,12 +366,18 @@ def attention_implementation(lm: PreTrainedModel, name: str) -> Iterator[None]:
         lm.set_attn_implementation(before)
 
 
-def _refuse_sliding_window(lm: PreTrainedModel, name: str) -> None:
-    layer_types = getattr(lm.config, "layer_types", None) or []
-    window = getattr(lm.config, "sliding_window", None) if getattr(lm.config, "use_sliding_window", True) else None
+def refuse_sliding_window(config: PretrainedConfig, name: str) -> None:
+    """Refuse a model with layers that do not attend to everything before them.
+
+    Raises:
+        ModelError: It has some.
+    """
+    layer_types = getattr(config, "layer_types", None) or []
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     if any("full" not in kind for kind in layer_types) or (window is not None and not layer_types):
         raise ModelError(
             f"{name} has layers that do not attend to everything before them",
             got=f"sliding_window={window}, layer_types={sorted(set(layer_types))}",
             expected="full causal attention in every layer",
+            fix="take a checkpoint on a base without a sliding window; no option makes this base run",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from thoughtgraft.errors import CheckpointError
 from thoughtgraft.models.bases import Base
@@ -16,6 +16,11 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 _MOST_TEXT = 64 << 20  # bytes of a tokenizer's file
+_TEXTS = (
+    "Tom has 3 bags of 4 apples.  How many?\n\nHe's paid $12.50 (5%), and it's 1,000,000!",
+    " Ünïcode – naïve\t№ 42",
+)
+_WORDS = 200  # of the vocabulary, in the third text that two tokenizers are compared on
 
 
 def load_tokenizer(
@@ -86,13 +91,31 @@ def _read_tokenizer(folder: Path, config: PretrainedConfig) -> PreTrainedTokeniz
         )
     try:
         # The config is handed over because the folder's own config.json may be empty.
-        return AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
+        loaded = AutoTokenizer.from_pretrained(folder, config=config, trust_remote_code=False)
+        return _as_in_file(loaded, folder)
     except Exception as error:  # the tokenizers library raises bare Exception on a damaged file
         raise CheckpointError(
             f"the tokenizer in {folder} cannot be read",
             got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}",
             fix="download it again, or pass --tokenizer with another folder or hub id",
         ) from error
+
+
+def _as_in_file(loaded: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerBase:
+    """What tokenizer.json itself says, where the library's class for this kind of model reads texts otherwise.
+
+    Such classes (Qwen2's, for one) take the vocabulary from the file and build the rest anew, as their own models have
+    it; the weights were trained on what the file says.
+    """
+    if type(loaded) is PreTrainedTokenizerFast or not (folder / _TOKENIZER_FILES[0]).is_file():
+        return loaded
+    literal = PreTrainedTokenizerFast.from_pretrained(folder)
+    words = " ".join(sorted(literal.get_vocab())[:: max(1, len(literal) // _WORDS)])
+    same = literal.get_vocab() == loaded.get_vocab() and all(
+        literal(text, add_special_tokens=False)["input_ids"] == loaded(text, add_special_tokens=False)["input_ids"]
+        for text in (*_TEXTS, words)
+    )
+    return loaded if same else literal
 
 
 def _base_directory(base: Base) -> Path:

@@ -18,6 +18,7 @@ from thoughtgraft.models.checkpoints import write_checkpoint
 from thoughtgraft.models.families import SPECIAL_ROWS
 from thoughtgraft.models.language_models import LanguageModel, load_language_model
 from thoughtgraft.models.projection import build_projection, pause_vectors
+from thoughtgraft.models.twin import check_base
 from thoughtgraft.problems.augment import TrainingSet, training_set, usable
 from thoughtgraft.problems.problem import ProblemSet
 from thoughtgraft.training.card import CARD, write_card
@@ -61,7 +62,8 @@ def load_base(name: str, config: TrainingConfig) -> Base:
     With `lora_r` the base's own weights are frozen, in bfloat16 if the recipe says so.
 
     Raises:
-        ModelError: The base cannot be loaded, has no end of sequence, or cannot be trained with LoRA.
+        ModelError: The base cannot be loaded, has no end of sequence, cannot be trained with LoRA, or would be computed
+            here otherwise than by its own library.
     """
     torch.manual_seed(config.seed)
     dtype = torch.bfloat16 if config.lora_r and config.bf16 else torch.float32
@@ -81,6 +83,7 @@ def load_base(name: str, config: TrainingConfig) -> Base:
         raise ModelError(
             f"the tokenizer of {name!r} has no end of sequence", fix="set eos_token in tokenizer_config.json"
         )
+    check_base(found.config, found.name)
     base_config = copy.deepcopy(found.config)  # the model's own grows with its embedding
     if config.lora_r:
         add_lora(found.lm, rank=config.lora_r, alpha=config.lora_alpha)

@@ -27,6 +27,7 @@ from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.models.sources import WEIGHT_NAMES, Source, find_checkpoint, shard_names
 from thoughtgraft.models.tensors import StoredTensor, open_tensors
 from thoughtgraft.models.tokenizers import check_tokenizer, count_base_tokens, load_tokenizer, own_tokens
+from thoughtgraft.models.twin import check_base
 
 _Result = TypeVar("_Result")
 
@@ -186,7 +187,8 @@ class _Visit:
             self.findings += rules.row_rules(self.facts, base.config.vocab_size)
             return
         self.passes(lambda: check_tokenizer(origin, tokens, grown, keys.family))
-        lm = self.attempt(lambda: build_lm(grown.config))
+        faithful = self.passes(lambda: check_base(grown.config, grown.name))
+        lm = self.attempt(lambda: build_lm(grown.config)) if faithful else None
         if lm is not None:
             feeder = empty_feeder(keys, grown.config.hidden_size)
             share_tied(keys, lm)
