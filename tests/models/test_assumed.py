@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.models.broken import BASE, COCONUT, PEFT, save, whole
+from tests.models.broken import BASE, COCONUT, GOLDEN, PEFT, save, whole
 from typer.testing import CliRunner
 
 from thoughtgraft.cli.app import app
@@ -194,6 +195,25 @@ def test_the_dtype_and_the_end_of_answers_are_said_where_files_differ(tmp_path: 
 def test_models_of_this_project_leave_nothing_to_assume() -> None:
     for name in ("tiny-codi", "tiny-coconut", "tiny-pause", "tiny-direct", "tiny-cot"):
         assert load_model(name, device="cpu").assumptions == (), name
+
+
+def test_a_run_says_what_it_assumed_at_its_start_in_its_folder_and_on_its_first_screen(raw: Path) -> None:
+    asked = json.loads((GOLDEN / "codi-llama" / "expected.json").read_text())["questions"]
+    rows = [json.dumps({"question": question, "answer": "12"}) for question in asked[:6]]
+    (raw / "asked.jsonl").write_text("\n".join(rows))
+    out = raw / "run"
+    command = ["run", "resampling", "--model", str(raw), "--problems", str(raw / "asked.jsonl"), "--out", str(out)]
+    command += ["--hosts", "3", "--donors", "1", "--max-new-tokens", "2", "--certify", "off", "--device", "cpu"]
+    done = CliRunner().invoke(app, [*command, "--num-latents", "2"])
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("assumed: ") == 2
+    kept = json.loads((out / "run.json").read_text())["provenance"]
+    assert [found["what"] for found in kept["assumed"]] == ["LoRA alpha", "prompt ending"]
+    assert kept["read"] == ["weights: pytorch_model.bin"]
+    for page, first in (("report.md", "## "), ("report.html", "<h2>")):
+        screen = html.unescape((out / page).read_text()).partition(first)[0]
+        assert "Assumed of the model, since no file or option says it: LoRA alpha: 32 (raw checkpoints" in screen, page
+        assert "number of thoughts" not in screen
 
 
 def test_doctor_and_commands_say_what_is_assumed(raw: Path) -> None:

@@ -207,16 +207,18 @@ def test_a_config_is_asked_once_and_what_it_asks_for_makes_it_another(monkeypatc
     assert asked == ["llama", "llama"]
 
 
-def test_the_global_generator_and_a_users_default_dtype_are_nothing_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_s_generator_dtype_and_precision_are_nothing_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(twin, "_known", {})
     torch.manual_seed(5)
     wanted = torch.rand(1)
     torch.manual_seed(5)
     torch.set_default_dtype(torch.float64)
+    torch.set_float32_matmul_precision("medium")
     try:
         check_base(config_of("llama", {}), "llama")
     finally:
         torch.set_default_dtype(torch.float32)
+        torch.set_float32_matmul_precision("highest")
     assert torch.equal(torch.rand(1), wanted)
 
 

@@ -92,7 +92,7 @@ def measure_model(name: str, short: str, job: Job) -> Measured:
         name=short,
         method=model.family,
         num_latents=model.num_latents,
-        card=card | {"weight_hash": model.weight_hash},
+        card=card | {"weight_hash": model.weight_hash, "assumed": model.origin["assumed"]},
         main=found.main,
         correct=correct_table(found),
         certificate=certify(model, job.asked),

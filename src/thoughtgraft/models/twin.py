@@ -22,6 +22,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from thoughtgraft.errors import ModelError, first_line
 from thoughtgraft.models.assembly import empty_lm
+from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.prefix import ATTENTION, ColumnCache, Prefix
 from thoughtgraft.models.reasoner import LatentReasoner, attention_implementation, refuse_sliding_window
 from thoughtgraft.models.unread import last_token_alone
@@ -122,6 +123,7 @@ def _reason(config: PretrainedConfig) -> Difference | None:
     return found
 
 
+@with_ieee_products
 def _difference(config: PretrainedConfig) -> Difference | None:
     """The first step at which the twin is computed otherwise here than by its library; None if none is."""
     try:
@@ -130,9 +132,9 @@ def _difference(config: PretrainedConfig) -> Difference | None:
         with torch.inference_mode(), attention_implementation(lm, "eager"):
             states = [lm.base_model(input_ids=x, use_cache=False).last_hidden_state[0] for x in ids]
             logits = [lm(input_ids=x, use_cache=False).logits[0] for x in ids]
-        model = _Bare(lm)
     except Exception as error:  # model classes check their configs with every kind of exception
         return Difference("no small model can be made of its config", first_line(error))
+    model = _Bare(lm)
     attention = next(
         (type(m).__name__ for n, m in lm.named_modules() if n.endswith(("attn", "attention"))), "attention"
     )
@@ -177,6 +179,9 @@ class _Bare(LatentReasoner):
 
     def __init__(self, lm: PreTrainedModel) -> None:
         self.lm = lm
+
+    def remember(self) -> None:
+        """A twin is looked at once, and has no identity."""
 
     def question_ids(self, question: str) -> list[int]:
         """Not asked."""

@@ -11,7 +11,7 @@ from thoughtgraft.analysis.result import Analysis
 from thoughtgraft.analysis.rule import UNRECORDED, Basis
 from thoughtgraft.records import RunSpec
 from thoughtgraft.report.document import Banner, Picture, Prose
-from thoughtgraft.report.formats import count, plural, sentence_list
+from thoughtgraft.report.formats import assumed, count, plural, sentence_list
 from thoughtgraft.report.run import RunData
 
 
@@ -25,10 +25,10 @@ def seen_before(spec: RunSpec) -> tuple[str, str]:
 
 
 def caveats(spec: RunSpec) -> tuple[str, ...]:
-    """What a reader must know of a run before its first verdict: a pilot that asked for more, and earlier looks."""
+    """What to know of a run before its first verdict: a pilot that asked for more, earlier looks, what was assumed."""
     short = "" if spec.pilot is None else spec.pilot.shortfall(spec.n_hosts)
     looks = spec.looks.lines(spec.run_id) if spec.looks else []
-    return tuple(text for text in (short, " ".join(looks)) if text)
+    return tuple(text for text in (short, " ".join(looks), assumed(spec.provenance.get("assumed"))) if text)
 
 
 def failed_caveat(failures: Mapping[str, int] | None, n_cells: int) -> tuple[str, ...]:

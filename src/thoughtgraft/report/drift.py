@@ -20,7 +20,7 @@ from thoughtgraft.report.certificate import Certificate
 from thoughtgraft.report.displays.drift import DriftPerSlot
 from thoughtgraft.report.displays.save import write_files
 from thoughtgraft.report.document import Block, Bullets, Prose, Report, Section, Table, records_of
-from thoughtgraft.report.formats import estimate, is_number, judged, p_value, percent, plural, sentence_list
+from thoughtgraft.report.formats import assumed, estimate, is_number, judged, p_value, percent, plural, sentence_list
 from thoughtgraft.report.render import to_markdown
 from thoughtgraft.report.tables_out import plain
 
@@ -89,6 +89,7 @@ def write_drift(folder: Path, table: pd.DataFrame, sides: Sequence[Side], spec: 
         badge=("bad" if failed else "good", f"not valid: {sentence_list(failed)}" if failed else "all valid"),
         banner=None,
         sections=tuple(sections),
+        caveats=tuple(filter(None, [assumed(spec.provenance.get("assumed"))])),
         generator="thoughtgraft drift",
     )
     write_atomic(folder / PAGE_FILE, to_markdown(page).encode())

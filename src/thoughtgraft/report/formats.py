@@ -134,3 +134,9 @@ def markdown(text: Any) -> str:
 def sentence_list(items: list[str]) -> str:
     """Items as words: "a", "a and b", "a, b and c"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else "none"
+
+
+def assumed(found: Any) -> str:
+    """What was taken for granted of a model, as run.json keeps it, with the reasons; empty where nothing was."""
+    listed = [f"{x.get('what')}: {x.get('value')} ({x.get('why')})" for x in found or () if isinstance(x, dict)]
+    return f"Assumed of the model, since no file or option says it: {'; '.join(listed)}." if listed else ""

@@ -14,7 +14,7 @@ from thoughtgraft.records.atomic import make_folder, write_atomic
 from thoughtgraft.records.jsonfile import to_json
 from thoughtgraft.report.displays.save import save
 from thoughtgraft.report.document import Report, records_of
-from thoughtgraft.report.formats import count, sentence_list
+from thoughtgraft.report.formats import assumed, count, sentence_list
 from thoughtgraft.report.render import to_markdown
 from thoughtgraft.report.tables_out import plain
 from thoughtgraft.report.zoo import sections, thoughts
@@ -61,6 +61,9 @@ def write_zoo(result: ZooResult, facts: Mapping[str, str], out: Path) -> Path:
             thoughts.reading(result, figures),
             thoughts.findings(result),
             thoughts.certificates(result),
+        ),
+        caveats=tuple(
+            f"{model.name}: {text}" for model in result.models if (text := assumed(model.card.get("assumed")))
         ),
         source=f"{DATA} and {TABLES}/ beside it",
     )
