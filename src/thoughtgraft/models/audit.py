@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from thoughtgraft.models.families import FAMILIES
 from thoughtgraft.models.fit import embedding_name, tied_head
 from thoughtgraft.models.keys import canonical
 from thoughtgraft.models.lora import LoraScale
+from thoughtgraft.models.reasoner import Audit
 from thoughtgraft.models.tensors import TensorHasher, open_tensors
 
 # Read apart from the loader's own expressions, wrappers' names included.
@@ -30,23 +30,6 @@ _FEEDER = re.compile(r"^.*\b(?=(prj|pause)\.)")
 _WRAPPER = re.compile(r"\.(base_layer|modules_to_save\.default)(?=\.\w+$)")
 _PAIR = re.compile(r"(?<=\.lora_[AB])\.[^.]+(?=\.weight$)")
 _ROUNDINGS = 4
-
-
-@dataclass(frozen=True)
-class Audit:
-    """A model against its files.
-
-    Attributes:
-        parameters: How many parameters the model has.
-        wrong: Names of those that are not what the files say.
-        same_hash: Whether the files' hash is still the one taken while loading.
-        projects: Whether the adapter makes a thought as the files' `prj` or pause vectors do, and by nothing else.
-    """
-
-    parameters: int
-    wrong: tuple[str, ...]
-    same_hash: bool
-    projects: bool
 
 
 def audit(checkpoint: Checkpoint, project: Callable[[Tensor, int], Tensor]) -> Audit:

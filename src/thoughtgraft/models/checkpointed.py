@@ -6,9 +6,9 @@ import hashlib
 
 from torch import nn
 
-from thoughtgraft.models.audit import Audit, audit
+from thoughtgraft.models.audit import audit
 from thoughtgraft.models.checkpoints import Checkpoint
-from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.models.reasoner import Audit, LatentReasoner
 
 
 class CheckpointReasoner(LatentReasoner):

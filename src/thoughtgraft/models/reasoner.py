@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,22 @@ from thoughtgraft.models.live import LiveEdit, Made
 from thoughtgraft.models.precision import PRODUCTS
 from thoughtgraft.models.protocols import Protocol, find_protocol
 
-if TYPE_CHECKING:
-    from thoughtgraft.models.audit import Audit
+
+@dataclass(frozen=True)
+class Audit:
+    """A model against its files.
+
+    Attributes:
+        parameters: How many parameters the model has.
+        wrong: Names of those that are not what the files say.
+        same_hash: Whether the files' hash is still the one taken while loading.
+        projects: Whether the adapter makes a thought as the files' `prj` or pause vectors do, and by nothing else.
+    """
+
+    parameters: int
+    wrong: tuple[str, ...]
+    same_hash: bool
+    projects: bool
 
 
 @dataclass(frozen=True)
