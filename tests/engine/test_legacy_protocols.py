@@ -186,7 +186,8 @@ def test_a_run_of_tiny_codi_says_its_protocol_and_its_flaw(
     assert last["changed"].any() == (protocol == FIXED)
     assert own["changed"].any() == (protocol == FIXED)
     if protocol == ORIGINAL:
-        assert (last["kl"].fillna(0) == 0).all() and (last["dlogp_gold"].fillna(0) == 0).all()
+        # Rows of one batch may be rounded otherwise on another processor, so no effect is none up to rounding.
+        assert last[["kl", "dlogp_gold"]].abs().max().max() < 1e-5 < 1e-2 < records["kl"].max()
         assert last["logp_donor"].notna().any()
 
 

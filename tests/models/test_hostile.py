@@ -64,5 +64,6 @@ def test_hostile_files_are_refused_cheaply_and_executed_never(tmp_path: Path) ->
         assert SAID.get(name, "") in result["words"], (name, result["words"])
         assert "\x1b" not in result["words"]
         assert len(result["words"]) < 5000
-        assert result["seconds"] < 1, (name, result["seconds"])
+        # A slow processor is slow with sound files too.
+        assert result["seconds"] < max(1, 20 * result["sound"]), (name, result["seconds"])
         assert result["peak_mb"] < 500, (name, result["peak_mb"])
