@@ -173,6 +173,49 @@ def test_options_that_cannot_be_are_refused(monkeypatch, model):
         make_executor("ray")
 
 
+class Unable:
+    """A `ray` that cannot be started, and its processes' log says why."""
+
+    class __spec__:
+        name = "ray"
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, *, _temp_dir: str, **_: object) -> None:
+        logs = Path(_temp_dir) / "session_2026-01-01" / "logs"
+        logs.mkdir(parents=True)
+        place = "[2026-01-01 00:00:00,1 E 7 9] (gcs_server) logging.cc:118: "
+        (logs / "gcs_server.err").write_text(
+            f"RAW: 1\n{place}Unhandled. what(): epoll: Too many open files /lib/x\n/lib/y\n"
+        )
+        raise Exception("The current node timed out during startup.\nIt could be overloaded.")  # Ray's own words
+
+
+def test_a_ray_that_does_not_start_is_one_sentence_with_its_own_reason(
+    model, problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", Unable())
+    told = (
+        r"Ray did not start on this machine; got epoll: Too many open files \(The current node timed out during "
+        r"startup\.\)\. Fix: --engine local needs no Ray\.$"
+    )
+    with pytest.raises(RunError, match=told):
+        run(model, problems, PLAN, max_new_tokens=TOKENS, progress=False, executor=RayExecutor(workers=1))
+
+
+def test_a_place_that_ray_cannot_use_is_told_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("/nowhere", "/proc/version", str(tmp_path / ("x" * 90))):
+        Path(place).mkdir() if place.startswith(str(tmp_path)) else None
+        monkeypatch.setenv("RAY_TMPDIR", place)
+        with pytest.raises(RunError, match=rf"RAY_TMPDIR says; got {place}; expected a folder.*no longer than 27 char"):
+            make_executor("ray")
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    assert make_executor("ray", workers=2).describe()["workers"] == 2
+
+
 def test_an_address_without_a_cluster_is_refused_at_once(model, problems):
     with socket.create_server(("127.0.0.1", 0)) as server:
         free = server.getsockname()[1]

@@ -204,7 +204,7 @@ def write_all(root: Path, marker: Path) -> list[str]:
 
 
 def examine_all(root: Path, count: int) -> list[dict[str, Any]]:
-    """Diagnoses every folder; CPU seconds (and those of a sound one), peak resident megabytes so far, verdict and words of each."""
+    """Diagnoses every folder; CPU seconds, those of a sound one, peak resident megabytes so far, verdict and words."""
     from thoughtgraft.models.doctor import diagnose
 
     diagnose("tiny-codi")  # imports and first-use costs are not the attack's
@@ -222,7 +222,9 @@ def examine_all(root: Path, count: int) -> list[dict[str, Any]]:
         # Not getrusage: a new process starts from the peak of the one that started it.
         peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
         words = json.dumps(diagnosis["findings"])
-        results.append({"seconds": seconds, "sound": sound, "peak_mb": peak, "loads": diagnosis["loads"], "words": words})
+        results.append(
+            {"seconds": seconds, "sound": sound, "peak_mb": peak, "loads": diagnosis["loads"], "words": words}
+        )
     return results
 
 

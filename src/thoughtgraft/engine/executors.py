@@ -88,7 +88,7 @@ def check_engine(
 
     Raises:
         PlanError: An unknown name, options of another engine, or a value that no worker can have.
-        RunError: The address has not the form of one.
+        RunError: The address has not the form of one, or Ray could not start here.
         MissingExtraError: Ray is not installed.
     """
     choice(engine, "engine", ENGINES, PlanError)
@@ -104,10 +104,12 @@ def check_engine(
         raise PlanError("the local engine has no workers", got=", ".join(names), fix=fix)
     if engine == "local":
         return engine
-    from thoughtgraft.engine.ray_session import check_address, need_ray
+    from thoughtgraft.engine.ray_session import check_address, check_session_folder, need_ray
 
     need_ray()
-    if address is not None:
+    if address is None:
+        check_session_folder()
+    else:
         check_address(need(address, str, "the Ray address", PlanError, expected="auto or HOST:PORT"))
     if workers is not None:
         whole(workers, "the number of workers", PlanError, least=1)

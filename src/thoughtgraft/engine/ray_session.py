@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -16,9 +17,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from thoughtgraft.errors import MissingExtraError, RunError
+from thoughtgraft.errors import MissingExtraError, RunError, first_line
 
 _KNOCK_S = 10.0
+_LONGEST_REASON = 200
+_LOGGED = re.compile(r"\[[^]]* [EC] [^]]*\] (\(\w+\) )?\S+: (?P<text>.+)")
+"""An error in a log of Ray's: time, level and process, then the place in its source."""
+_LONGEST_FOLDER = 27
+"""Characters of the folder that a session's own is made in: so a socket's path has 107 at most, as systems want."""
 
 
 def need_ray() -> None:
@@ -62,8 +68,8 @@ def ray_session(address: str | None, cpus: int, gpus: int) -> Iterator[Any]:
                     folder = _session_folder()
                     started: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False}
                     ray.init(address="local", _temp_dir=str(folder), **started, **quiet)
-        except (OSError, RuntimeError, ValueError, TimeoutError) as error:
-            raise _no_session(address, error) from error
+        except Exception as error:  # Ray has no class of its own for this, and raises whatever stopped it
+            raise _no_session(address, error, folder) from error
         try:
             yield ray
         finally:
@@ -113,10 +119,26 @@ def _token() -> str:
     return secrets.token_hex(32)  # one for the process: Ray reads it once
 
 
+def check_session_folder() -> Path:
+    """The folder that Ray's logs and sockets are put below.
+
+    Raises:
+        RunError: RAY_TMPDIR is no folder, cannot be written, or its path is too long for a socket's.
+    """
+    given = os.environ.get("RAY_TMPDIR")
+    folder = Path(given or ("/tmp" if os.access("/tmp", os.W_OK) else tempfile.gettempdir()))
+    if given and not (folder.is_dir() and os.access(folder, os.W_OK) and len(given) <= _LONGEST_FOLDER):
+        raise RunError(
+            "Ray cannot put its sockets where RAY_TMPDIR says",
+            got=given,
+            expected=f"a folder that can be written, its path no longer than {_LONGEST_FOLDER} characters",
+            fix="set RAY_TMPDIR to such a folder, or unset it",
+        )
+    return folder
+
+
 def _session_folder() -> Path:
-    """A new folder for Ray's logs and sockets; a socket's path may have about a hundred characters, so a short one."""
-    parent = os.environ.get("RAY_TMPDIR") or ("/tmp" if os.access("/tmp", os.W_OK) else None)
-    return Path(tempfile.mkdtemp(prefix="tg-ray-", dir=parent))
+    return Path(tempfile.mkdtemp(prefix="tg-ray-", dir=check_session_folder()))
 
 
 @contextmanager
@@ -134,10 +156,22 @@ def _undisturbed() -> Iterator[None]:
             os.setpgid(0, group)
 
 
-def _no_session(address: str | None, error: Exception) -> RunError:
-    reason = str(error).strip().splitlines()
-    got = reason[0] if reason else type(error).__name__
+def _no_session(address: str | None, error: Exception, folder: Path | None = None) -> RunError:
+    got = first_line(error)
     if address:
         fix = "start one with `ray start --head` and give its HOST:PORT, or leave --ray-address out to use this machine"
         return RunError(f"no Ray cluster answers at {address!r}", got=got, fix=fix)
+    if folder and (reason := _own_reason(folder)):
+        got = f"{reason} ({got})"
     return RunError("Ray did not start on this machine", got=got, fix="--engine local needs no Ray")
+
+
+def _own_reason(folder: Path) -> str:
+    """The first error that Ray's own processes logged; the logs are removed with the session."""
+    for name in ("gcs_server", "raylet"):
+        for file in folder.glob(f"session_2*/logs/{name}.err"):
+            for line in file.read_text(errors="replace").splitlines():
+                if found := _LOGGED.match(line):
+                    # What follows a path is its own stack.
+                    return found["text"].rpartition("what(): ")[2].partition(" /")[0].strip()[:_LONGEST_REASON]
+    return ""
