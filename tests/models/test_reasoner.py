@@ -162,5 +162,5 @@ def test_padding_is_to_the_longest_of_each_official_batch() -> None:
 
 
 def test_unknown_protocols_are_refused_by_name() -> None:
-    with pytest.raises(ModelError, match="unknown protocol; got 'oficial'; expected one of official, official-padded"):
+    with pytest.raises(ModelError, match="unknown protocol; got 'oficial'; expected official, official-padded"):
         find_protocol("oficial")

@@ -155,7 +155,7 @@ def test_a_recipe_that_cannot_be_is_refused(changes, message):
     ("changes", "message"),
     [
         ({"optim": "sgd"}, "--optim is not usable.*'sgd'.*'adamw' or 'muon'"),
-        ({"prj_dim": -3}, "--prj-dim is not usable.*-3.*greater than or equal to 1"),
+        ({"prj_dim": -3}, "--prj-dim is not usable; got -3; expected at least 1"),
         ({"learning_rate": -1.0}, "--learning-rate is not usable.*greater than 0"),
     ],
 )
