@@ -64,3 +64,17 @@ def test_runs_of_two_plans_are_refused() -> None:
         drift_table({"right": one, "wrong": other})
     with pytest.raises(AnalysisError, match="there is no protocol to compare"):
         drift_table({})
+
+
+def test_a_slot_that_the_certificate_calls_dead_is_so_whatever_rounding_says() -> None:
+    """One logit moved by rounding in one cell is no effect of a thought that nothing reads."""
+    still = records({(0,): 0.4, (1,): 0.0, BOTH: 0.4}, "right")
+    mine = (still.method == "swap") & (still.slots.map(tuple) == (1,))
+    still.loc[mine, ["kl", "dlogp_gold"]] = 0.0
+    moved = still.copy()
+    moved.loc[moved.index[mine][0], "kl"] = 2e-8
+    said = []
+    for part, dead in ((still, {}), (moved, {}), (moved, {"right": (1,)})):
+        table = drift_table({"right": part}, dead_slots=dead)
+        said.append(row(table, "right", "CT1").verdict)
+    assert said == ["BY CONSTRUCTION", "UNRESOLVED", "BY CONSTRUCTION"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,20 @@ COLUMNS = ("protocol", *_FROM_POSITIONS, *_DIFFERENCE.values(), "differs_rate")
 METHODS = ("baseline", "self", "swap")
 
 
-def drift_table(records: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.DataFrame:
+def drift_table(
+    records: Mapping[str, pd.DataFrame],
+    *,
+    seed: int = 0,
+    dead_slots: Mapping[str, Collection[int]] | None = None,
+    shared_slots: Mapping[str, Collection[int]] | None = None,
+) -> pd.DataFrame:
     """What each protocol reports on the same hosts and donors, and its difference to the first one's.
 
     Args:
         records: The records of each protocol's run, by its name; the first is the standard.
         seed: Seeds the resampling of the position tables.
+        dead_slots: By protocol, the 0-based slots that cannot reach the output, as its certificate says.
+        shared_slots: By protocol, those at which every problem is fed the same vector.
 
     Returns:
         One row per protocol and arm (baseline, self and swap; later thoughts recomputed, random donors), with the
@@ -60,7 +68,8 @@ def drift_table(records: Mapping[str, pd.DataFrame], *, seed: int = 0) -> pd.Dat
                 expected="the same arms, hosts and donors in both",
                 fix="finish both runs: the same command continues them",
             )
-        effects = position_table(frame, seed=seed)
+        dead, alike = ((by_name or {}).get(name, ()) for by_name in (dead_slots, shared_slots))
+        effects = position_table(frame, seed=seed, dead_slots=dead, shared_slots=alike)
         table = pd.DataFrame([_baseline(frame), *_with_kl_intervals(effects, frame).to_dict("records")])
         if name != standard:
             table = _with_difference(table, compare_runs(frames[standard], frame))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,7 +112,12 @@ def drift(
             )
         )
     with console.status("analysing and drawing"):
-        table = drift_table({name: run.records() for name, run in runs.items()}, seed=seed)
+        table = drift_table(
+            {name: run.records() for name, run in runs.items()},
+            seed=seed,
+            dead_slots={side.name: side.certificate.dead_slots for side in sides},
+            shared_slots={side.name: side.certificate.shared_slots for side in sides},
+        )
         page = write_drift(out, table, sides, runs[STANDARD].spec)
     if as_json:
         facts = drift_facts(table, sides, runs[STANDARD].spec)
@@ -135,21 +141,29 @@ def show(console: Console, table: pd.DataFrame, sides: list[Side]) -> None:
 
 def shown(part: pd.DataFrame, method: str, letters: dict[str, str]) -> Table:
     """One method's rows for a terminal; protocols by their letters, the first the standard."""
-    from rich.table import Table
-
+    from thoughtgraft.analysis.estimate import OF_IMPACT, TOO_SMALL
+    from thoughtgraft.analysis.rule import RULE
+    from thoughtgraft.cli.tables import narrow_table
     from thoughtgraft.report.document import records_of
     from thoughtgraft.report.drift import METHODS, difference, divergence, reported
-    from thoughtgraft.report.formats import percent
+    from thoughtgraft.report.formats import judged
 
     standard, first = next(iter(letters.items()))
-    out = Table(title=f"{METHODS[method]}: accuracy lost, pp\n95% intervals", title_style="dim")
+    level = RULE.level
+    out = narrow_table(
+        f"{METHODS[method]}: accuracy lost, pp\n{level} together: for all thoughts of a protocol at once"
+    )
+    out.padding = (0, 0)
     last = f"minus {first}" if method == "swap" else "KL, nats"
-    for name in ("thought", "", "impact", "changed", last):
-        out.add_column(name, justify="left" if name in ("thought", "") else "right")
+    for name in ("thought", "", f"impact [{level} alone]", f"{level} together", "verdict", last):
+        out.add_column(name, justify="left" if name in ("thought", "", "verdict") else "right", no_wrap=True)
     for slots in dict.fromkeys(part.slots):
         for i, row in enumerate(records_of(part[part.slots == slots])):
             more = difference(row, standard) if method == "swap" else divergence(row)
-            cells = (letters[row["protocol"]], reported(row), percent(row["changed_rate"]), more)
-            out.add_row("" if i else slots, *cells)
+            together = judged(row["sim_low"], row["sim_high"], RULE.margin_pp) if isfinite(row["sim_low"]) else ""
+            verdict = f"{row['verdict']}{' *' if OF_IMPACT + TOO_SMALL in row['note'] else ''}"
+            out.add_row("" if i else slots, letters[row["protocol"]], reported(row), together, verdict, more)
         out.add_section()
+    if part.note.str.contains(OF_IMPACT + TOO_SMALL, regex=False).any():
+        out.caption = f"* {TOO_SMALL}"
     return out
