@@ -143,7 +143,7 @@ def test_shared_vectors_carry_nothing_of_the_problem_which_is_not_a_dead_slot():
 
 
 def test_a_bound_too_wide_to_fail_is_itself_a_failure(monkeypatch):
-    monkeypatch.setattr(bench_module, "_ROUNDINGS", 1e18)
+    monkeypatch.setattr(bench_module, "ROUNDINGS", 1e18)
     certificate = verify(loaded("codi-gpt2", "float64"), problems("codi-gpt2"), level="core", answer_tokens=2)
     assert "the checks can fail" in certificate.failed
 

@@ -321,9 +321,8 @@ MUTATIONS = (
         "engine: a skipped slot is fed zeros and keeps its place",
         _acting(_zero_for_skip),
         SELF,
-        ("skip is one thought less", "every arm equals reference"),
-        "most for",
-        full=True,
+        ("library agrees", "scores by definition"),
+        "most for skip CT",
     ),
     Mutation(
         "the donor's cache mutated",

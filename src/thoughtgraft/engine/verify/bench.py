@@ -23,7 +23,7 @@ from thoughtgraft.problems import ProblemSet
 NUDGE = 1e-2
 """The relative error of a thought that every check must be able to see."""
 
-_ROUNDINGS = 30
+ROUNDINGS = 30
 """The same number computed in another order or shape is rounded differently. How much that shows in the logits depends
 on the model, so it is measured: the size of the logits plus their change per relative change of the question's
 embeddings, taken at a change so small that it grows as rounding does, times so many machine epsilons."""
@@ -102,7 +102,7 @@ class Bench:
     @property
     def floor(self) -> float:
         """The same for two logits of one row in one place of one batch: there rounding is the same, too."""
-        return _ROUNDINGS * self.epsilon * float(self.logits.abs().max())
+        return ROUNDINGS * self.epsilon * float(self.logits.abs().max())
 
     def touch(self, embeds: Tensor) -> Tensor:
         """The embeddings of the question [R, T, d] with a relative error of the root of the machine epsilon."""
@@ -110,7 +110,7 @@ class Bench:
 
     def rounding(self, exact: Tensor, touched: Tensor) -> float:
         """What rounding may do to figures, from them and what they become when the question is touched."""
-        return _ROUNDINGS * self.epsilon * (float(exact.abs().max()) + gap(exact, touched) / math.sqrt(self.epsilon))
+        return ROUNDINGS * self.epsilon * (float(exact.abs().max()) + gap(exact, touched) / math.sqrt(self.epsilon))
 
     @cached_property
     def reach(self) -> Tensor:
@@ -141,7 +141,7 @@ class Bench:
         """Slots at which every problem is fed the same vector."""
         spread = (self.base.fed - self.base.fed[:1]).abs().amax((0, 2))
         size = self.base.fed.abs().amax((0, 2))
-        return tuple(k for k in self.slots if float(spread[k]) <= _ROUNDINGS * self.epsilon * float(size[k]))
+        return tuple(k for k in self.slots if float(spread[k]) <= ROUNDINGS * self.epsilon * float(size[k]))
 
     @property
     def epsilon(self) -> float:

@@ -78,11 +78,6 @@ _ALL = (
         "the fast engine computes something else",
     ),
     Statement(
-        "library agrees",
-        "the engine agrees with the model library's own forward pass, called with the thoughts as plain inputs",
-        "adapter and engine share a mistake: a norm applied twice, a wrong position, a wrong number of thoughts",
-    ),
-    Statement(
         "determinism",
         "the same call twice gives the same bits",
         "numbers cannot be made again",
@@ -106,27 +101,55 @@ _ALL = (
         core=False,
     ),
     Statement(
-        "every arm equals reference",
-        "swap at every slot, all slots, zero, mean, both freezes and skip agree with the loop without cache or batch",
-        "one kind of edit does something else than its name says",
-        core=False,
-    ),
-    Statement(
-        "skip is one thought less",
-        "skipping a slot equals the library's own pass over a sequence without it; the last one, K - 1 thoughts",
-        "something is left in the place of a skipped thought, a zero vector for instance",
-        core=False,
-    ),
-    Statement(
-        "drafts change nothing",
-        "verifying the clean answer as a draft gives the same logits as writing it token by token",
-        "the shortcut that makes runs fast changes their answers",
-        core=False,
-    ),
-    Statement(
         "cache isolation",
         "after all these edits the saved thoughts and the clean run are bit for bit what they were",
         "a run changes what later runs reuse",
+    ),
+    Statement(
+        "library agrees",
+        "in a real run of these arms, the first logits of every record are those of the model library's own forward "
+        "pass and cache, fed what the arm's definition says",
+        "adapter and engine share a mistake: a norm applied twice, a wrong position, one kind of edit that does "
+        "something else than its name says",
+    ),
+    Statement(
+        "cells and donors",
+        "its records are the plan's cells, each once, with the key that its definition gives; donors are other "
+        "problems, each once, of the stratum, and the same in every arm",
+        "a record is another experiment's, or a comparison is not of the same pairs",
+    ),
+    Statement(
+        "answers are greedy",
+        "each token of every answer, and its end, is the best one allowed after those before it",
+        "answers are not the model's: a draft was taken where the edit would have written something else",
+    ),
+    Statement(
+        "answers are graded",
+        "texts, numbers, right and wrong, changed and adopted are read from the tokens again, by other code; one gold "
+        "answer is wrong by a hair, one is a donor's",
+        "accuracies and adoption are not what their names say",
+    ),
+    Statement(
+        "scores by definition",
+        "log-probabilities of gold and donor's numbers, their change, and the divergence at the number are computed "
+        "again from the library's logits",
+        "a score is of other words, of another problem, one token late, or the wrong way round",
+    ),
+    Statement(
+        "edited vectors by definition",
+        "norm and cosine of what an edit feeds are those of the vector that its definition gives",
+        "an edit feeds something else, or rounds it",
+    ),
+    Statement(
+        "states by definition",
+        "saved thoughts, and residual streams after every block at every position, are those of the library's pass",
+        "edits draw on, or probes read, the states of another position or layer",
+    ),
+    Statement(
+        "what is never written",
+        "with the highest logits on what greedy decoding leaves out, and answers cut in their numbers, the answers "
+        "are still the best allowed tokens",
+        "answers hold what the official code cannot write, or end in the clean answer's number",
     ),
     Statement(
         "official cases",

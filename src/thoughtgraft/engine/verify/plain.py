@@ -1,59 +1,223 @@
-"""The smallest loop around the model library's own forward: no mask, no cache, no batch, no schedule of ours.
+"""The plainest way to a model's numbers: the library's own forward pass and cache, fed vector by vector.
 
-What it shares with the rest are the adapter's `project` and the prompt's ids, and nothing else.
+Of the adapter it uses what an adapter is for: embedding, projection, unembedding and the ids around the thoughts.
+Attention, masks, positions and cache are the library's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
-from thoughtgraft.models.precision import with_ieee_products
+from thoughtgraft.engine.verify.bench import noise_like
 from thoughtgraft.models.reasoner import LatentReasoner, attention_implementation
+
+Columns = list[tuple[Tensor, Tensor]]
+"""Keys and values of each layer [R, H, T, hd]."""
+
+_WRITTEN: dict[str, Callable[[str], str]] = {
+    "codi": lambda question: question.strip().replace("  ", " "),
+    "coconut": lambda question: f"{question}\n",
+}
+_LIKE_CODI = ("codi", "pause", "direct", "cot")
 
 
 @dataclass(frozen=True)
-class PlainRun:
-    """What the loop's steps were fed [n, d], the thoughts as the protocol records them [n, d], first logits [V]."""
+class Asked:
+    """A question as the model gets it: ids [T], of which the first `pad` are visible pads; `first` opens the loop."""
 
-    steps: Tensor
-    fed: Tensor
-    logits: Tensor
+    ids: tuple[int, ...]
+    pad: int
+    first: int | None
 
 
-@with_ieee_products
-@torch.inference_mode()
-def plain_run(
-    model: LatentReasoner, question: str, feed: Callable[[int, Tensor], Tensor | None] = lambda step, live: live
-) -> PlainRun:
-    """Think once and look at the first answer token.
+def ask(model: LatentReasoner, questions: Sequence[str]) -> list[Asked]:
+    """The prompts of questions that are asked together.
+
+    The words are tokenized as the official code of the family does it, what follows them is the adapter's.
+    """
+    written = [_prompt(model, question) for question in questions]
+    longest = max(map(len, written))
+    found = []
+    for ids in written:
+        pad = longest - len(ids) if model.protocol.pads_visible else 0
+        first = ids[-1] if model.protocol.starts_with_bot else None
+        found.append(Asked((model.pad_id,) * pad + tuple(ids if first is None else ids[:-1]), pad, first))
+    return found
+
+
+def _prompt(model: LatentReasoner, question: str) -> list[int]:
+    family = "codi" if model.family in _LIKE_CODI else model.family
+    if family not in _WRITTEN:
+        return list(model.question_ids(question))
+    plain = "a b"
+    known = model.tokenizer(_WRITTEN[family](plain))["input_ids"]
+    after = model.question_ids(plain)[len(known) :]
+    return [*model.tokenizer(_WRITTEN[family](question))["input_ids"], *after]
+
+
+def never_written(model: LatentReasoner) -> tuple[int, ...]:
+    """The ids that greedy decoding leaves out: the official CODI leaves out end-of-thought, Coconut nothing."""
+    if model.family in _LIKE_CODI:
+        return (model.end_of_thought,)
+    return () if model.family == "coconut" else model.forbidden_ids
+
+
+@contextmanager
+def plainly(model: LatentReasoner) -> Iterator[None]:
+    """Run the model with the library's own attention."""
+    with torch.inference_mode(), attention_implementation(model.lm, "sdpa"):
+        yield
+
+
+class Strip:
+    """R rows behind columns that were computed before.
 
     Args:
-        model: The model.
-        question: The question; without visible padding.
-        feed: `feed(step, live [d])` gives what a step of the loop is fed; None leaves it out.
+        model: The model, under the library's own attention.
+        columns: What stands before, of one row or of R.
+        rows: R.
     """
-    prompt = model.prompt(question)
-    sequence = list(model.embed(torch.tensor(prompt.ids, device=model.device)))
-    steps: list[Tensor] = []
 
-    def live(step: int) -> Tensor:
-        out = model.lm.base_model(inputs_embeds=torch.stack(sequence)[None], use_cache=False)
-        return model.project(out.last_hidden_state[:, -1], step)[0]
+    def __init__(self, model: LatentReasoner, columns: Columns, rows: int) -> None:
+        self.model, self.rows, self.cache = model, rows, DynamicCache()
+        for layer, (keys, values) in enumerate(columns):
+            self.cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
 
-    with attention_implementation(model.lm, "sdpa"):
-        for step in range(model.num_latents):
-            begins = step == 0 and prompt.first is not None
-            vector = feed(step, model.embed(torch.tensor(prompt.first, device=model.device)) if begins else live(step))
-            if vector is not None:
-                steps.append(vector)
-                sequence.append(vector)
-        # Where begin-of-thought is a step, thoughts are counted from the next, and the last is fed to nothing.
-        fed = steps if prompt.first is None else [*steps[1:], live(len(steps))]
-        sequence.append(model.embed(torch.tensor(model.end_of_thought, device=model.device)))
-        logits = model.lm(inputs_embeds=torch.stack(sequence)[None], use_cache=False).logits[0, -1]
-    none = sequence[0].new_zeros(0, model.d_model)
-    return PlainRun(torch.stack(steps) if steps else none, torch.stack(fed) if fed else none, logits.cpu())
+    def feed(self, vectors: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The final-normed states [R, T, d] of vectors [R, T, d] that follow what was fed before."""
+        out = self.model.lm.base_model(
+            inputs_embeds=vectors, attention_mask=mask, past_key_values=self.cache, use_cache=True
+        )
+        states: Tensor = out.last_hidden_state
+        return states
+
+    def write(self, ids: Tensor) -> Tensor:
+        """The states [R, T, d] of ids [R, T], which are forgotten again."""
+        return Strip(self.model, self.columns, self.rows).feed(self.model.embed(ids))
+
+    @property
+    def columns(self) -> Columns:
+        """Keys and values so far."""
+        return [(layer.keys, layer.values) for layer in self.cache.layers]
+
+    def replace(self, rows: Sequence[int], column: int, clean: Columns) -> None:
+        """Put one column of a clean run's keys and values in the place of these rows' own."""
+        for own, kept in zip(self.columns, clean, strict=True):
+            for mine, theirs in zip(own, kept, strict=True):
+                mine[list(rows), :, column] = theirs[0, :, column]
+
+
+@dataclass(frozen=True)
+class Clean:
+    """One problem, unedited.
+
+    Attributes:
+        length: Tokens of its prompt.
+        columns: Keys and values of the prompt and the K steps of the loop.
+        steps: What each step was fed [K, d].
+        fed: The thoughts as they are recorded [K, d]: the same, or, where begin-of-thought opens the loop, those after
+            it and the last one, which nothing is fed.
+        hidden: What each of them is projected from, and the state after the last [K + 1, d]; [K, d] in that case.
+        streams: The residual stream after each of L blocks, at begin-of-thought and at each step [K + 1, L, d].
+    """
+
+    length: int
+    columns: Columns
+    steps: Tensor
+    fed: Tensor
+    hidden: Tensor
+    streams: Tensor
+
+    def before(self) -> Columns:
+        """The prompt's columns."""
+        return [(keys[:, :, : self.length], values[:, :, : self.length]) for keys, values in self.columns]
+
+
+def think(model: LatentReasoner, asked: Asked, touch: float = 0.0) -> Clean:
+    """Think once; `touch` is a relative error of the question's embeddings."""
+    embeds = model.embed(torch.tensor([asked.ids], device=model.device))
+    if touch:
+        embeds = embeds + touch * noise_like(embeds[0], 0)
+    strip = Strip(model, [], 1)
+    streams: list[list[Tensor]] = []
+    steps, hidden = [], []
+    with listening_to_blocks(model, streams):
+        state = strip.feed(embeds, _padded(asked, embeds))[:, -1]
+        hidden.append(state)
+        for slot in range(model.num_latents):
+            opens = slot == 0 and asked.first is not None
+            steps.append(
+                model.embed(torch.tensor([asked.first], device=model.device)) if opens else model.project(state, slot)
+            )
+            state = strip.feed(steps[-1][:, None])[:, -1]
+            hidden.append(state)
+    fed = list(steps)
+    if asked.first is not None:
+        hidden = hidden[1:]
+        fed = [model.project(state, slot) for slot, state in enumerate(hidden)]
+    none = embeds[0, :0]
+    vectors = [torch.cat(x) if x else none for x in (steps, fed, hidden)]
+    return Clean(len(asked.ids), strip.columns, *vectors, torch.stack([torch.cat(x) for x in streams]))
+
+
+def _padded(asked: Asked, like: Tensor) -> Tensor | None:
+    """Where pads are visible: no token of the question sees them, and they look at all of the prompt evenly."""
+    if not asked.pad:
+        return None
+    length, pad = len(asked.ids), asked.pad
+    mask = torch.full((length, length), -torch.inf, dtype=like.dtype, device=like.device)
+    for row in range(length):
+        if row < pad:
+            mask[row] = torch.finfo(like.dtype).min
+        else:
+            mask[row, pad : row + 1] = 0
+    return mask[None, None]
+
+
+@contextmanager
+def listening_to_blocks(model: LatentReasoner, heard: list[list[Tensor]]) -> Iterator[None]:
+    """Write down what each block gives at the last position, one list of [R, d] for each pass."""
+
+    def hook(layer: int) -> Callable[[Any, Any, Tensor], None]:
+        def hear(module: Any, args: Any, output: Tensor) -> None:
+            if layer == 0:
+                heard.append([])
+            heard[-1].append(output[:, -1].clone())
+
+        return hear
+
+    with _hooked(model, {layer: hook(layer) for layer in range(len(model.layers))}):
+        yield
+
+
+@contextmanager
+def editing_streams(model: LatentReasoner, edits: Mapping[int, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    """Replace the states [R, T, d] that some blocks give by what `edits` makes of them."""
+    with _hooked(model, {layer: (lambda m, a, output, e=edit: e(output.clone())) for layer, edit in edits.items()}):
+        yield
+
+
+@contextmanager
+def _hooked(model: LatentReasoner, hooks: Mapping[int, Callable[..., Any]]) -> Iterator[None]:
+    handles = [model.layers[layer].register_forward_hook(hook) for layer, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def touch_of(model: LatentReasoner) -> float:
+    """The relative error of the questions at which the sensitivity of single records to rounding is measured.
+
+    It is smaller than the bench's, the root of epsilon: there one of 663 records of a random network had long moved as
+    far as it could.
+    """
+    return float(torch.finfo(model.dtype).eps ** 0.75)

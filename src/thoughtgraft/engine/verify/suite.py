@@ -11,8 +11,11 @@ from thoughtgraft.engine.verify.bench import Bench
 from thoughtgraft.engine.verify.certificate import Certificate, Check
 from thoughtgraft.engine.verify.conformance import conformance
 from thoughtgraft.engine.verify.precision import HALF, in_float32
+from thoughtgraft.engine.verify.records import CHECKS, Records
+from thoughtgraft.engine.verify.trial import make_trial, standard_plan
 from thoughtgraft.engine.verify.weights import fingerprint, weights
 from thoughtgraft.errors import PlanError
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.fingerprint import Fingerprint
 from thoughtgraft.models.live import admitted
 from thoughtgraft.models.precision import with_ieee_products
@@ -35,7 +38,6 @@ _CORE: tuple[Callable[[Bench], Check], ...] = (
     batches.order,
     batches.padding,
     oracle.fast_equals_reference,
-    oracle.library,
     state.determinism,
 )
 _WITHOUT_THOUGHTS = (
@@ -44,7 +46,6 @@ _WITHOUT_THOUGHTS = (
     batches.order,
     batches.padding,
     oracle.fast_equals_reference,
-    oracle.library,
     state.determinism,
 )
 """What can be asked of a model that is fed no thought."""
@@ -53,9 +54,6 @@ _FULL: tuple[Callable[[Bench], Check], ...] = (
     identity.self_swap_keys_values,
     batches.hidden_positions,
     batches.visible_positions,
-    oracle.every_arm,
-    oracle.skip,
-    oracle.drafts,
 )
 
 
@@ -66,6 +64,7 @@ def verify(
     problems: ProblemSet,
     *,
     level: Level = "full",
+    plan: Plan | None = None,
     n_problems: int = 6,
     answer_tokens: int = 12,
     cases: Mapping[str, Any] | None = None,
@@ -79,6 +78,7 @@ def verify(
             computed, which rounding to 8 bits would hide.
         problems: At least 2; the first `n_problems` are used.
         level: `core`, seconds before every run, or `full`.
+        plan: What is to run on them: all its arms are tried. None tries every method.
         n_problems: How many.
         answer_tokens: The longest answer in these checks.
         cases: What the official code did on some questions, from `conformance.read_cases`, to be compared as well.
@@ -109,7 +109,10 @@ def verify(
             checks += [check(bench) for check in _WITHOUT_THOUGHTS]
             notes.append(f"no slot to edit: {model.without_thoughts}; checks of edits do not apply")
         checks += [conformance(model, cases)] if cases is not None else []
-        notes += slots.notes(bench)
+        trial = make_trial(model, problems, plan or standard_plan(model, full=level == "full"), answer_tokens)
+        records = Records(model, trial)
+        checks += [check(records) for check in CHECKS]
+        notes += [*slots.notes(bench), *trial.notes]
     if level == "full":
         found = [weights(model), *([fingerprint(model, recorded)] if recorded is not None else [])]
         checks += [check for check in found if isinstance(check, Check)]

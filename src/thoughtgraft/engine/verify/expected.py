@@ -1,0 +1,377 @@
+"""What every record of a run must say, made from the definitions and nothing that made the records.
+
+The plain loop (`plain`) is fed what the arms' definitions say, slot by slot; answers are read and numbers written by
+`reading`. Keys, donors and every column follow here once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thoughtgraft.engine.verify.bench import gap
+from thoughtgraft.engine.verify.plain import (
+    Clean,
+    Strip,
+    ask,
+    editing_streams,
+    never_written,
+    think,
+)
+from thoughtgraft.engine.verify.reading import Words, last_number, written
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.ops import EditContext
+from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.problems import ProblemSet
+
+_ROWS = 128  # that run at once
+
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One generation: an arm on a host, with a donor or a draw; 0-based."""
+
+    arm: Arm
+    host: int
+    donor: int | None = None
+    draw: int | None = None
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a record says was written, and whether by its own end."""
+
+    ids: tuple[int, ...]
+    stopped: bool
+
+
+@dataclass
+class Measured:
+    """The numbers of one generation.
+
+    Attributes:
+        first_logits: Of the first answer token [V].
+        chosen: The logits of the tokens that the record says were written, its end included.
+        best: The highest logit that was allowed, at each of these.
+        columns: Log-probabilities, divergence, norm and cosine by the record's column; None where undefined.
+        failed: What went wrong in the edit, if anything.
+    """
+
+    first_logits: Tensor
+    chosen: Tensor
+    best: Tensor
+    columns: dict[str, float | None] = field(default_factory=dict)
+    failed: str | None = None
+
+    @property
+    def shortfall(self) -> float:
+        """The largest distance of a token that was written from the best one allowed."""
+        return gap(self.best, self.chosen) if len(self.best) else 0.0
+
+
+def program(arm: Arm, num_latents: int, delay: int = 0) -> list[tuple[str, int]]:
+    """What stands at each position after the prompt, in order: how it comes there, and the slot that it is.
+
+    `clean`: the host's clean vector is fed again. `kept`: its clean keys and values stand there. `live`: the row's own
+    thought. `edit`: the edit of it. Before the first edit live and clean are the same.
+    """
+    clean = [("clean", k) for k in range(num_latents)]
+    edited = [slot + delay for slot in arm.slots if slot + delay < num_latents]
+    if arm.method == "noop":
+        return [("live", k) for k in range(num_latents)]
+    if not edited:
+        return clean
+    first = edited[0]
+    if arm.method == "truncate":
+        return clean[:first]
+    if arm.method == "skip":
+        # fed[k + 1] is fed again; the thoughts after it are computed.
+        return [*clean[:first], *clean[first + 1 : first + 2], *(("live", k) for k in range(first + 2, num_latents))]
+    later = {"recompute": "live", "freeze_input": "clean", "freeze_kv": "kept"}[arm.downstream]
+    return [
+        ("edit" if k in edited else "clean" if k < first else later, k) for k in range(num_latents)
+    ]
+
+
+class Oracle:
+    """A model on N problems, unedited, and any generation that edits them.
+
+    Args:
+        model: The model, under the library's own attention.
+        problems: The problems.
+        answers: The clean answers, which drafts and scores rest on.
+        touch: A relative error of every question's embeddings.
+    """
+
+    def __init__(
+        self, model: LatentReasoner, problems: ProblemSet, answers: Sequence[Answer], touch: float = 0.0
+    ) -> None:
+        self.model, self.problems, self.answers = model, problems, answers
+        self.asked = ask(model, [problem.question for problem in problems])
+        self.clean: list[Clean] = [think(model, asked, touch) for asked in self.asked]
+        self.fed = torch.stack([clean.fed for clean in self.clean])
+        self.words, self.forbidden = Words(model.tokenizer, model.eos_ids[0]), never_written(model)
+
+    # What is known of a problem before anything is edited.
+
+    @cached_property
+    def numbers(self) -> list[Fraction | None]:
+        """The number in each clean answer."""
+        return [self._number(answer.ids) for answer in self.answers]
+
+    def _number(self, ids: Sequence[int]) -> Fraction | None:
+        found = last_number(self.words.decode(ids).strip())
+        return None if found is None else found.value
+
+    def tail(self, host: int, number: Fraction | None) -> tuple[int, ...]:
+        """A number and the end as they would stand in the host's clean answer; empty where nothing stands there."""
+        at = self.words.number_at(self.answers[host].ids)
+        return () if at is None or number is None else self.words.instead(self.answers[host].ids, at, written(number))
+
+    # The columns that no network is needed for.
+
+    def graded(self, wanted: Wanted, answer: Answer, most: int) -> dict[str, Any]:
+        """The columns that say what was answered, in at most so many tokens."""
+        host, donor = wanted.host, wanted.donor
+        number, base, gold = self._number(answer.ids), self.numbers[host], self.problems[host].gold
+        limit = self._limit(wanted, most)
+        end = next((n for n, token in enumerate(answer.ids) if token in self.model.eos_ids), limit)
+        columns: dict[str, Any] = {
+            "base_pred": _text(base),
+            "base_correct": base is not None and base == gold,
+            "gold": _text(gold),
+            "token_ids": answer.ids[: min(end, limit)],
+            "stop_reason": "length" if len(answer.ids) >= limit else "eos",
+            "text": self.words.decode(answer.ids).strip(),
+            "n_tokens": len(answer.ids),
+            "pred": _text(number),
+            "valid": number is not None,
+            "correct": number is not None and number == gold,
+            "changed": number != base,
+        }
+        if donor is not None:
+            theirs = self.numbers[donor]
+            columns |= {
+                "donor_pred": _text(theirs),
+                "donor_correct": theirs is not None and theirs == self.problems[donor].gold,
+                "adopted": None if theirs is None or theirs in (base, gold) else number == theirs,
+            }
+        return columns
+
+    def _limit(self, wanted: Wanted, most: int) -> int:
+        """The longest answer: it ends at the latest where the model's context does."""
+        if self.model.max_positions is None:
+            return most
+        thoughts = len(program(wanted.arm, self.model.num_latents, self.model.protocol.edit_delay))
+        return min(most, self.model.max_positions - len(self.asked[wanted.host].ids) - thoughts - 1)
+
+    # The columns that need it.
+
+    def measure(self, wanted: Sequence[Wanted], answers: Sequence[Answer]) -> list[Measured]:
+        """The numbers of generations whose answers are `answers`."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, one in enumerate(wanted):
+            length = len(program(one.arm, self.model.num_latents, self.model.protocol.edit_delay))
+            groups.setdefault((one.host, length), []).append(i)
+        found: dict[int, Measured] = {}
+        for (host, _), members in groups.items():
+            for start in range(0, len(members), _ROWS):
+                part = members[start : start + _ROWS]
+                some = self._measure(host, [wanted[i] for i in part], [answers[i] for i in part])
+                found.update(zip(part, some, strict=True))
+        return [found[i] for i in range(len(wanted))]
+
+    def _measure(self, host: int, wanted: Sequence[Wanted], answers: Sequence[Answer]) -> list[Measured]:
+        strip, firsts, failed = self._think(host, wanted)
+        measured = self._read_answers(strip, answers)
+        at = self.words.number_at(self.answers[host].ids)
+        gold = self.tail(host, self.problems[host].gold)
+        donors = [() if one.donor is None else self.tail(host, self.numbers[one.donor]) for one in wanted]
+        of_gold, edited = self._score(strip, host, at, [gold] * len(wanted))
+        of_donor, _ = self._score(strip, host, at, donors)
+        clean_gold, clean = self._clean_score(host, at, gold)
+        for i, one in enumerate(measured):
+            one.failed = failed.get(i)
+            norm, cosine = firsts.get(i, (None, None))
+            one.columns = {
+                "logp_gold": of_gold[i],
+                "dlogp_gold": None if of_gold[i] is None or clean_gold is None else of_gold[i] - clean_gold,
+                "logp_donor": of_donor[i],
+                "kl": None if edited is None or clean is None else float((clean.exp() * (clean - edited[i])).sum()),
+                "fed_norm": norm,
+                "donor_cos": cosine if wanted[i].donor is not None else None,
+            }
+        return measured
+
+    def _think(
+        self, host: int, wanted: Sequence[Wanted]
+    ) -> tuple[Strip, dict[int, tuple[float, float]], dict[int, str]]:
+        """Rows of one host that are fed equally many thoughts; norms and cosines of what their first edit feeds."""
+        model, clean, delay = self.model, self.clean[host], self.model.protocol.edit_delay
+        programs = [program(one.arm, model.num_latents, delay) for one in wanted]
+        strip = Strip(model, clean.before(), len(wanted))
+        state: Tensor | None = None
+        firsts: dict[int, tuple[float, float]] = {}
+        failed: dict[int, str] = {}
+        for position in range(len(programs[0])):
+            made = {} if state is None else self._made(state, {steps[position][1] for steps in programs})
+            vectors: list[Tensor] = []
+            streams: dict[int, dict[int, Change]] = {}
+            for i, (one, steps) in enumerate(zip(wanted, programs, strict=True)):
+                how, k = steps[position]
+                own = how in ("live", "edit") and not _same_as_clean(steps, position)
+                vectors.append(made[k][i] if own else clean.steps[k])
+                if how == "edit" and one.arm.site is not None:
+                    streams.setdefault(one.arm.site.layer, {})[i] = self._edit(one, k - delay)
+                elif how == "edit":
+                    vectors[i] = self._try(self._edit(one, k - delay), vectors[i], i, failed)
+                    firsts.setdefault(i, _norm_and_cosine(vectors[i], self.fed[host, k - delay]))
+            with editing_streams(model, {layer: self._stream(rows, failed) for layer, rows in streams.items()}):
+                state = strip.feed(torch.stack(vectors)[:, None])[:, 0]
+            kept = [i for i, steps in enumerate(programs) if steps[position][0] == "kept"]
+            strip.replace(kept, clean.length + position, clean.columns)
+        return strip, firsts, failed
+
+    def _made(self, state: Tensor, slots: set[int]) -> dict[int, Tensor]:
+        """The thoughts that all rows' states make, as each of these slots [R, d]."""
+        return {k: self.model.project(state, k) for k in slots}
+
+    def _try(self, edit: Change, live: Tensor, row: int, failed: dict[int, str]) -> Tensor:
+        """What an edit makes of a vector; the vector itself where the edit fails, which is remembered."""
+        try:
+            found = edit(live).to(live)
+        except Exception as error:  # Whatever a user's edit raises is the finding here.
+            failed[row] = f"{type(error).__name__}: {error}"
+            return live
+        if not found.isfinite().all():
+            failed[row] = "not finite"
+            return live
+        return found
+
+    def _stream(self, rows: dict[int, Change], failed: dict[int, str]) -> Change:
+        def change(states: Tensor) -> Tensor:
+            for i, edit in rows.items():
+                states[i, -1] = self._try(edit, states[i, -1], i, failed)
+            return states
+
+        return change
+
+    def _edit(self, one: Wanted, slot: int) -> Change:
+        """What the arm's edit makes of a live vector [d] at its slot."""
+        host, donor, arm = one.host, one.host if one.donor is None else one.donor, one.arm
+        if arm.op is not None:
+            return lambda live: arm.op(live[None], self._context(one, slot))[0]  # type: ignore[misc]
+        others = [i for i in range(len(self.fed)) if i != host]
+        n_slots = self.fed.shape[1]
+        return {
+            "self": lambda live: self.fed[host, slot],
+            "swap": lambda live: self.fed[donor, slot],
+            "mean": lambda live: self.fed[others, slot].mean(0),
+            "zero": lambda live: 0 * live,
+            "noise": lambda live: self.fed[host, slot].norm() * _direction(one.key, slot, len(live)).to(live),
+            "shuffle": lambda live: self.fed[donor, (slot + _shift(one.key, n_slots)) % n_slots],
+        }[arm.method]
+
+    def _context(self, one: Wanted, slot: int) -> EditContext:
+        donor = one.host if one.donor is None else one.donor
+        others = [i for i in range(len(self.fed)) if i != one.host]
+        mean = self.fed[others].mean(0) if others else torch.full_like(self.fed[0], torch.nan)
+        return EditContext(slot, self.fed[one.host][None], self.fed[donor][None], mean[None], (one.key,))
+
+    # Answers and scores.
+
+    def _read_answers(self, strip: Strip, answers: Sequence[Answer]) -> list[Measured]:
+        """Logits along answers that are given: greedy decoding wrote them if each token was the best one allowed."""
+        model, device = self.model, self.model.device
+        ends = torch.tensor(model.eos_ids, device=device)
+        hidden = torch.tensor(self.forbidden, dtype=torch.long, device=device)
+        length = max(len(answer.ids) + answer.stopped for answer in answers)
+        fed = torch.full((len(answers), length), model.end_of_thought, device=device)
+        for i, answer in enumerate(answers):
+            n = min(len(answer.ids), length - 1)
+            fed[i, 1 : n + 1] = torch.tensor(answer.ids[:n], device=device)
+        states = strip.write(fed)
+        chosen, best = [], []
+        for t in range(length):
+            logits = model.unembed(states[:, t])
+            if t == 0:
+                first = logits.cpu().clone()
+            tokens = [answer.ids[t] if t < len(answer.ids) else 0 for answer in answers]
+            picked = logits.gather(1, torch.tensor(tokens, device=device)[:, None])[:, 0]
+            over = torch.tensor([t == len(answer.ids) for answer in answers], device=device)
+            chosen.append(torch.where(over, logits[:, ends].amax(1), picked))
+            best.append(logits.index_fill(1, hidden, -torch.inf).amax(1))
+        both = [torch.stack(x, 1).double().cpu() for x in (chosen, best)]
+        lengths = [len(answer.ids) + answer.stopped for answer in answers]
+        return [Measured(first[i], both[0][i, :n], both[1][i, :n]) for i, n in enumerate(lengths)]
+
+    def _score(
+        self, strip: Strip, host: int, at: int | None, tails: Sequence[tuple[int, ...]]
+    ) -> tuple[list[float | None], Tensor | None]:
+        """Log-probabilities of tails after the clean answer's own words, and the logs of the first token's [R, V]."""
+        if at is None:
+            return [None] * len(tails), None
+        model, device = self.model, self.model.device
+        words = self.answers[host].ids[:at]
+        width = max(1, *map(len, tails))
+        fed = torch.full((len(tails), at + width), model.end_of_thought, device=device)
+        fed[:, 1 : at + 1] = torch.tensor(words, dtype=torch.long, device=device)
+        for i, tail in enumerate(tails):
+            fed[i, at + 1 : at + len(tail)] = torch.tensor(tail[:-1], dtype=torch.long, device=device)
+        states = strip.write(fed)[:, at:]
+        total = torch.zeros(len(tails), dtype=torch.float64, device=device)
+        for t in range(width):
+            logs = _exact(model.unembed(states[:, t])).log_softmax(-1)
+            if t == 0:
+                first = logs
+            tokens = torch.tensor([tail[t] if t < len(tail) else -1 for tail in tails], device=device)
+            total += torch.where(tokens >= 0, logs.gather(1, tokens.clamp_min(0)[:, None])[:, 0], 0)
+        return [float(total[i]) if tail else None for i, tail in enumerate(tails)], first
+
+    def _clean_score(self, host: int, at: int | None, gold: tuple[int, ...]) -> tuple[float | None, Tensor | None]:
+        strip = Strip(self.model, self.clean[host].columns, 1)
+        found, logs = self._score(strip, host, at, [gold])
+        return found[0], None if logs is None else logs[0]
+
+
+def _exact(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _norm_and_cosine(vector: Tensor, own: Tensor) -> tuple[float, float]:
+    a, b = vector.double(), own.double()
+    norms = float(a.norm()), float(b.norm())
+    return norms[0], float(a @ b) / max(norms[0] * norms[1], 1e-300)
+
+
+def _same_as_clean(steps: Sequence[tuple[str, int]], position: int) -> bool:
+    """Whether a row's own thought at a position is the clean one: nothing was changed before, or its state is kept."""
+    if position and steps[position - 1][0] == "kept":
+        return True
+    return all(step == ("clean", k) for k, step in enumerate(steps[:position])) and steps[position][1] == position
+
+
+def _direction(key: str, slot: int, width: int) -> Tensor:
+    """The unit vector of a noise cell: Gaussian, float32, seeded by the first 7 bytes of the hash of `key-slot`."""
+    seed = int.from_bytes(hashlib.sha256(f"{key}-{slot}".encode()).digest()[:7], "big")
+    drawn = torch.randn(width, generator=torch.Generator().manual_seed(seed), dtype=torch.float32).double()
+    return drawn / drawn.norm()
+
+
+def _shift(key: str, slots: int) -> int:
+    """How many slots on a shuffle cell takes its thought from: 1 to K - 1, by the hash of its key."""
+    return 1 + int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % (slots - 1) if slots > 1 else 0
+
+
+def _text(number: Fraction | None) -> str | None:
+    return None if number is None else written(number)

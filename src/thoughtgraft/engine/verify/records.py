@@ -1,0 +1,396 @@
+"""Checks of a whole run: one is made in memory, and every column of its records is computed again, another way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from thoughtgraft.engine.collect import collect_thoughts, encode
+from thoughtgraft.engine.features import features_of
+from thoughtgraft.engine.run import run
+from thoughtgraft.engine.verify import bench
+from thoughtgraft.engine.verify.bench import gap
+from thoughtgraft.engine.verify.certificate import Check, at_most
+from thoughtgraft.engine.verify.expected import Answer, Measured, Oracle, Wanted
+from thoughtgraft.engine.verify.plain import Clean, plainly, touch_of
+from thoughtgraft.engine.verify.reading import written
+from thoughtgraft.engine.verify.trial import Trial
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
+from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.problems import Problem
+
+CELLS = (
+    "run_id unit cell arm method slots downstream protocol num_latents problem_id split n_steps operation donor_id "
+    "donor_stratum pad seed"
+).split()
+GRADES = (
+    "gold base_pred base_correct donor_pred donor_correct text token_ids stop_reason n_tokens pred valid correct "
+    "changed adopted error"
+).split()
+SCORES = "logp_gold dlogp_gold logp_donor kl".split()
+VECTORS = "fed_norm donor_cos".split()
+"""Which check each of a record's columns belongs to."""
+
+_ALIKE: dict[str, Callable[[Problem], object]] = {
+    "random": lambda problem: None,
+    "operation": lambda problem: problem.operation,
+    "steps": lambda problem: len(problem.steps),
+    "answer": lambda problem: problem.answer,
+}
+_RAISED = 1e4  # logits that ids which are never written get, so that nothing else could be
+
+
+class Records:
+    """A trial's records, and what they must say.
+
+    Args:
+        model: The model.
+        trial: The problems, and the plan on them.
+    """
+
+    def __init__(self, model: LatentReasoner, trial: Trial) -> None:
+        self.model, self.trial = model, trial
+        self.thoughts = collect_thoughts(model, trial.problems, max_new_tokens=trial.limit, progress=False)
+        self.rows = self.run(model, trial.plan, trial.limit, thoughts=self.thoughts, keep_logits=True)
+        answers = [Answer(*pair) for pair in zip(self.thoughts.token_ids, self.thoughts.stopped, strict=True)]
+        with plainly(model):
+            self.exact = Oracle(model, trial.problems, answers)
+            self.touched = Oracle(model, trial.problems, answers, touch_of(model))
+
+    def run(self, model: LatentReasoner, plan: Plan, limit: int, **more: Any) -> list[dict[str, Any]]:
+        """A real run's records in memory, with None for what is undefined."""
+        frame = run(model, self.trial.problems, plan, max_new_tokens=limit, progress=False, **more)
+        return [{name: _value(x) for name, x in row.items()} for row in frame.to_dict("records")]
+
+    def wanted(self, plan: Plan, rows: Sequence[Mapping[str, Any]]) -> list[Wanted]:
+        """The generations that a plan asks for, in its order, with the donors that the records name."""
+        places = {problem.id: i for i, problem in enumerate(self.trial.problems)}
+        named = iter([places.get(str(row["donor_id"])) for row in rows])
+        found = []
+        for one in _asked(plan, self.trial.problems):
+            donor = next(named, None)
+            one = replace(one, donor=donor) if one.arm.needs_donor else one
+            found.append(replace(one, key=self._key(plan, one)))
+        return found
+
+    @cached_property
+    def all(self) -> list[Wanted]:
+        """The trial's generations."""
+        return self.wanted(self.trial.plan, self.rows)
+
+    @cached_property
+    def measured(self) -> list[Measured]:
+        """The numbers of every record."""
+        with plainly(self.model):
+            return self.exact.measure(self.all, answers_of(self.rows))
+
+    @cached_property
+    def shaken(self) -> list[Measured]:
+        """The same with the questions' embeddings touched."""
+        with plainly(self.model):
+            return self.touched.measure(self.all, answers_of(self.rows))
+
+    def rounding(self, of: Callable[[Measured], Tensor]) -> list[float]:
+        """What rounding may do to a figure of each record."""
+        return self.bounds([of(found) for found in self.measured], [of(found) for found in self.shaken])
+
+    def bounds(self, exact: Sequence[Tensor], touched: Sequence[Tensor]) -> list[float]:
+        """What rounding may do to each of some figures, as the bench measures it: from what a touch makes of them.
+
+        One that happens to stand still is taken to move as nine in ten of them do at most.
+        """
+        changes = [gap(a, b) if a.numel() else 0.0 for a, b in zip(exact, touched, strict=True)]
+        usual = sorted(changes)[len(changes) * 9 // 10] if changes else 0.0
+        epsilon, sizes = torch.finfo(self.model.dtype).eps, [float(x.abs().max()) if x.numel() else 0.0 for x in exact]
+        return [
+            bench.ROUNDINGS * epsilon * (size + max(change, usual) / touch_of(self.model))
+            for size, change in zip(sizes, changes, strict=True)
+        ]
+
+    def _key(self, plan: Plan, one: Wanted) -> str:
+        """A cell's key: a hash of the model's identity and of all that defines the generation, and of nothing else."""
+        problems, pads = self.trial.problems, [asked.pad for asked in self.exact.asked]
+        visible = self.model.protocol.pads_visible
+        content: dict[str, Any] = dict(self.model.identity)
+        content["host"] = _content(problems[one.host])
+        content["donor"] = None if one.donor is None else _content(problems[one.donor])
+        content |= {"method": one.arm.method, "slots": list(one.arm.slots), "downstream": one.arm.downstream}
+        if one.arm.op is not None:
+            content["op"] = one.arm.op_name
+        if one.arm.site is not None:
+            content["resid"] = one.arm.site.layer
+        if one.arm.op is not None or one.arm.method == "noise":
+            content |= {"seed": plan.seed, "draw": one.draw}
+        if one.arm.op is not None or one.arm.method == "mean":
+            content["source"] = _hash(sorted([_content(p), pad] for p, pad in zip(problems, pads, strict=True)), 20)
+        if visible:
+            content |= {"pad": pads[one.host], "donor_pad": None if one.donor is None else pads[one.donor]}
+        return _hash(content, 20)
+
+
+def cells(records: Records) -> Check:
+    """Every generation of the plan once, in its order, with its key, its donor and nothing of another's."""
+    name, rows, plan = "cells and donors", records.rows, records.trial.plan
+    if len(rows) != len(records.all):
+        return at_most(name, math.inf, 0, f"{len(rows)} records, where the plan asks for {len(records.all)}")
+    wrong = _wrong(CELLS, rows, [_cell(records, one) | {"run_id": rows[0]["run_id"]} for one in records.all])
+    wrong += [] if rows[0]["run_id"] else ["the run has no id"]
+    wrong += _wrong_donors(records, plan)
+    return _count(name, wrong)
+
+
+def _cell(records: Records, one: Wanted) -> dict[str, Any]:
+    problems, arm = records.trial.problems, one.arm
+    host = problems[one.host]
+    seeded = arm.op is not None or one.draw is not None
+    cell = {
+        "cell": one.key,
+        "arm": arm.label,
+        "method": arm.name,
+        "slots": tuple(arm.slots),
+        "downstream": arm.downstream if arm.slots else None,
+        "protocol": records.model.protocol.name,
+        "num_latents": records.model.num_latents,
+        "problem_id": host.id,
+        "split": host.split,
+        "n_steps": len(host.steps) or None,
+        "operation": host.operation,
+        "pad": records.exact.asked[one.host].pad,
+        "seed": records.trial.plan.seed if seeded else None,
+    }
+    if arm.needs_donor:
+        theirs = None if one.donor is None else problems[one.donor].id
+        cell |= {"donor_id": theirs, "donor_stratum": "self" if one.donor == one.host else arm.stratum}
+    return cell
+
+
+def _wrong_donors(records: Records, plan: Plan) -> list[str]:
+    """Donors against their definition: others, each once, of the host's stratum, the same in every arm."""
+    if plan.triples:
+        pairs = zip(plan.triples, records.all, strict=True)
+        return [f"the donor of the swap {triple}" for triple, one in pairs if one.donor != triple[1]]
+    drawn: dict[tuple[int, str], dict[int, list[int | None]]] = {}
+    for one in records.all:
+        if one.arm.needs_donor:
+            drawn.setdefault((one.host, one.arm.stratum), {}).setdefault(id(one.arm), []).append(one.donor)
+    wrong, problems = [], records.trial.problems
+    for (host, stratum), by_arm in drawn.items():
+        alike, first = _ALIKE[stratum], next(iter(by_arm.values()))
+        who = f"problem {problems[host].id}, donors drawn by {stratum}"
+        wrong += [f"{who}: the host is its own donor"] if host in first else []
+        wrong += [f"{who}: one of them twice"] if len(set(first)) < len(first) else []
+        wrong += [f"{who}: not the same in every arm"] if any(x != first for x in by_arm.values()) else []
+        others = [i for i in first if i is not None and alike(problems[i]) != alike(problems[host])]
+        wrong += [f"{who}: {problems[others[0]].id} is not of its kind"] if others else []
+    return wrong
+
+
+def _asked(plan: Plan, problems: Sequence[Problem]) -> Iterator[Wanted]:
+    """What a plan asks for, its donors still to be named."""
+    for host, donor, slot in plan.triples:
+        yield Wanted(Arm("swap", (slot,)), host, donor)
+    for host in range(len(problems))[: plan.hosts]:
+        for arm in plan.arms:
+            if arm.needs_donor:
+                alike = _ALIKE[arm.stratum]
+                pool = sum(alike(p) == alike(problems[host]) for p in problems) - 1
+                yield from [Wanted(arm, host)] * min(plan.n_donors, pool)
+            else:
+                draws = range(plan.n_donors) if arm.repeated else [None]
+                yield from (Wanted(arm, host, draw=draw) for draw in draws)
+
+
+def library(records: Records) -> Check:
+    """The first logits of every record."""
+    told = [(row["first_logits"], found.first_logits) for row, found in zip(records.rows, records.measured)]
+    figures = [0.0 if said is None else gap(torch.from_numpy(said), due) for said, due in told]
+    return _worst("library agrees", records, figures, records.rounding(lambda found: found.first_logits))
+
+
+def answers(records: Records) -> Check:
+    """How far the tokens of every answer, its end included, are from the best that were allowed."""
+    bounds = records.rounding(lambda found: torch.cat([found.chosen, found.best]))
+    return _worst("answers are greedy", records, [found.shortfall for found in records.measured], bounds)
+
+
+def _worst(name: str, records: Records, figures: Sequence[float], bounds: Sequence[float]) -> Check:
+    """The largest figure in units of what rounding may do to it."""
+    shares = [_share(*pair) for pair in zip(figures, bounds, strict=True)]
+    worst = max(range(len(shares)), key=shares.__getitem__)
+    where = f"most for {records.all[worst].arm.label}, of {len(shares)} records, where rounding may do"
+    return at_most(name, shares[worst], 1, f"{where} {bounds[worst]:.2g}")
+
+
+def grades(records: Records) -> Check:
+    """Texts and grades of every record, from its tokens."""
+    expected = []
+    given = answers_of(records.rows)
+    for one, answer, found in zip(records.all, given, records.measured, strict=False):
+        said = records.exact.graded(one, answer, records.trial.limit)
+        expected.append(said if found.failed is None else _without_outcome(said))
+    return _count("answers are graded", _wrong(GRADES, records.rows, expected))
+
+
+def _without_outcome(said: dict[str, Any]) -> dict[str, Any]:
+    """What a record says whose edit failed: who was asked what, and that it failed."""
+    known = ("gold", "base_pred", "base_correct", "donor_pred", "donor_correct")
+    return {name: said[name] for name in known if name in said} | {"error": ...}
+
+
+def scores(records: Records) -> Check:
+    """Log-probabilities and divergences of every record; they are differences of logits, and as exact as those are."""
+    return _numbers("scores by definition", [SCORES], records, lambda found: found.best)
+
+
+def vectors(records: Records) -> Check:
+    """The norm of what an edit feeds first, and its cosine with the host's own, of every record."""
+    one = torch.ones(1)  # what a cosine is a part of
+    return _numbers("edited vectors by definition", [[column] for column in VECTORS], records, lambda found: one)
+
+
+def states(records: Records) -> Check:
+    """The clean thoughts that edits draw on, and the residual streams that probes read, of every problem."""
+    model, exact, touched = records.model, records.exact.clean, records.touched.clean
+    layers = tuple(range(len(model.layers)))
+    streams, hidden = features_of(model, encode(model, records.trial.problems), layers)
+    thoughts = records.thoughts
+    kinds: list[tuple[str, Callable[[Clean], Tensor], Tensor]] = [
+        ("the thoughts", lambda clean: clean.fed, thoughts.fed),
+        ("the states that they are made from", lambda clean: clean.hidden, thoughts.hidden),
+        ("the final states among the features", lambda clean: clean.hidden, hidden),
+    ]
+    kinds += [
+        (f"the residual stream after L{layer}", lambda clean, i=i: clean.streams[:, i], streams[:, :, i])
+        for i, layer in enumerate(layers)
+    ]
+    worst, detail = 0.0, ""
+    for what, of, found in kinds:
+        made = [of(clean) for clean in exact]
+        bounds = records.bounds(made, [of(clean) for clean in touched])
+        for mine, theirs, bound in zip(made, found, bounds, strict=True):
+            figure = _share(gap(mine, theirs.to(mine)), bound) if mine.numel() else 0.0
+            if figure > worst:
+                worst, detail = figure, f"most in {what}, where rounding may do {bound:.2g}"
+    return at_most("states by definition", worst, 1, detail)
+
+
+def never(records: Records) -> Check:
+    """Answers while the ids that are never written have the highest logits, cut in the middle of their numbers."""
+    name, model, trial = "what is never written", records.model, records.trial
+    forbidden = records.exact.forbidden
+    if set(forbidden) != set(model.forbidden_ids):
+        return at_most(name, math.inf, 0, f"the adapter leaves out {list(model.forbidden_ids)}, not {list(forbidden)}")
+    slots = tuple(range(model.num_latents))
+    arms = (Arm("baseline"), Arm("swap", slots)) if slots else (Arm("baseline"),)
+    plan = Plan(arms, n_donors=min(trial.plan.n_donors, len(trial.problems) - 1), hosts=trial.plan.hosts)
+    at = next((n for a in records.exact.answers if (n := records.exact.words.number_at(a.ids)) is not None), 1)
+    rows = records.run(_raising(model, forbidden), plan, min(at + 1, trial.limit))
+    wanted, given = records.wanted(plan, rows), answers_of(rows)
+    with plainly(model):
+        measured = records.exact.measure(wanted, given)
+    figures = [found.shortfall for found in measured]
+    bound = max(records.rounding(lambda found: torch.cat([found.chosen, found.best])))
+    said = [records.exact.graded(one, answer, at + 1) for one, answer in zip(wanted, given, strict=True)]
+    wrong = _wrong(("text", "stop_reason", "n_tokens"), rows, said)
+    return at_most(name, math.inf if wrong else max(figures), bound, wrong[0] if wrong else "")
+
+
+def _raising(model: LatentReasoner, ids: Sequence[int]) -> LatentReasoner:
+    """The same model, whose logits of some ids are higher than all others."""
+    raised, honest = copy(model), model.unembed
+
+    def unembed(hidden: Tensor) -> Tensor:
+        logits = honest(hidden).clone()
+        logits[..., list(ids)] += _RAISED
+        return logits
+
+    raised.unembed = unembed  # type: ignore[method-assign]
+    return raised
+
+
+CHECKS = (library, cells, answers, grades, scores, vectors, states, never)
+"""In the order in which they run."""
+
+
+def answers_of(rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
+    """The answers that records hold."""
+    return [Answer(row["token_ids"] or (), row["stop_reason"] == "eos") for row in rows]
+
+
+def _numbers(
+    name: str,
+    kinds: Sequence[Sequence[str]],
+    records: Records,
+    more: Callable[[Measured], Tensor] = lambda found: torch.tensor([]),
+) -> Check:
+    """The largest difference in some columns, in units of what rounding may do to the columns of its kind.
+
+    `more` are figures that they are made from.
+    """
+    worst, detail = 0.0, ""
+    for columns in kinds:
+
+        def of(found: Measured, columns: Sequence[str] = columns) -> Tensor:
+            known = [value for column in columns if (value := found.columns[column]) is not None]
+            return torch.cat([torch.tensor(known, dtype=torch.float64), more(found)])
+
+        bounds = records.rounding(of)
+        for one, row, found, bound in zip(records.all, records.rows, records.measured, bounds, strict=True):
+            for column in columns:
+                said, due = row[column], None if found.failed else found.columns[column]
+                if said == due:
+                    continue
+                figure = math.inf if said is None or due is None else _share(abs(said - due), bound)
+                if not figure <= worst:
+                    told = ["undefined" if x is None else f"{x:.6g}" for x in (said, due)]
+                    worst, detail = figure, f"{column} of {one.arm.label} is {told[0]}, by definition {told[1]}"
+    return at_most(name, worst, 1, detail)
+
+
+def _share(figure: float, bound: float) -> float:
+    """A difference in units of what is allowed; where nothing is, any is too much."""
+    return figure / bound if bound else math.inf if figure else 0.0
+
+
+def _wrong(names: Sequence[str], rows: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Values that are not the expected ones, in words; a name that nothing is expected of must be undefined."""
+    found = []
+    for row, wanted in zip(rows, expected, strict=False):
+        for name in names:
+            said, due = row[name], wanted.get(name)
+            if said != due if due is not ... else said is None:
+                found.append(f"{name} of {row['arm']} on problem {row['problem_id']} is {said!r}, by definition {due!r}")
+    return found
+
+
+def _count(name: str, wrong: Sequence[str]) -> Check:
+    return at_most(name, float(len(wrong)), 0, wrong[0] if wrong else "")
+
+
+def _value(value: Any) -> Any:
+    """A cell of a frame as Python has it; None where it is undefined."""
+    if isinstance(value, np.ndarray):
+        return tuple(int(x) for x in value) if value.dtype.kind in "iu" else value
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _content(problem: Problem) -> str:
+    return _hash([problem.question, None if problem.gold is None else written(problem.gold)], 16)
+
+
+def _hash(content: Any, length: int) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:length]

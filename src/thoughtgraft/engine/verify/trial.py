@@ -1,0 +1,169 @@
+"""A small run that is as real as the one to come: its arms, on problems that show what ordinary ones would hide.
+
+Among the first hosts one question holds double spaces and its gold answer is the model's own but for a hair, and one
+has a donor's answer as its gold; enough donors are asked for that one edit acts on more than 64 rows at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import ceil
+
+from torch import Tensor
+
+from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.verify.plain import ask
+from thoughtgraft.interventions.arms import DOWNSTREAM, METHODS, Arm
+from thoughtgraft.interventions.donors import STRATA, draw_donors
+from thoughtgraft.interventions.ops import EditContext
+from thoughtgraft.interventions.plan import Plan
+from thoughtgraft.interventions.site import Resid
+from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.problems import Problem, ProblemSet
+
+CROWD = 65
+"""Rows of one edit at one step that a run asks for at least: what holds for few need not hold for many."""
+_HOSTS, _DONORS = 3, 3
+_HAIR = Fraction(1, 10**18)  # relative; no float can tell it
+_ROOM = 40  # tokens for an answer, and for the numbers that are put in its place
+_TRIPLES = 12
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Problems, a plan on them, the longest answer, and what could not be tried."""
+
+    problems: ProblemSet
+    plan: Plan
+    limit: int
+    notes: tuple[str, ...] = ()
+
+
+def standard_plan(model: LatentReasoner, *, full: bool = True) -> Plan:
+    """Every method with every rule for what follows, at every slot (or the first, middle and last), and at several.
+
+    Edits of one's own, with donors and without, act on what slots are fed and on the residual streams after the first
+    and the last block.
+    """
+    k = model.num_latents
+    arms = [Arm("baseline")]
+    if k == 0:
+        return Plan(tuple(arms))
+    middle, every = k // 2, tuple(range(k))
+    single = every if full else tuple(sorted({0, middle, k - 1}))
+    several = dict.fromkeys([every[: middle + 1], every] if k > 1 else [])
+    arms.append(Arm("noop"))
+    for method in (name for name in METHODS if name in _EDITED and (k > 1 or name != "shuffle")):
+        arms += [Arm(method, (slot,), rule) for slot in single for rule in DOWNSTREAM]
+        arms += [Arm(method, slots) for slots in several]
+    arms += [Arm(method, (slot,)) for method in ("skip", "truncate") for slot in single]
+    arms += [Arm("own", (middle,), rule, op=_blend) for rule in DOWNSTREAM]
+    arms += [Arm("own with donors", slots, op=_blend, repeats=True) for slots in ((middle,), *several)]
+    for layer in sorted({0, len(model.layers) - 1}):
+        arms += [Arm("zero", slots, site=Resid(layer)) for slots in ((middle,), *several)]
+        arms += [Arm("own with donors", (slot,), op=_blend, repeats=True, site=Resid(layer)) for slot in (0, k - 1)[:k]]
+    if full:
+        arms += [Arm("swap", (middle,), stratum=name) for name in STRATA if name != "random"]
+    return Plan(tuple(arms))
+
+
+_EDITED = ("self", "swap", "mean", "zero", "noise", "shuffle")
+
+
+def _blend(live: Tensor, context: EditContext) -> Tensor:
+    """An edit that looks at all that it may look at."""
+    donor, mean = context.donor[:, context.slot], context.mean[:, context.slot]
+    return 0.5 * live.roll(1, -1) + 0.3 * donor - 0.2 * mean + 0.1 * context.host[:, 0]
+
+
+def make_trial(model: LatentReasoner, problems: ProblemSet, plan: Plan, tokens: int) -> Trial:
+    """A trial of a plan.
+
+    Args:
+        model: The model.
+        problems: At least 2; the plan's own.
+        plan: What is to run.
+        tokens: The longest answer.
+    """
+    notes: list[str] = []
+    limit = min(tokens, model.max_new_tokens)
+    roomy = _with_room(model, problems)
+    if plan.triples:
+        return Trial(*_of_triples(problems, plan), limit)
+    hosts, donors = _size(plan.arms, len(roomy))
+    chosen = _choose(roomy, plan.arms, hosts, max(donors + 1, hosts))
+    crowd = _crowd(plan.arms) * hosts * donors
+    if 0 < crowd < CROWD:
+        notes.append(f"too few problems for {CROWD} rows of one edit at once: {crowd} were tried")
+    small = replace(plan, n_donors=donors, hosts=hosts, only_correct=False)
+    return Trial(_probing(model, chosen, small, limit, notes), small, limit, tuple(notes))
+
+
+def _with_room(model: LatentReasoner, problems: ProblemSet) -> list[Problem]:
+    """The problems that leave room for more than an answer; all of them if fewer than 2 do."""
+    limit = model.max_positions
+    if limit is None:
+        return list(problems)
+    lengths = [len(asked.ids) for asked in ask(model, [p.question for p in problems[: min(64, len(problems))]])]
+    short = [p for p, n in zip(problems, lengths, strict=False) if n + model.num_latents + _ROOM <= limit]
+    return short if len(short) > 1 else list(problems)
+
+
+def _crowd(arms: Sequence[Arm]) -> int:
+    """How many of the arms that take something from donors act at one slot by one edit, at most."""
+    taken = Counter((arm.op or arm.method, arm.site, slot) for arm in arms if arm.needs_donor for slot in arm.slots)
+    return max(taken.values(), default=0)
+
+
+def _size(arms: Sequence[Arm], available: int) -> tuple[int, int]:
+    """Hosts and donors: few, but as many as make a crowd if there are so many problems."""
+    hosts, crowd = min(_HOSTS, available), _crowd(arms)
+    donors = min(available - 1, max(_DONORS, ceil(CROWD / (hosts * crowd)) if crowd else 1))
+    if crowd and hosts * donors * crowd < CROWD:
+        hosts = min(available, ceil(CROWD / (donors * crowd)))
+    return hosts, donors
+
+
+def _choose(problems: Sequence[Problem], arms: Sequence[Arm], hosts: int, wanted: int) -> list[Problem]:
+    """The first problems, and for each host one of each stratum that an arm draws from."""
+    chosen = list(problems[:wanted])
+    for stratum in dict.fromkeys(arm.stratum for arm in arms if arm.stratum != "random"):
+        alike = STRATA[stratum]
+        for host in chosen[:hosts]:
+            if all(other is host or alike(other) != alike(host) for other in chosen):
+                chosen += [other for other in problems if other not in chosen and alike(other) == alike(host)][:1]
+    return chosen
+
+
+def _probing(
+    model: LatentReasoner, problems: Sequence[Problem], plan: Plan, limit: int, notes: list[str]
+) -> ProblemSet:
+    """The problems with the first two made into those that show what ordinary ones would hide."""
+    name = "the certificate's"
+    made = [replace(problems[0], question=problems[0].question.replace(" ", "  ")), *problems[1:]]
+    found = collect_thoughts(model, ProblemSet(tuple(made), name), max_new_tokens=limit, progress=False).pred
+    numbers = [None if pred is None else Fraction(pred) for pred in found]
+    if numbers[0]:
+        made[0] = replace(made[0], gold=numbers[0] * (1 + _HAIR))
+    else:
+        notes.append("no answer that is wrong by a hair was tried: the first answer holds no number to begin with")
+    for donor, number in enumerate(numbers):
+        if number is None or number == numbers[1] or donor == 1:
+            continue
+        tried = [*made[:1], replace(made[1], gold=number), *made[2:]]
+        if donor in draw_donors(ProblemSet(tuple(tried), name), plan.n_donors, plan.seed)[1]:
+            return ProblemSet(tuple(tried), name)
+    notes.append("no donor whose answer is the host's gold was tried: the answers are all alike, or hold no number")
+    return ProblemSet(tuple(made), name)
+
+
+def _of_triples(problems: ProblemSet, plan: Plan) -> tuple[ProblemSet, Plan]:
+    """The first of explicit swaps, and the problems that they name."""
+    some = plan.triples[:_TRIPLES]
+    named = sorted({i for host, donor, _ in some for i in (host, donor)})
+    at = {i: place for place, i in enumerate(named)}
+    chosen = ProblemSet(tuple(problems[i] for i in named), "the certificate's")
+    return chosen, Plan.from_triples([(at[host], at[donor], slot) for host, donor, slot in some], seed=plan.seed)
