@@ -206,7 +206,7 @@ def _unmerged(patch: MonkeyPatch) -> None:
 
 
 def _keys_shifted(patch: MonkeyPatch) -> None:
-    def build(d_model: int, prj_dim: int) -> nn.Sequential:
+    def build(d_model: int, prj_dim: int, norm: bool = True) -> nn.Sequential:
         layers = [nn.Linear(d_model, prj_dim), nn.GELU(), nn.Linear(prj_dim, d_model)]
         named = {str(i): layer for i, layer in enumerate(layers)}
         return nn.Sequential(OrderedDict(named | {"ln": nn.LayerNorm(d_model)}))
@@ -364,9 +364,9 @@ MUTATIONS = (
         "another prompt",
         "adapter: a word before the question",
         _other_prompt,
-        OFFICIAL,
-        ("official cases",),
-        "the prompt of question 0 has other ids",
+        SELF,
+        ("library agrees", "states by definition"),
+        "most for",
     ),
     Mutation(
         "another norm epsilon",

@@ -85,13 +85,17 @@ def mean(live: Tensor, context: EditContext) -> Tensor:
 
 
 def noise(live: Tensor, context: EditContext) -> Tensor:
-    """A random direction at the norm of the host's clean vector; Gaussian, float32, seeded by cell and slot."""
+    """A random direction at the norm of the host's clean vector; Gaussian, drawn in float32, seeded by cell and slot.
+
+    The seed is the first 7 bytes of the SHA-256 of `KEY-SLOT`, so that any other code can draw the same.
+    """
     rows = []
     for key in context.keys:
         seed = int.from_bytes(hashlib.sha256(f"{key}-{context.slot}".encode()).digest()[:7], "big")
         generator = torch.Generator().manual_seed(seed)
         rows.append(torch.randn(live.shape[-1], generator=generator, dtype=torch.float32))
-    direction = torch.nn.functional.normalize(torch.stack(rows), dim=-1).to(live)
+    drawn = torch.stack(rows).to(torch.promote_types(live.dtype, torch.float32))
+    direction = torch.nn.functional.normalize(drawn, dim=-1).to(live)
     return direction * context.host[:, context.slot].norm(dim=-1, keepdim=True)
 
 

@@ -201,7 +201,8 @@ class Oracle:
         of_donor, _ = self._score(strip, host, at, donors)
         clean_gold, clean = self._clean_score(host, at, gold)
         for i, one in enumerate(measured):
-            one.failed = failed.get(i)
+            sound = one.first_logits.isfinite().any() and one.best.isfinite().all()
+            one.failed = failed.get(i, None if sound else "the answer's logits are not finite")
             norm, cosine = firsts.get(i, (None, None))
             one.columns = {
                 "logp_gold": of_gold[i],
@@ -215,13 +216,13 @@ class Oracle:
 
     def _think(
         self, host: int, wanted: Sequence[Wanted]
-    ) -> tuple[Strip, dict[int, tuple[float, float]], dict[int, str]]:
+    ) -> tuple[Strip, dict[int, tuple[float, float | None]], dict[int, str]]:
         """Rows of one host that are fed equally many thoughts; norms and cosines of what their first edit feeds."""
         model, clean, delay = self.model, self.clean[host], self.model.protocol.edit_delay
         programs = [program(one.arm, model.num_latents, delay) for one in wanted]
         strip = Strip(model, clean.before(), len(wanted))
         state: Tensor | None = None
-        firsts: dict[int, tuple[float, float]] = {}
+        firsts: dict[int, tuple[float, float | None]] = {}
         failed: dict[int, str] = {}
         for position in range(len(programs[0])):
             made = {} if state is None else self._made(state, {steps[position][1] for steps in programs})
@@ -283,10 +284,10 @@ class Oracle:
         }[arm.method]
 
     def _context(self, one: Wanted, slot: int) -> EditContext:
-        donor = one.host if one.donor is None else one.donor
         others = [i for i in range(len(self.fed)) if i != one.host]
-        mean = self.fed[others].mean(0) if others else torch.full_like(self.fed[0], torch.nan)
-        return EditContext(slot, self.fed[one.host][None], self.fed[donor][None], mean[None], (one.key,))
+        donors = None if one.donor is None else self.fed[one.donor][None]
+        means = self.fed[others].mean(0)[None] if others else None
+        return EditContext(slot, self.fed[one.host][None], donors, means, (one.key,))
 
     # Answers and scores.
 
@@ -295,7 +296,7 @@ class Oracle:
         model, device = self.model, self.model.device
         ends = torch.tensor(model.eos_ids, device=device)
         hidden = torch.tensor(self.forbidden, dtype=torch.long, device=device)
-        length = max(len(answer.ids) + answer.stopped for answer in answers)
+        length = max(1, *(len(answer.ids) + answer.stopped for answer in answers))
         fed = torch.full((len(answers), length), model.end_of_thought, device=device)
         for i, answer in enumerate(answers):
             n = min(len(answer.ids), length - 1)
@@ -348,10 +349,11 @@ def _exact(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _norm_and_cosine(vector: Tensor, own: Tensor) -> tuple[float, float]:
+def _norm_and_cosine(vector: Tensor, own: Tensor) -> tuple[float, float | None]:
+    """Of a vector and its cosine with another; undefined where one of them is zero."""
     a, b = vector.double(), own.double()
-    norms = float(a.norm()), float(b.norm())
-    return norms[0], float(a @ b) / max(norms[0] * norms[1], 1e-300)
+    size = float(a.norm() * b.norm())
+    return float(a.norm()), float(a @ b) / size if size else None
 
 
 def _same_as_clean(steps: Sequence[tuple[str, int]], position: int) -> bool:

@@ -21,10 +21,6 @@ from thoughtgraft.models.reasoner import LatentReasoner, attention_implementatio
 Columns = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer [R, H, T, hd]."""
 
-_WRITTEN: dict[str, Callable[[str], str]] = {
-    "codi": lambda question: question.strip().replace("  ", " "),
-    "coconut": lambda question: f"{question}\n",
-}
 _LIKE_CODI = ("codi", "pause", "direct", "cot")
 
 
@@ -40,7 +36,7 @@ class Asked:
 def ask(model: LatentReasoner, questions: Sequence[str]) -> list[Asked]:
     """The prompts of questions that are asked together.
 
-    The words are tokenized as the official code of the family does it, what follows them is the adapter's.
+    The words are tokenized as the official code of the family does it; begin-of-thought is the adapter's.
     """
     written = [_prompt(model, question) for question in questions]
     longest = max(map(len, written))
@@ -53,13 +49,12 @@ def ask(model: LatentReasoner, questions: Sequence[str]) -> list[Asked]:
 
 
 def _prompt(model: LatentReasoner, question: str) -> list[int]:
-    family = "codi" if model.family in _LIKE_CODI else model.family
-    if family not in _WRITTEN:
-        return list(model.question_ids(question))
-    plain = "a b"
-    known = model.tokenizer(_WRITTEN[family](plain))["input_ids"]
-    after = model.question_ids(plain)[len(known) :]
-    return [*model.tokenizer(_WRITTEN[family](question))["input_ids"], *after]
+    official = model.question_ids(question)
+    if model.family in _LIKE_CODI:
+        question = question.strip().replace("  ", " ")
+    elif model.family != "coconut":
+        return list(official)
+    return [*model.tokenizer(f"{question}{model.prompt_suffix}")["input_ids"], official[-1]]
 
 
 def never_written(model: LatentReasoner) -> tuple[int, ...]:

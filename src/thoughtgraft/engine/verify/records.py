@@ -216,20 +216,20 @@ def library(records: Records) -> Check:
     """The first logits of every record."""
     told = [(row["first_logits"], found.first_logits) for row, found in zip(records.rows, records.measured)]
     figures = [0.0 if said is None else gap(torch.from_numpy(said), due) for said, due in told]
-    return _worst("library agrees", records, figures, records.rounding(lambda found: found.first_logits))
+    return _worst("library agrees", records.all, figures, records.rounding(lambda found: found.first_logits))
 
 
 def answers(records: Records) -> Check:
     """How far the tokens of every answer, its end included, are from the best that were allowed."""
     bounds = records.rounding(lambda found: torch.cat([found.chosen, found.best]))
-    return _worst("answers are greedy", records, [found.shortfall for found in records.measured], bounds)
+    return _worst("answers are greedy", records.all, [found.shortfall for found in records.measured], bounds)
 
 
-def _worst(name: str, records: Records, figures: Sequence[float], bounds: Sequence[float]) -> Check:
+def _worst(name: str, wanted: Sequence[Wanted], figures: Sequence[float], bounds: Sequence[float]) -> Check:
     """The largest figure in units of what rounding may do to it."""
     shares = [_share(*pair) for pair in zip(figures, bounds, strict=True)]
     worst = max(range(len(shares)), key=shares.__getitem__)
-    where = f"most for {records.all[worst].arm.label}, of {len(shares)} records, where rounding may do"
+    where = f"most for {wanted[worst].arm.label}, of {len(shares)} records, where rounding may do"
     return at_most(name, shares[worst], 1, f"{where} {bounds[worst]:.2g}")
 
 
@@ -263,18 +263,18 @@ def vectors(records: Records) -> Check:
 def states(records: Records) -> Check:
     """The clean thoughts that edits draw on, and the residual streams that probes read, of every problem."""
     model, exact, touched = records.model, records.exact.clean, records.touched.clean
-    layers = tuple(range(len(model.layers)))
-    streams, hidden = features_of(model, encode(model, records.trial.problems), layers)
-    thoughts = records.thoughts
     kinds: list[tuple[str, Callable[[Clean], Tensor], Tensor]] = [
-        ("the thoughts", lambda clean: clean.fed, thoughts.fed),
-        ("the states that they are made from", lambda clean: clean.hidden, thoughts.hidden),
-        ("the final states among the features", lambda clean: clean.hidden, hidden),
+        ("the thoughts", lambda clean: clean.fed, records.thoughts.fed),
+        ("the states that they are made from", lambda clean: clean.hidden, records.thoughts.hidden),
     ]
-    kinds += [
-        (f"the residual stream after L{layer}", lambda clean, i=i: clean.streams[:, i], streams[:, :, i])
-        for i, layer in enumerate(layers)
-    ]
+    if not model.protocol.starts_with_bot:  # there features have no meaning, and are refused
+        layers = tuple(range(len(model.layers)))
+        streams, hidden = features_of(model, encode(model, records.trial.problems), layers)
+        kinds += [("the final states among the features", lambda clean: clean.hidden, hidden)]
+        kinds += [
+            (f"the residual stream after L{layer}", lambda clean, i=layer: clean.streams[:, i], streams[:, :, layer])
+            for layer in layers
+        ]
     worst, detail = 0.0, ""
     for what, of, found in kinds:
         made = [of(clean) for clean in exact]
@@ -291,7 +291,7 @@ def never(records: Records) -> Check:
     name, model, trial = "what is never written", records.model, records.trial
     forbidden = records.exact.forbidden
     if set(forbidden) != set(model.forbidden_ids):
-        return at_most(name, math.inf, 0, f"the adapter leaves out {list(model.forbidden_ids)}, not {list(forbidden)}")
+        return at_most(name, math.inf, 1, f"the adapter leaves out {list(model.forbidden_ids)}, not {list(forbidden)}")
     slots = tuple(range(model.num_latents))
     arms = (Arm("baseline"), Arm("swap", slots)) if slots else (Arm("baseline"),)
     plan = Plan(arms, n_donors=min(trial.plan.n_donors, len(trial.problems) - 1), hosts=trial.plan.hosts)
@@ -299,12 +299,12 @@ def never(records: Records) -> Check:
     rows = records.run(_raising(model, forbidden), plan, min(at + 1, trial.limit))
     wanted, given = records.wanted(plan, rows), answers_of(rows)
     with plainly(model):
-        measured = records.exact.measure(wanted, given)
-    figures = [found.shortfall for found in measured]
-    bound = max(records.rounding(lambda found: torch.cat([found.chosen, found.best])))
+        measured, shaken = (oracle.measure(wanted, given) for oracle in (records.exact, records.touched))
+    bounds = records.bounds(*([torch.cat([found.chosen, found.best]) for found in some] for some in (measured, shaken)))
     said = [records.exact.graded(one, answer, at + 1) for one, answer in zip(wanted, given, strict=True)]
-    wrong = _wrong(("text", "stop_reason", "n_tokens"), rows, said)
-    return at_most(name, math.inf if wrong else max(figures), bound, wrong[0] if wrong else "")
+    if wrong := _wrong(("text", "stop_reason", "n_tokens"), rows, said):
+        return at_most(name, math.inf, 1, wrong[0])
+    return _worst(name, wanted, [found.shortfall for found in measured], bounds)
 
 
 def _raising(model: LatentReasoner, ids: Sequence[int]) -> LatentReasoner:

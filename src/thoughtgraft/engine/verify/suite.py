@@ -108,10 +108,10 @@ def verify(
         else:
             checks += [check(bench) for check in _WITHOUT_THOUGHTS]
             notes.append(f"no slot to edit: {model.without_thoughts}; checks of edits do not apply")
-        checks += [conformance(model, cases)] if cases is not None else []
         trial = make_trial(model, problems, plan or standard_plan(model, full=level == "full"), answer_tokens)
         records = Records(model, trial)
         checks += [check(records) for check in CHECKS]
+        checks += [conformance(model, cases)] if cases is not None else []
         notes += [*slots.notes(bench), *trial.notes]
     if level == "full":
         found = [weights(model), *([fingerprint(model, recorded)] if recorded is not None else [])]

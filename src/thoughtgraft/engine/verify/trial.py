@@ -75,8 +75,8 @@ _EDITED = ("self", "swap", "mean", "zero", "noise", "shuffle")
 
 def _blend(live: Tensor, context: EditContext) -> Tensor:
     """An edit that looks at all that it may look at."""
-    donor, mean = context.donor[:, context.slot], context.mean[:, context.slot]
-    return 0.5 * live.roll(1, -1) + 0.3 * donor - 0.2 * mean + 0.1 * context.host[:, 0]
+    own = 0.5 * live.roll(1, -1) - 0.2 * context.mean[:, context.slot] + 0.1 * context.host[:, 0]
+    return own if context.donors is None else own + 0.3 * context.donors[:, context.slot]
 
 
 def make_trial(model: LatentReasoner, problems: ProblemSet, plan: Plan, tokens: int) -> Trial:
