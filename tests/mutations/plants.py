@@ -321,8 +321,8 @@ MUTATIONS = (
         "engine: a skipped slot is fed zeros and keeps its place",
         _acting(_zero_for_skip),
         SELF,
-        ("library agrees", "scores by definition"),
-        "most for skip CT",
+        ("library agrees", "scores by definition", "edited vectors by definition"),
+        "fed_norm of skip CT",
     ),
     Mutation(
         "the donor's cache mutated",

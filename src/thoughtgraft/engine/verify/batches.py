@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from thoughtgraft.engine.collect import encode
+from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.verify.bench import Bench, gap, logits_of, noise_like
 from thoughtgraft.engine.verify.certificate import Check, at_least, at_most
 from thoughtgraft.engine.verify.listen import disturbing
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.schedule import schedule
 from thoughtgraft.models.reasoner import Prompt
 from thoughtgraft.problems import Problem, ProblemSet
 
@@ -54,6 +57,20 @@ def _longer(bench: Bench) -> Problem:
     limit = bench.model.max_positions
     need = len(bench.model.question_ids(double)) + bench.model.num_latents + 2
     return Problem("longer", double if limit is None or need <= limit else questions[-1], None)
+
+
+def fast_equals_reference(bench: Bench) -> Check:
+    """One problem clean, and with a swap in the middle, against the loop that has neither batch nor cache."""
+    name, model, prompt = "fast equals reference", bench.model, bench.prompts[0]
+    slot, donor = model.num_latents // 2, bench.donors[0]
+    clean = reference_run(model, prompt, max_new_tokens=1)
+    figure = gap(clean.first_logits.cpu(), bench.logits[0])
+    if bench.slots:
+        theirs = reference_run(model, bench.prompts[donor], max_new_tokens=1).fed
+        actions = schedule(Arm("swap", (slot,)), model.num_latents, model.protocol.edit_delay)
+        slow = reference_run(model, prompt, actions, edit=lambda k, live: theirs[k], clean=clean, max_new_tokens=1)
+        figure = max(figure, gap(slow.first_logits.cpu(), bench.alone(bench.row("swap", (slot,), 0, donor))))
+    return at_most(name, figure, bench.bound)
 
 
 def hidden_positions(bench: Bench) -> Check:

@@ -24,6 +24,7 @@ from thoughtgraft.engine.verify.plain import (
     editing_streams,
     never_written,
     think,
+    touched,
 )
 from thoughtgraft.engine.verify.reading import Words, last_number, written
 from thoughtgraft.interventions.arms import Arm
@@ -98,9 +99,7 @@ def program(arm: Arm, num_latents: int, delay: int = 0) -> list[tuple[str, int]]
         # fed[k + 1] is fed again; the thoughts after it are computed.
         return [*clean[:first], *clean[first + 1 : first + 2], *(("live", k) for k in range(first + 2, num_latents))]
     later = {"recompute": "live", "freeze_input": "clean", "freeze_kv": "kept"}[arm.downstream]
-    return [
-        ("edit" if k in edited else "clean" if k < first else later, k) for k in range(num_latents)
-    ]
+    return [("edit" if k in edited else "clean" if k < first else later, k) for k in range(num_latents)]
 
 
 class Oracle:
@@ -110,13 +109,13 @@ class Oracle:
         model: The model, under the library's own attention.
         problems: The problems.
         answers: The clean answers, which drafts and scores rest on.
-        touch: A relative error of every question's embeddings.
+        touch: A relative error of every question's embeddings, and of every vector that is fed.
     """
 
     def __init__(
         self, model: LatentReasoner, problems: ProblemSet, answers: Sequence[Answer], touch: float = 0.0
     ) -> None:
-        self.model, self.problems, self.answers = model, problems, answers
+        self.model, self.problems, self.answers, self.touch = model, problems, answers, touch
         self.asked = ask(model, [problem.question for problem in problems])
         self.clean: list[Clean] = [think(model, asked, touch) for asked in self.asked]
         self.fed = torch.stack([clean.fed for clean in self.clean])
@@ -200,13 +199,13 @@ class Oracle:
         of_gold, edited = self._score(strip, host, at, [gold] * len(wanted))
         of_donor, _ = self._score(strip, host, at, donors)
         clean_gold, clean = self._clean_score(host, at, gold)
-        for i, one in enumerate(measured):
+        for i, (one, scored) in enumerate(zip(measured, of_gold, strict=True)):
             sound = one.first_logits.isfinite().any() and one.best.isfinite().all()
             one.failed = failed.get(i, None if sound else "the answer's logits are not finite")
             norm, cosine = firsts.get(i, (None, None))
             one.columns = {
-                "logp_gold": of_gold[i],
-                "dlogp_gold": None if of_gold[i] is None or clean_gold is None else of_gold[i] - clean_gold,
+                "logp_gold": scored,
+                "dlogp_gold": None if scored is None or clean_gold is None else scored - clean_gold,
                 "logp_donor": of_donor[i],
                 "kl": None if edited is None or clean is None else float((clean.exp() * (clean - edited[i])).sum()),
                 "fed_norm": norm,
@@ -238,7 +237,7 @@ class Oracle:
                     vectors[i] = self._try(self._edit(one, k - delay), vectors[i], i, failed)
                     firsts.setdefault(i, _norm_and_cosine(vectors[i], self.fed[host, k - delay]))
             with editing_streams(model, {layer: self._stream(rows, failed) for layer, rows in streams.items()}):
-                state = strip.feed(torch.stack(vectors)[:, None])[:, 0]
+                state = strip.feed(touched(torch.stack(vectors), self.touch, position)[:, None])[:, 0]
             kept = [i for i, steps in enumerate(programs) if steps[position][0] == "kept"]
             strip.replace(kept, clean.length + position, clean.columns)
         return strip, firsts, failed

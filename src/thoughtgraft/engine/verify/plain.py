@@ -137,9 +137,7 @@ class Clean:
 
 def think(model: LatentReasoner, asked: Asked, touch: float = 0.0) -> Clean:
     """Think once; `touch` is a relative error of the question's embeddings."""
-    embeds = model.embed(torch.tensor([asked.ids], device=model.device))
-    if touch:
-        embeds = embeds + touch * noise_like(embeds[0], 0)
+    embeds = touched(model.embed(torch.tensor([asked.ids], device=model.device))[0], touch, 0)[None]
     strip = Strip(model, [], 1)
     streams: list[list[Tensor]] = []
     steps, hidden = [], []
@@ -151,15 +149,15 @@ def think(model: LatentReasoner, asked: Asked, touch: float = 0.0) -> Clean:
             steps.append(
                 model.embed(torch.tensor([asked.first], device=model.device)) if opens else model.project(state, slot)
             )
-            state = strip.feed(steps[-1][:, None])[:, -1]
+            state = strip.feed(touched(steps[-1], touch, slot)[:, None])[:, -1]
             hidden.append(state)
     fed = list(steps)
     if asked.first is not None:
         hidden = hidden[1:]
         fed = [model.project(state, slot) for slot, state in enumerate(hidden)]
     none = embeds[0, :0]
-    vectors = [torch.cat(x) if x else none for x in (steps, fed, hidden)]
-    return Clean(len(asked.ids), strip.columns, *vectors, torch.stack([torch.cat(x) for x in streams]))
+    made = [torch.cat(x) if x else none for x in (steps, fed, hidden)]
+    return Clean(len(asked.ids), strip.columns, made[0], made[1], made[2], torch.stack([torch.cat(x) for x in streams]))
 
 
 def _padded(asked: Asked, like: Tensor) -> Tensor | None:
@@ -209,8 +207,13 @@ def _hooked(model: LatentReasoner, hooks: Mapping[int, Callable[..., Any]]) -> I
             handle.remove()
 
 
+def touched(vectors: Tensor, touch: float, seed: int) -> Tensor:
+    """Vectors [n, d] with a relative error."""
+    return vectors + touch * noise_like(vectors, seed) if touch else vectors
+
+
 def touch_of(model: LatentReasoner) -> float:
-    """The relative error of the questions at which the sensitivity of single records to rounding is measured.
+    """The relative error of what is fed at which the sensitivity of single records to rounding is measured.
 
     It is smaller than the bench's, the root of epsilon: there one of 663 records of a random network had long moved as
     far as it could.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from thoughtgraft.arguments import answers_for_calls, choice, whole
-from thoughtgraft.engine.verify import batches, identity, inputs, oracle, slots, state
+from thoughtgraft.engine.verify import batches, identity, inputs, slots, state
 from thoughtgraft.engine.verify.bench import Bench
 from thoughtgraft.engine.verify.certificate import Certificate, Check
 from thoughtgraft.engine.verify.conformance import conformance
@@ -37,7 +37,7 @@ _CORE: tuple[Callable[[Bench], Check], ...] = (
     batches.batch,
     batches.order,
     batches.padding,
-    oracle.fast_equals_reference,
+    batches.fast_equals_reference,
     state.determinism,
 )
 _WITHOUT_THOUGHTS = (
@@ -45,7 +45,7 @@ _WITHOUT_THOUGHTS = (
     batches.batch,
     batches.order,
     batches.padding,
-    oracle.fast_equals_reference,
+    batches.fast_equals_reference,
     state.determinism,
 )
 """What can be asked of a model that is fed no thought."""
