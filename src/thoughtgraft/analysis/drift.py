@@ -104,7 +104,9 @@ def _with_kl_intervals(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
     found = [
         arm_mean(cells, cells.kl) for cells in (arms[m, s] for m, s in zip(table.method, table.slots, strict=True))
     ]
-    return table.assign(kl_ci_low=[est.low for est in found], kl_ci_high=[est.high for est in found])
+    # A divergence is never negative, but for rounding.
+    lows = [max(est.low, 0.0) for est in found]
+    return table.assign(kl_ci_low=lows, kl_ci_high=[est.high for est in found])
 
 
 def _with_difference(table: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from thoughtgraft.report.displays.style import (
     errorbars,
     interval_key,
     light_grid,
+    shared_legend,
     slot_ticks,
     zero_line,
 )
@@ -51,7 +52,7 @@ class DriftPerSlot:
     title: str = "What each protocol reports, thought by thought"
     sharey: bool = False
     panels: int = 2
-    size: tuple[float, float] = (10.0, 4.8)
+    size: tuple[float, float] = (10.0, 4.4)
 
     @classmethod
     def from_table(cls, table: pd.DataFrame, invalid: Mapping[str, Sequence[str]]) -> DriftPerSlot:
@@ -80,10 +81,10 @@ class DriftPerSlot:
             "Left: baseline accuracy minus accuracy after the edit, each against its own protocol's baseline, paired "
             "by problem. Right: divergence of the first token of the answer's number from the unedited run. Thin: the "
             "95% interval of each alone, clustered over hosts and donors (left) or hosts (right); thick: those of a "
-            "protocol's single slots hold all together in 95% of runs, that of all slots by itself. Crosses: the "
+            "protocol's single slots hold all together in 95% of runs, that of all slots by itself. Fat crosses: the "
             "protocol's certificate or a gate failed, so its figures are not effects of the thoughts they are named "
-            "after. Hollow: nothing varies, so there is no interval; 'dead': nothing reads the slot. n per slot, left: "
-            f"{' or '.join(sorted(sizes))}."
+            "after. Hollow: nothing varies, so there is no interval. Thin cross, 'dead': nothing reads the slot, so "
+            f"that the effect is 0 by construction. n per slot, left: {' or '.join(sorted(sizes))}."
         )
         return cls(labels, tuple(series), tuple(dead), caption)
 
@@ -95,6 +96,7 @@ class DriftPerSlot:
         for label, colour, marker, points in self.series[panel]:
             errorbars(ax, points, colour, marker, label)
         for x, y in self.dead[panel]:
+            ax.plot([x], [y], "x", color=GREY, markersize=5, zorder=4)
             ax.annotate("dead", (x, y), (0, -12), textcoords="offset points", ha="center", fontsize=7, color=GREY)
         if "all" in self.labels and len(self.labels) > 1:
             ax.axvline(len(self.labels) - 1.5, color="#BBBBBB", linewidth=0.8)
@@ -104,4 +106,5 @@ class DriftPerSlot:
         ax.set_ylabel(PANELS[panel][2])
         if panel == 0:
             interval_key(ax, "95%", "a protocol's slots")
-            ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16))
+        else:
+            shared_legend(ax, 3)
