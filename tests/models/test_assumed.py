@@ -159,6 +159,14 @@ def test_weights_trained_with_the_end_of_sequence_in_the_prompt_are_asked_about(
     assert model.model_hash != plain.model_hash
 
 
+def test_a_prompt_ending_is_told_as_it_is_read_and_refused_where_it_is_unknown(raw: Path) -> None:
+    model = load_model(raw, prompt_suffix="<eos>")
+    assert model.read[-1] == "prompt ending '<eos>' is read as <eos> (1)"
+    assert load_model(raw, prompt_suffix="").read[-1] == "prompt ending '' is read as no token"
+    with pytest.raises(CheckpointError, match=r"does not know a part of the prompt ending; got '<\|eot_id\|>'.*<eos>"):
+        load_model(raw, prompt_suffix="<|eot_id|>")
+
+
 def test_coconuts_prompt_ends_in_a_line_break_unless_said_otherwise() -> None:
     model = load_model(COCONUT, base=COCONUT_BASE)
     assert model.prompt_suffix == "\n"

@@ -5,9 +5,11 @@ Doctor and loader are asked together, so that they cannot disagree.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,16 @@ from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
 
 State = dict[str, Any]
+MARK = Path(__file__).with_name("executed")
+
+
+class Runs:
+    """Unpickling it would create a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (MARK,)
+
+
 LLAMA, GPT2, COCONUT = "codi-llama", "codi-gpt2", "coconut-gpt2"
 Q_A = "codi.base_model.model.model.layers.0.self_attn.q_proj.lora_A"
 
@@ -193,6 +205,13 @@ def test_no_name_of_tied_tensors_is_not(tmp_path: Path) -> None:
         lambda s: s | {"best": np.float64(0.43), "epoch": 3, "name": "a"},
         lambda s: s | {"scores": np.arange(5), "last": np.int64(2), "flag": np.bool_(True)},
         lambda s: {"model": s, "history": [np.float32(0.5), np.float64(0.1)]},
+        lambda s: {"module": s, "optimizer": None, "buffer_names": [], "shapes": [torch.Size([3])]},
+        lambda s: {
+            "model_state_dict": s,
+            "args": argparse.Namespace(lr=1),
+            "at": datetime(2026, 1, 1),
+            "to": Path("a"),
+        },
     ],
 )
 def test_the_state_dict_is_found_in_what_was_saved_around_it(
@@ -218,6 +237,12 @@ def test_numpys_names_in_a_pickle_run_none_of_numpys_code(tmp_path: Path, monkey
     monkeypatch.setattr(np._core.multiarray, "scalar", called)
     monkeypatch.setattr(np._core.multiarray, "_reconstruct", called)
     both(path)
+
+
+def test_code_beside_the_tensors_is_still_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "made", {"model": state_of(LLAMA), "hook": Runs()})
+    assert "holds pickled code" in refused(path)
+    assert not MARK.exists()
 
 
 @pytest.mark.parametrize(
@@ -303,6 +328,36 @@ def test_shards_with_an_empty_config_need_the_base_and_load_with_it(tmp_path: Pa
     same(both(folder, base=str(base(LLAMA))), LLAMA)
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_shards_without_their_index_are_one_model(tmp_path: Path, missing: bool) -> None:
+    folder, state = put(tmp_path / "made"), state_of(LLAMA)
+    names = sorted(state)
+    for i in range(3):
+        part = {name: state[name].contiguous().clone() for name in names[i::3]}
+        save_file(part, folder / f"model-0000{i + 1}-of-00003.safetensors")
+    if missing:
+        (folder / "model-00002-of-00003.safetensors").unlink()
+        assert "holds 2 of 3 shards and no index of them" in refused(folder)
+    else:
+        same(both(folder), LLAMA)
+
+
+def test_a_link_out_of_the_folder_is_passed_over_where_it_is_not_the_model(tmp_path: Path) -> None:
+    folder = save(tmp_path / "made", state_of(LLAMA))
+    (folder / "other.pt").symlink_to(base(LLAMA) / "model.safetensors")
+    same(both(folder), LLAMA)
+    (folder / "pytorch_model.bin").unlink()
+    assert "is a link out of its folder" in refused(folder)
+
+
+def test_folders_with_files_of_any_name_are_named_too(tmp_path: Path) -> None:
+    save(tmp_path / "run" / "global_step9", {"module": state_of(LLAMA)}, name="mp_rank_00_model_states.pt")
+    save(tmp_path / "run" / "global_step10", {"module": state_of(LLAMA)}, name="mp_rank_00_model_states.pt")
+    (tmp_path / "run" / "latest").write_text("global_step10")
+    assert f"such as {tmp_path / 'run' / 'global_step10'}" in refused(tmp_path / "run")
+    same(both(tmp_path / "run" / "global_step10"), LLAMA)
+
+
 # --- what is in the tensors: dtypes, projections, rows, numbers
 
 
@@ -372,7 +427,9 @@ def test_rows_of_the_tokenizer_count_where_the_config_has_more(tmp_path: Path) -
     "name", ["prj.1.weight", f"{Q_A}.default.weight", "codi.base_model.model.model.embed_tokens.weight"]
 )
 def test_numbers_that_are_none_are_refused_by_doctor_and_run_alike(tmp_path: Path, name: str, value: float) -> None:
-    state = without(state_of(LLAMA), "lm_head.weight")
+    state = state_of(LLAMA)
+    for tied in ("embed_tokens.weight", "lm_head.weight") if name.endswith("embed_tokens.weight") else ():
+        state[next(key for key in state if key.endswith(tied))][0, 0] = value
     state[name][0, 0] = value
     said = refused(save(tmp_path / "made", state))
     assert f"{name} is damaged: it holds numbers that are not finite; got NaN or infinity in 1 of" in said

@@ -59,6 +59,7 @@ def test_loading_twice_gives_the_same_hash_and_lora_alpha_belongs_to_it() -> Non
         ({"dtype": "float31"}, "unknown dtype; got 'float31'; expected float32, bfloat16"),
         ({"device": "gpu"}, "unknown device; got 'gpu'; expected auto, cpu"),
         ({"protocol": "offical"}, "unknown protocol; got 'offical'"),
+        ({"num_latents": 5000}, r"num_latents=5000 leaves no room for a question.*trained with 6"),
         ({"num_latents": -2}, "num_latents is not usable; got -2; expected a whole number, 0 or more"),
     ],
 )

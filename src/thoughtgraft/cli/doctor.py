@@ -28,9 +28,9 @@ def doctor(
     prompt_suffix: options.PromptSuffix = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Examine a checkpoint without loading its weights: family, base, rows, prj, LoRA, tokenizer, what is wrong.
+    """Examine a checkpoint: family, base, rows, prj, LoRA, tokenizer, what a run would assume, what is wrong.
 
-    Exit code 0 if it would load, 1 if not. Nothing in the files is executed.
+    Exit code 0 if it would load, 1 if not. Every number is read once and none is kept; nothing is executed.
     """
     from rich.console import Console
     from transformers.utils.logging import disable_progress_bar

@@ -85,6 +85,7 @@ def erasure(
     from thoughtgraft.engine.run import run as run_plan
     from thoughtgraft.report.erasure import TABLE_FILE, sentences, write_erasure_report
 
+    made = spec.model_identity or {}  # as the features' own model was loaded
     reasoner = open_model(
         model or spec.model,
         base=base,
@@ -93,8 +94,8 @@ def erasure(
         device=device,
         dtype=spec.dtype,
         num_latents=spec.num_latents,
-        lora_alpha=lora_alpha,
-        prompt_suffix=prompt_suffix,
+        lora_alpha=_number(made.get("lora_alpha")) if lora_alpha is None else lora_alpha,
+        prompt_suffix=(made.get("prompt") or {}).get("suffix") if prompt_suffix is None else prompt_suffix,
     )
     job = prepare(before, reasoner, target, layers=layers, slots=slots, draws=draws, hosts=hosts, seed=seed)
     for line in job.lines():
@@ -122,6 +123,14 @@ def erasure(
     for line in sentences(table, target):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     console.print(f"\nThe report: [bold]{escape(str(paths.html.resolve()))}[/bold]", soft_wrap=True)
+
+
+def _number(alpha: str | None) -> float | None:
+    """An alpha that holds for every module, as a run keeps it; others are in the file that says them."""
+    try:
+        return None if alpha is None else float(alpha)
+    except ValueError:
+        return None
 
 
 def shown(table: pd.DataFrame, target: str) -> Table:

@@ -152,11 +152,13 @@ def fits(model: LatentReasoner, prompt: Prompt) -> bool:
 
 def too_long(model: LatentReasoner, prompt: Prompt, who: str) -> ModelError:
     """The error for a prompt that does not fit; `who` names it, with its verb."""
+    trained, feeds_more = model.trained_latents, model.num_latents > model.trained_latents
     return ModelError(
         f"{who} too long for {model.name}",
         got=f"{len(prompt)} prompt tokens, {_needed(model, prompt)} with thoughts and one answer token",
         expected=f"at most {model.max_positions}",
-        fix="shorten or drop that question",
+        fix="shorten or drop that question"
+        + (f", or feed fewer thoughts (--num-latents; it was trained with {trained})" if feeds_more else ""),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import AutoConfig, PretrainedConfig
 
-from thoughtgraft.errors import CheckpointError
+from thoughtgraft.errors import CheckpointError, ModelError
 from thoughtgraft.models.assumed import Assumption
 from thoughtgraft.models.keys import StateKeys
 from thoughtgraft.models.known_bases import KNOWN_BASES
@@ -74,6 +74,23 @@ def find_base(base: str | Path | None, directory: Path, keys: StateKeys) -> Base
         expected=", ".join(KNOWN_BASES),
         fix="pass --base with a folder or hub id that holds the base model's config.json and tokenizer",
     )
+
+
+def refuse_sliding_window(config: PretrainedConfig, name: str) -> None:
+    """Refuse a model with layers that do not attend to everything before them.
+
+    Raises:
+        ModelError: It has some.
+    """
+    layer_types = getattr(config, "layer_types", None) or []
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if any("full" not in kind for kind in layer_types) or (window is not None and not layer_types):
+        raise ModelError(
+            f"{name} has layers that do not attend to everything before them",
+            got=f"sliding_window={window}, layer_types={sorted(set(layer_types))}",
+            expected="full causal attention in every layer",
+            fix="take a checkpoint on a base without a sliding window; no option makes this base run",
+        )
 
 
 def _read_config(path: Path) -> tuple[PretrainedConfig | None, str]:

@@ -29,7 +29,7 @@ from thoughtgraft.models.keys import sort_keys
 from thoughtgraft.models.lora import LoraScale
 from thoughtgraft.models.sources import Source, find_checkpoint
 from thoughtgraft.models.tensors import TensorHasher, open_tensors
-from thoughtgraft.models.tokenizers import check_tokenizer, count_base_tokens, load_tokenizer, own_tokens
+from thoughtgraft.models.tokenizers import check_tokenizer, count_base_tokens, load_tokenizer, own_tokens, read_suffix
 from thoughtgraft.models.twin import check_base
 
 
@@ -149,6 +149,8 @@ def read_checkpoint(
         prompt_suffix=prompt_suffix,
     )
 
+    ending = () if prompt_suffix is None else (read_suffix(loaded_tokenizer, prompt_suffix),)
+
     check_base(found.config, found.name)
     lm = build_lm(found.config)
     feeder = empty_feeder(keys, found.config.hidden_size)
@@ -176,7 +178,7 @@ def read_checkpoint(
         weight_hash=hasher.hexdigest(),
         lora=training.lora,
         base=found.name,
-        notes=(*source.notes, *read, *found.notes, *keys.notes, *training.notes),
+        notes=(*source.notes, *read, *found.notes, *keys.notes, *training.notes, *ending),
         assumptions=(
             *training.assumptions,
             *_ending(loaded_tokenizer, found.config.eos_token_id),

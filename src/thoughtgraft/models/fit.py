@@ -221,7 +221,11 @@ def check_copies(keys: StateKeys, lm: PreTrainedModel) -> None:
 
 
 def _differs(other: StoredTensor, embedding: StoredTensor) -> bool:
-    return other.dtype != embedding.dtype or not torch.equal(other.read(), embedding.read())
+    if other.dtype != embedding.dtype:
+        return True
+    one, two = other.read(), embedding.read()
+    # NaN is no number's equal; that it is damage is told where numbers are read.
+    return not (torch.equal(one, two) or torch.equal(one.view(torch.uint8), two.view(torch.uint8)))
 
 
 def _wrapped(name: str, wrapper: str) -> str:

@@ -14,14 +14,18 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.arguments import need
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.assumed import Assumption
+from thoughtgraft.models.bases import refuse_sliding_window
 from thoughtgraft.models.live import LiveEdit, Made
 from thoughtgraft.models.precision import PRODUCTS
 from thoughtgraft.models.protocols import Protocol, find_protocol
+
+_LEAST_TOKENS = 4
+"""Of any run, beside the thoughts: a word, begin- and end-of-thought, and one token of an answer."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,13 @@ class LatentReasoner(metaclass=_RememberedWhenMade):
         self.refuse_foreign_protocol()
         self.num_latents, self.trained_latents = num_latents, trained_latents
         self.max_new_tokens = max_new_tokens
+        if self.max_positions is not None and num_latents + _LEAST_TOKENS > self.max_positions:
+            raise ModelError(
+                f"num_latents={num_latents} leaves no room for a question in the context of {name}",
+                got=f"{num_latents} thoughts and at least {_LEAST_TOKENS} tokens",
+                expected=f"at most {self.max_positions} in all",
+                fix=f"fewer thoughts; it was trained with {trained_latents} (--num-latents)",
+            )
 
     # What an adapter supplies.
 
@@ -378,20 +389,3 @@ def attention_implementation(lm: PreTrainedModel, name: str) -> Iterator[None]:
         yield
     finally:
         lm.set_attn_implementation(before)
-
-
-def refuse_sliding_window(config: PretrainedConfig, name: str) -> None:
-    """Refuse a model with layers that do not attend to everything before them.
-
-    Raises:
-        ModelError: It has some.
-    """
-    layer_types = getattr(config, "layer_types", None) or []
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    if any("full" not in kind for kind in layer_types) or (window is not None and not layer_types):
-        raise ModelError(
-            f"{name} has layers that do not attend to everything before them",
-            got=f"sliding_window={window}, layer_types={sorted(set(layer_types))}",
-            expected="full causal attention in every layer",
-            fix="take a checkpoint on a base without a sliding window; no option makes this base run",
-        )

@@ -26,6 +26,7 @@ WEIGHT_NAMES = (
     "adapter.safetensors",
 )
 _EPOCH = re.compile(r"checkpoint_\d+")  # what Coconut's official code saves, one file an epoch, without an ending
+_SHARD = re.compile(r"(?P<model>.+)-\d+-of-(?P<count>\d{1,5})\.\w+")
 _NOT_WEIGHTS = ("training_args.bin", "optimizer*", "scheduler*", "scaler*", "rng_state*", "onnx/*", "*.tmp")
 _ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _MOST_FILES, _MOST_FOLDERS, _DEPTH = 32, 200, 3
@@ -67,7 +68,7 @@ def find_checkpoint(name: str | Path) -> Source:
         return _choose(path)
     # Safetensors first: asking for both formats would download the weights twice.
     directory = fetch(str(name), (*SMALL_FILES, "*.safetensors"))
-    if not any(_kind(group) in FAMILIES for group in _groups(directory)):
+    if not any(_kind(group, directory) in FAMILIES for group in _groups(directory)):
         directory = fetch(str(name), (*SMALL_FILES, "*.bin", "*.pt", "*.pth", "*.ckpt", "checkpoint_*"))
     try:
         return _choose(directory)
@@ -137,11 +138,11 @@ def _choose(directory: Path) -> Source:
     groups = _groups(directory)
     if not groups:
         raise _no_weights(directory)
-    for group in groups:
-        _check_inside(group, directory)
     if len(groups) == 1:
+        _check_inside(groups[0], directory)
+        _check_whole(groups[0])
         return Source(directory, groups[0])
-    kinds = {group: _kind(group) for group in groups}
+    kinds = {group: _kind(group, directory) for group in groups}
     named = [group for group in groups if kinds[group] in FAMILIES]
     if len(named) > 1 and not _is_standard(named[0]):
         shown = [group[0].name for group in named]
@@ -153,6 +154,8 @@ def _choose(directory: Path) -> Source:
             fix=f"pass the file itself, such as {directory / shown[-1]}",
         )
     chosen = (named or groups)[0]
+    _check_inside(chosen, directory)
+    _check_whole(chosen)
     others = [group for group in groups if group != chosen]
     notes = [f"read {_title(chosen)}; beside it lies {_title(group)} ({kinds[group]})" for group in others]
     return Source(directory, chosen, tuple(notes), tuple(_title(group) for group in named if group != chosen))
@@ -166,7 +169,7 @@ def _groups(directory: Path) -> list[tuple[Path, ...]]:
         if path.exists():
             found.append(_shards(path) if name.endswith(".index.json") else (path,))
     taken = {path for group in found for path in group}
-    others = [
+    others: list[Path] = [
         path
         for path in directory.iterdir()
         if path not in taken
@@ -174,7 +177,13 @@ def _groups(directory: Path) -> list[tuple[Path, ...]]:
         and not any(path.match(pattern) for pattern in _NOT_WEIGHTS)
         and not path.is_dir()
     ]
-    return [*found, *((path,) for path in sorted(others, key=_order)[:_MOST_FILES])]
+    shards: dict[tuple[str, str], list[Path]] = {}  # whose index is not there
+    for path in sorted(others, key=_order):
+        if match := _SHARD.fullmatch(path.name):
+            shards.setdefault((match["model"], match["count"]), []).append(path)
+    whole = [tuple(paths) for paths in shards.values()]
+    left = [path for path in others if not _SHARD.fullmatch(path.name)]
+    return [*found, *whole, *((path,) for path in sorted(left, key=_order)[:_MOST_FILES])]
 
 
 def _order(path: Path) -> tuple[str, int]:
@@ -183,9 +192,10 @@ def _order(path: Path) -> tuple[str, int]:
     return name, int(number or 0)
 
 
-def _kind(group: Sequence[Path]) -> str:
+def _kind(group: tuple[Path, ...], directory: Path) -> str:
     """What a group of files holds, in words; a family's name where it is a latent reasoner."""
     try:
+        _check_inside(group, directory)
         names = open_tensors(group)
     except CheckpointError as error:
         return f"not readable: {error.what}"
@@ -226,8 +236,26 @@ def _below(directory: Path) -> list[Path]:
             p for parent in level for p in sorted(parent.iterdir(), key=_order) if p.is_dir() and not p.is_symlink()
         ]
         level = level[:_MOST_FOLDERS]
-        found += [folder for folder in level if any((folder / name).exists() for name in WEIGHT_NAMES)]
+        found += [folder for folder in level if _has_weights(folder)]
     return found
+
+
+def _check_whole(group: Sequence[Path]) -> None:
+    """Refuses shards without an index of which some are missing."""
+    match = _SHARD.fullmatch(group[0].name)
+    if match is not None and group[0].name not in WEIGHT_NAMES and len(group) != int(match["count"]):
+        raise CheckpointError(
+            f"{group[0].parent} holds {len(group)} of {int(match['count'])} shards and no index of them",
+            got=", ".join(path.name for path in group[:4]),
+            fix="download the missing files into the same folder",
+        )
+
+
+def _has_weights(folder: Path) -> bool:
+    try:
+        return bool(_groups(folder))
+    except (CheckpointError, OSError):  # an index without its shards, a folder that may not be read
+        return False
 
 
 def _check_inside(weights: tuple[Path, ...], directory: Path) -> None:

@@ -81,7 +81,7 @@ class TensorHasher:
 
 
 class _Inert:
-    """Stands where a pickle asks for numpy: whatever the pickle does with it, nothing happens and nothing is kept."""
+    """Stands where a pickle asks for numpy and the like: whatever it does with it, nothing happens, nothing is kept."""
 
     def __init__(self, *_: object) -> None:
         """Takes anything."""
@@ -90,11 +90,13 @@ class _Inert:
         """Takes anything."""
 
 
-# A best score, say, that was numpy's when it was saved beside the weights. None of numpy's code runs on a file's word.
+# A best score that was numpy's, say, or a script's arguments, saved beside the weights. None of their code is run.
 _NUMPY = ("core", "_core")
 _INERT: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     *((_Inert, f"numpy.{core}.multiarray.{name}") for core in _NUMPY for name in ("scalar", "_reconstruct")),
     *((_Inert, name) for name in ("numpy.dtype", "numpy.ndarray", "_codecs.encode")),
+    *((_Inert, name) for name in ("argparse.Namespace", "datetime.datetime", "datetime.timedelta")),
+    *((_Inert, f"pathlib.{flavour}Path") for flavour in ("Posix", "PurePosix", "Windows", "PureWindows")),
 ]
 _NESTING = 2  # dicts around a state dict: {"model": ...}, {"checkpoint": {"state_dict": ...}}
 

@@ -54,6 +54,24 @@ def load_tokenizer(
     return loaded, origin
 
 
+def read_suffix(tokenizer: PreTrainedTokenizerBase, suffix: str) -> str:
+    """How a tokenizer reads a prompt ending that the user gave, in words.
+
+    Raises:
+        CheckpointError: It does not know a part of it.
+    """
+    ids = tokenizer(suffix, add_special_tokens=False)["input_ids"]
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+        raise CheckpointError(
+            "the tokenizer does not know a part of the prompt ending",
+            got=f"{suffix!r}, read as {', '.join(map(str, tokenizer.convert_ids_to_tokens(ids)))}",
+            expected=f"its own tokens, such as the end of sequence {tokenizer.eos_token!r}",
+            fix="--prompt-suffix with the model's own tokens, or ''",
+        )
+    shown = ", ".join(f"{token} ({i})" for token, i in zip(tokenizer.convert_ids_to_tokens(ids), ids, strict=True))
+    return f"prompt ending {suffix!r} is read as {shown or 'no token'}"
+
+
 def own_tokens(tokenizer: PreTrainedTokenizerBase, rows: int, family: Family) -> dict[str, int]:
     """The family's tokens that a tokenizer knows in their own rows, the last ones of an embedding of `rows` rows.
 

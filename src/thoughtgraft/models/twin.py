@@ -22,9 +22,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from thoughtgraft.errors import ModelError, first_line
 from thoughtgraft.models.assembly import empty_lm
+from thoughtgraft.models.bases import refuse_sliding_window
 from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.prefix import ATTENTION, ColumnCache, Prefix
-from thoughtgraft.models.reasoner import LatentReasoner, attention_implementation, refuse_sliding_window
+from thoughtgraft.models.reasoner import LatentReasoner, attention_implementation
 from thoughtgraft.models.unread import last_token_alone
 
 TOKENS = 53
@@ -85,7 +86,8 @@ def check_base(config: PretrainedConfig, name: str) -> None:
         refuse_sliding_window(config, name)  # no twin with full attention can be made of it
     key = _key(config)
     if key not in _known:  # asked once for each config in a process
-        _known[key] = _reason(config)
+        with torch.device("cpu"):  # whatever device the process makes its tensors on
+            _known[key] = _reason(config)
     if (reason := _known[key]) is not None:
         raise ModelError(
             f"{name} cannot be run faithfully: {reason.what}",

@@ -43,8 +43,8 @@ def diagnose(
 ) -> Diagnosis:
     """Says what a checkpoint is, whether `load_model` would load it, and what is wrong with it.
 
-    No weights are loaded: names and shapes are enough, except that an output matrix that should equal the embedding
-    is compared with it. A hub id that is not in the cache is downloaded, as loading it would.
+    Names and shapes tell most of it; every number is read once, to be finite, and none is kept. A hub id that is not in
+    the cache is downloaded, as loading it would.
 
     Args:
         name_or_path: What `--model` takes.
