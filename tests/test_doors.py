@@ -76,9 +76,9 @@ RUN = {
     "the model": [
         (
             "tiny-codi",
-            r"the model is of another kind; got 'tiny-codi'.*Fix: load_model\('tiny-codi'\) gives it",
+            r"wrong kind of value for the model; got 'tiny-codi'.*Fix: load_model\('tiny-codi'\) gives it",
         ),
-        (torch.nn.Linear(1, 1), r"the model is of another kind; got Linear"),
+        (torch.nn.Linear(1, 1), r"wrong kind of value for the model; got Linear"),
     ],
     "the problems": [
         ("arithmetic:test", r"problems are wanted, not their name.*Fix: load_problems\('arithmetic:test'\) gives them"),
@@ -106,8 +106,8 @@ def test_what_are_no_problems_is_refused(call: Any, given_problems: Any, told: s
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"plan": [Arm("baseline")]}, r"the plan is of another kind; got \[Arm.*Fix: Plan\(\[Arm\('baseline'\)"),
-        ({"plan": Arm("baseline")}, r"the plan is of another kind; got Arm\("),
+        ({"plan": [Arm("baseline")]}, r"wrong kind of value for the plan; got \[Arm.*Fix: Plan\(\[Arm\('baseline'\)"),
+        ({"plan": Arm("baseline")}, r"wrong kind of value for the plan; got Arm\("),
         ({"out": 3}, r"the run's folder is not usable; got 3"),
         ({"out": ""}, r"the run's folder is not usable; got ''"),
         ({"out": "~nosuchuser/x"}, r"begins with a home folder that does not exist"),
@@ -118,15 +118,15 @@ def test_what_are_no_problems_is_refused(call: Any, given_problems: Any, told: s
         ({"max_new_tokens": 2.5}, r"max_new_tokens is not usable; got 2\.5"),
         ({"batch_size": 0}, r"batch size is not usable; got 0; expected auto or a number from 1"),
         ({"batch_size": None}, r"batch size is not usable; got None"),
-        ({"study": 3}, r"the study is of another kind; got 3"),
-        ({"rule": 3}, r"the rule is of another kind; got 3"),
-        ({"executor": "ray"}, r"the executor is of another kind; got 'ray'.*make_executor\('ray'\) gives one"),
+        ({"study": 3}, r"wrong kind of value for the study; got 3"),
+        ({"rule": 3}, r"wrong kind of value for the rule; got 3"),
+        ({"executor": "ray"}, r"wrong kind of value for the executor; got 'ray'.*make_executor\('ray'\) gives one"),
         (
             {"thoughts": "thoughts.safetensors"},
-            r"the thoughts is of another kind; got 'thoughts.safe.*collect_thou",
+            r"wrong kind of value for the thoughts; got 'thoughts.safe.*collect_thou",
         ),
-        ({"facts": ["a"]}, r"facts is of another kind; got \['a'\]"),
-        ({"certificate": "yes"}, r"certificate is of another kind; got 'yes'.*Fix: certificate=verify\(model"),
+        ({"facts": ["a"]}, r"wrong kind of value for facts; got \['a'\]"),
+        ({"certificate": "yes"}, r"wrong kind of value for certificate; got 'yes'.*Fix: certificate=verify\(model"),
         ({"plam": PLAN}, r"run was called with other arguments than it has; .*'plam'.*did you mean 'plan'\?"),
         ({"plan": Plan([Arm("swap", [2])], n_donors=9)}, r"9 donors for each of \d+ problems"),
     ],
@@ -173,10 +173,10 @@ def test_a_folder_at_home_is_at_home(
         ({"device": None}, ModelError, r"unknown device; got None"),
         ({"device": "meta"}, ModelError, r"unknown device; got 'meta'"),
         ({"protocol": ["official"]}, ModelError, r"unknown protocol; got \['official'\]"),
-        ({"tokenizer": 3}, ModelError, r"the tokenizer is of another kind; got 3"),
+        ({"tokenizer": 3}, ModelError, r"wrong kind of value for the tokenizer; got 3"),
         ({"base": 3}, ModelError, r"the base is not usable; got 3"),
         ({"lora_alpha": "32"}, ModelError, r"lora_alpha is not usable; got '32'; expected a number above 0"),
-        ({"prompt_suffix": 3}, ModelError, r"prompt_suffix is of another kind; got 3"),
+        ({"prompt_suffix": 3}, ModelError, r"wrong kind of value for prompt_suffix; got 3"),
         ({"num_latent": 3}, ModelError, r"load_model was called with other arguments.*did you mean 'num_latents'\?"),
     ],
 )
@@ -194,7 +194,7 @@ def test_thoughts_are_decoded_and_read_from_what_they_are(
     decode = as_users_have_it(decode_thoughts)
     refused(ModelError, r"top is not usable; got '5'", decode, model, thoughts, "5")
     refused(ModelError, r"top is not usable; got 0", decode, model, thoughts, 0)
-    refused(ModelError, r"the thoughts is of another kind; got ProblemSet", decode, model, problems)
+    refused(ModelError, r"wrong kind of value for the thoughts; got ProblemSet", decode, model, problems)
     refused(ModelError, r"load_model\('tiny-codi'\) gives it", decode, "tiny-codi", thoughts)
     refused(RunError, r"the file of thoughts is not usable; got .*", Thoughts.load, "")
     refused(RunError, r"is not a readable thoughts file", Thoughts.load, tmp_path)
@@ -210,10 +210,10 @@ def test_what_is_no_run_is_refused_by_all_that_read_one(call: Any, tmp_path: Pat
 
 @pytest.mark.parametrize("records", [None, "runs/x", [1], {"method": []}], ids=type)
 def test_what_are_no_records_is_refused(records: Any) -> None:
-    told = r"the records is of another kind; got .*Fix: records of load_records\(FOLDER\), or load_run"
+    told = r"wrong kind of value for the records; got .*Fix: records of load_records\(FOLDER\), or load_run"
     refused(AnalysisError, told, analyse, records)
     refused(AnalysisError, told, compare_runs, records, records)
-    refused(AnalysisError, r"the records is of another kind; got Run\(", compare_runs, load_run(STORED), records)
+    refused(AnalysisError, r"wrong kind of value for the records; got Run\(", compare_runs, load_run(STORED), records)
 
 
 def test_seeds_of_analyses_are_seeds() -> None:
@@ -230,7 +230,7 @@ def test_seeds_of_analyses_are_seeds() -> None:
         ({"engine": "ray", "workers": 0}, r"the number of workers is not usable; got 0"),
         ({"engine": "ray", "workers": "2"}, r"the number of workers is not usable; got '2'"),
         ({"engine": "ray", "cpus_per_worker": 0}, r"the number of CPUs of each worker is not usable; got 0"),
-        ({"engine": "ray", "address": 3}, r"the Ray address is of another kind; got 3"),
+        ({"engine": "ray", "address": 3}, r"wrong kind of value for the Ray address; got 3"),
         ({"engine": "ray", "address": "here"}, r"a Ray address cannot be used; got 'here'; expected auto or HOST:PORT"),
     ],
 )

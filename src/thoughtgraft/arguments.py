@@ -46,7 +46,7 @@ def need(value: Any, kind: type[Kind], what: str, error: Error, *, expected: str
     """
     if not isinstance(value, kind):
         got = f"{shown(value)} ({type(value).__name__})"
-        raise error(f"{what} is of another kind", got=got, expected=expected, fix=fix)
+        raise error(f"wrong kind of value for {what}", got=got, expected=expected, fix=fix)
     return value
 
 

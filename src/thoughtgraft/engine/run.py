@@ -209,7 +209,8 @@ def _check_extras(study: Any, rule: Any, thoughts: Any, executor: Any, **mapping
         need(thoughts, Thoughts, "the thoughts", RunError, expected="Thoughts of these problems", fix=fix)
     if executor is not None and not callable(getattr(executor, "run", None)):
         fix = "thoughtgraft.engine.executors.make_executor('ray') gives one"
-        raise PlanError("the executor is of another kind", got=shown(executor), expected="an Executor or None", fix=fix)
+        what = "wrong kind of value for the executor"
+        raise PlanError(what, got=shown(executor), expected="an Executor or None", fix=fix)
     for name, value in mappings.items():
         if value is not None:
             found = "certificate=verify(model, problems).to_json()" if name == "certificate" else None
