@@ -216,6 +216,32 @@ def test_what_are_no_records_is_refused(records: Any) -> None:
     refused(AnalysisError, r"wrong kind of value for the records; got Run\(", compare_runs, load_run(STORED), records)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("correct", "yes", r"the column correct of the records cannot be read; got 'yes' in \d+ rows; expected true"),
+        ("base_correct", 2, r"the column base_correct of the records cannot be read; got 2"),
+        ("kl", "small", r"the column kl of the records cannot be read; got 'small'.*expected numbers or null"),
+        ("slots", "2", r"the slots of a record cannot be read; got '2'"),
+        ("pred", "x y", r"an answer in the records is not a number; got 'x y'"),
+    ],
+)
+def test_values_that_would_pass_for_failed_cells_are_refused(column: str, value: Any, told: str) -> None:
+    refused(AnalysisError, told, analyse, load_records(STORED).assign(**{column: value}))
+
+
+def test_what_a_run_is_asked_for_is_refused_where_it_is_not_there() -> None:
+    opened, records = load_run(STORED), load_records(STORED)
+    twice = pd.concat([records, records[["kl"]]], axis=1)
+    refused(RunError, r"wrong kind of value for the filter; got 3.*Fix: for example: method ==", opened.records, 3)
+    refused(RunError, r"the filter '\(\(\(\(.*\.\.\. does not parse", opened.records, "(" * 5_000)
+    refused(AnalysisError, r"unknown figure; got \['impact'\]", opened.figure, ["impact"])
+    refused(AnalysisError, r"records have a column twice; got 'kl'", analyse, twice)
+    refused(AnalysisError, r"wrong kind of value for the rule; got 'x'", analyse, records, rule="x")
+    refused(ProblemError, r"problems are wanted, not their name", analyse, records, "arithmetic:test")
+    refused(AnalysisError, r"slots are not usable; got 3", analyse, records, dead_slots=3)
+
+
 def test_seeds_of_analyses_are_seeds() -> None:
     refused(RunError, r"the seed is not usable; got 'a'", load_run, STORED, seed="a")
     refused(AnalysisError, r"the seed is not usable; got -1", analyse, load_records(STORED), seed=-1)

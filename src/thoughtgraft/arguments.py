@@ -26,6 +26,8 @@ LARGEST_SEED = 2**63 - 1
 
 def shown(value: object, limit: int = 80) -> str:
     """A value as an error prints it: on one line, cut off where it is long."""
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()  # what a number of numpy's or torch's says of itself is longer than the number
     try:
         text = " ".join(line.strip() for line in repr(value).splitlines())
     except Exception:  # a number of 5,000 digits, or an object that cannot say what it is

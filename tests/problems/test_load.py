@@ -121,6 +121,27 @@ def test_a_bad_line_is_named_with_its_field(content, message, tmp_path):
         ("a.json", b"[]", "{path}: holds no problems"),
         ("a.json", b'[\n{"question": "q"', "{path}: not JSON; got Expecting ',' delimiter at line 2, column 17"),
         ("a.jsonl", b'{"question": "\xff"}', "{path}: not text in UTF-8 (byte 14). Fix: save the file as UTF-8."),
+        ("a.jsonl", '{"question": "q", "answer": 1}'.encode("utf-16"), "{path}: not text in UTF-8 (byte 0)"),
+        (
+            "a.jsonl",
+            '{"question": "q"}'.encode("utf-16-le"),
+            "{path}: not text in UTF-8; got a zero byte",
+        ),
+        ("a.json", '[{"question": "caf\u00e9"}]'.encode("latin-1"), "{path}: not text in UTF-8 (byte 18)"),
+        ("a.jsonl", bytes(range(256)), "{path}: not text in UTF-8 (byte 128)"),
+        ("a.json", b"[" * 200_000, "{path}: not usable JSON; got brackets in brackets without end"),
+        (
+            "a.json",
+            b'[{"answer": ' + b"9" * 5_000 + b"}]",
+            "{path}: not usable JSON; got a number of more",
+        ),
+        ("a.json", b'[{"answer": 1, "answer": 2}]', "{path}: not usable JSON; got the field 'answer' twice in one"),
+        (
+            "a.json",
+            b'[{"question": "q", "answer": ' + b"9" * 400 + b"}]",
+            "{path}, row 0: the field 'answer' holds",
+        ),
+        ("a.csv", b"question,answer", "{path}: not a file of problems; got '.csv'; expected .jsonl or .json or"),
         ("a.parquet", b"PAR1 cut off", "{path}: not a readable parquet file; got"),
     ],
 )
@@ -130,6 +151,22 @@ def test_a_damaged_file_is_named(name, content, message, tmp_path):
     with pytest.raises(ProblemError) as error:
         load_problems(str(path))
     assert message.format(path=path) in str(error.value)
+
+
+def test_a_folder_is_no_file_and_endings_may_be_written_large(tmp_path):
+    (tmp_path / "a.jsonl").mkdir()
+    with pytest.raises(ProblemError, match=r"a\.jsonl is a folder; expected a file"):
+        load_problems(tmp_path / "a.jsonl")
+    (tmp_path / "B.JSONL").write_bytes(b'\xef\xbb\xbf{"question": "q", "answer": 1}\n')  # with the mark of some editors
+    assert load_problems(tmp_path / "B.JSONL")[0].gold == 1
+
+
+@pytest.mark.parametrize("row", [{"id": None}, {"id": 3}, {"graph": 5}, {"graph": '[["#9", "+", "1", "2"]]'}])
+def test_a_written_sample_that_was_changed_by_hand_is_refused(row, tmp_path):
+    whole = {"id": "x", "split": "s", "question": "q", "gold": "1", "n_steps": 0, "graph": "[]", "answer": "1"}
+    (tmp_path / "a.json").write_text(json.dumps([whole | row]))
+    with pytest.raises(ProblemError, match=r"a problem needs an id|the steps of problem 'x' cannot be read|step 0"):
+        load_problems(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize(

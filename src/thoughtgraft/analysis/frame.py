@@ -11,7 +11,7 @@ import pandas as pd
 
 from thoughtgraft.analysis.cells import ArmKey, Cells, Floats, Ints
 from thoughtgraft.analysis.slots import as_slots, slot_label
-from thoughtgraft.arguments import need
+from thoughtgraft.arguments import need, shown
 from thoughtgraft.errors import AnalysisError
 
 REQUIRED = ("method", "slots", "problem_id", "base_correct", "correct")
@@ -105,7 +105,23 @@ def _answer_codes(columns: Sequence[pd.Series]) -> tuple[list[Ints], tuple[Fract
 
 def _flag(column: pd.Series) -> Floats:
     """True/False/null as 1/0/NaN."""
-    return column.map({True: 1.0, False: 0.0}).astype(float).to_numpy()
+    found = column.map({True: 1.0, False: 0.0}).astype(float)
+    _refuse_lost(column, found, "true, false or null")
+    return found.to_numpy()
+
+
+def _figures(column: pd.Series) -> Floats:
+    """Numbers, and NaN for null."""
+    found = pd.to_numeric(column, errors="coerce").astype(float)
+    _refuse_lost(column, found, "numbers or null")
+    return found.to_numpy()
+
+
+def _refuse_lost(column: pd.Series, found: pd.Series, expected: str) -> None:
+    """Refuse values that would be taken for null, which a failed cell has."""
+    if (lost := found.isna() & column.notna()).any():
+        got = f"{shown(column[lost].iloc[0])} in {int(lost.sum())} rows"
+        raise AnalysisError(f"the column {column.name} of the records cannot be read", got=got, expected=expected)
 
 
 def _column(records: pd.DataFrame, name: str) -> pd.Series:
@@ -196,6 +212,9 @@ def build_frame(records: pd.DataFrame) -> Frame:
     """
     fix = "records of load_records(FOLDER), or load_run(FOLDER).records()"
     need(records, pd.DataFrame, "the records", AnalysisError, expected="a DataFrame of records", fix=fix)
+    if not records.columns.is_unique:
+        twice = records.columns[records.columns.duplicated()][0]
+        raise AnalysisError("records have a column twice", got=shown(twice), expected="each column once")
     missing = [name for name in REQUIRED if name not in records]
     if missing:
         raise AnalysisError("records lack columns", got=f"no {', '.join(missing)}", expected=", ".join(REQUIRED))
@@ -226,8 +245,8 @@ def build_frame(records: pd.DataFrame) -> Frame:
     changed = np.where(np.isnan(changed), (coded[0] != coded[1]).astype(float), changed)
     valid = _flag(_column(records, "valid"))
     valid = np.where(np.isnan(valid), (coded[0] >= 0).astype(float), valid)
-    dlogp = pd.to_numeric(_column(records, "dlogp_gold"), errors="coerce").to_numpy(dtype=float)
-    kl = pd.to_numeric(_column(records, "kl"), errors="coerce").to_numpy(dtype=float)
+    dlogp = _figures(_column(records, "dlogp_gold"))
+    kl = _figures(_column(records, "kl"))
 
     kept = order[~(repeated | failed)[order]]
     draw = np.zeros(len(records), dtype=np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ from thoughtgraft.analysis.estimate import position_table
 from thoughtgraft.analysis.frame import Frame, build_frame
 from thoughtgraft.analysis.per_problem import PerProblem, per_problem
 from thoughtgraft.analysis.rule import RULE, Rule
-from thoughtgraft.arguments import answers_for_calls, seed_of
+from thoughtgraft.arguments import answers_for_calls, items, need, seed_of
 from thoughtgraft.errors import AnalysisError
+from thoughtgraft.problems.load import as_problems
 from thoughtgraft.problems.problem import Problem
 
 
@@ -76,6 +77,13 @@ def analyse(
         AnalysisError: The records cannot be used.
     """
     seed = seed_of(seed, AnalysisError)
+    problems = None if problems is None else as_problems(problems)
+    if certificate is not None:
+        expected = "a mapping of gates to outcomes"
+        need(certificate, Mapping, "the certificate", AnalysisError, expected=expected)  # type: ignore[type-abstract]
+    for slots in (dead_slots, shared_slots):
+        items(list(slots) if isinstance(slots, Set) else slots, "slots", AnalysisError, expected="a list of numbers")
+    need(rule, Rule, "the rule", AnalysisError, expected="a Rule", fix="RULE is the present one")
     frame = build_frame(records)
     known: dict[str, Any] = {"dead_slots": dead_slots, "shared_slots": shared_slots, "rule": rule}
     positions = position_table(frame, seed=seed, **known)

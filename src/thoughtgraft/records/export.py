@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 
-from thoughtgraft.arguments import answers_for_calls, path_of
+from thoughtgraft.arguments import answers_for_calls, choice, path_of
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.atomic import make_folder, write_atomic
 from thoughtgraft.records.card import CARD_MARK, dataset_card
@@ -63,8 +63,7 @@ def export_records(
         RunError: The run cannot be read, the format is unknown, or the file cannot be written.
     """
     out = path_of(out, "the file to write")
-    if format not in ("csv", "parquet", "jsonl"):
-        raise RunError("unknown export format", got=repr(format), expected="csv, parquet or jsonl")
+    choice(format, "export format", ("csv", "parquet", "jsonl"), RunError)
     if out.is_dir():
         raise RunError(f"{out} is a folder", expected="a file to write", fix=f"for example {out / f'records.{format}'}")
     store = RunStore.open(path)

@@ -14,9 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from thoughtgraft.arguments import need, shown
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.schema import RECORD_SCHEMA
 
+EXAMPLE = 'method == "swap" and slots == [3]'
 _COMPARE = {
     ast.Eq: pc.equal,
     ast.NotEq: pc.not_equal,
@@ -39,7 +41,8 @@ class RecordFilter:
     """
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        fix = f"for example: {EXAMPLE}"
+        self.text = need(text, str, "the filter", RunError, expected="a condition as text", fix=fix)
         try:
             self._tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError) as error:
@@ -142,9 +145,7 @@ class RecordFilter:
             raise self._fault("holds something that is neither a column nor a literal", ast.unparse(node)) from error
 
     def _fault(self, why: str, got: str | None = None) -> RunError:
-        return RunError(
-            f"the filter {self.text!r} {why}", got=got, fix="""for example: method == "swap" and slots == [3]"""
-        )
+        return RunError(f"the filter {shown(self.text)} {why}", got=got, fix=f"for example: {EXAMPLE}")
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:

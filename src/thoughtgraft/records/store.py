@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from thoughtgraft.arguments import path_of
+from thoughtgraft.arguments import items, path_of
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.atomic import make_folder, sweep, write_atomic
 from thoughtgraft.records.filters import RecordFilter
@@ -123,10 +123,11 @@ class RunStore:
         Raises:
             RunError: A column does not exist, the condition does not parse, or a shard is damaged.
         """
-        wanted = list(RECORD_SCHEMA.names if columns is None else columns)
+        expected = "a list of names of columns"
+        wanted = RECORD_SCHEMA.names if columns is None else items(columns, "columns", RunError, expected=expected)
         if unknown := [name for name in wanted if name not in RECORD_SCHEMA.names]:
             raise RunError(
-                "records have no such column", got=", ".join(unknown), expected=", ".join(RECORD_SCHEMA.names)
+                "records have no such column", got=", ".join(map(str, unknown)), expected=", ".join(RECORD_SCHEMA.names)
             )
         keep = RecordFilter(where) if where else None
         read = list(dict.fromkeys(wanted + (keep.columns if keep else [])))

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from thoughtgraft.analysis.result import Analysis
+from thoughtgraft.arguments import choice
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.report.chosen import chosen_problems
 from thoughtgraft.report.context import Context
@@ -48,9 +49,7 @@ def draw_figure(context: Context, name: str) -> Any:
             "a gate failed, so this run states no effect", got="; ".join(context.broken), fix="force=True shows it"
         )
     found = {display.name: display for display in displays(context.run, context.analysis)}
-    if name not in found:
-        raise AnalysisError("there is no such figure", got=repr(name), expected=", ".join(found))
-    display = found[name]
+    display = found[choice(name, "figure", found, AnalysisError)]
     if isinstance(display, Skipped):
         raise AnalysisError(f"this run cannot have the figure {name!r}: {display.reason}")
     figure = draw(display, context.foot)
