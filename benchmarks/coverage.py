@@ -97,6 +97,7 @@ def settings() -> list[Setting]:
     rows += [_setting("slots from 0 to 60% lost", size, "impact", unlike) for size in ("100 x 10", "20 x 5")]
     rows += [_setting(f"one arm alone; {loss:.0%} lost", "100 x 10", "impact", (loss,)) for loss in (0.01, 0.05)]
     rows += [_setting(f"no donors; {loss:.0%} lost", "100 x 0", "impact", loss) for loss in (0.01, 0.05)]
+    rows.append(_setting("20% lost; 8 donors in all", "100 x 5", "impact", 0.20, pool=8))
     rows += [_setting("real values of mean 0, sd 1", size, "real", 0.0) for size in ("100 x 10", "20 x 5")]
     rows.append(_setting("20% lost; fragile hosts are harmful donors", "100 x 10", "impact", 0.20, alike=0.5))
     return [*rows, _setting("28 cells of a map; 5% lost", "100 x 10", "impact", (0.05,) * 28)]

@@ -21,8 +21,8 @@ class World:
 
     Whether a cell is an event (a right answer lost, a wrong one gained, a donor's answer adopted) is a probit: the
     event happens where host effect + donor effect + noise of sd 1 falls below a threshold, which sets the event's
-    probability in the population exactly. All three are half shared by the slots and half their own. Hosts and donors
-    are the same problems; every host has `draws` distinct donors, never itself.
+    probability in the population exactly. All three are half shared by the slots and half their own. Every host has
+    `draws` distinct donors: of the same problems, never itself, or of a pool of others.
 
     Attributes:
         outcome: "impact" (lost - gained), "given correct" (lost, of the hosts right at baseline), "adoption", or "real"
@@ -33,6 +33,7 @@ class World:
         donor_sd: Sd of the donor effect.
         hosts: Hosts of a design.
         draws: Donors per host; 0 for an arm without donors, one cell per host.
+        pool: Donors in all, if they are other problems; 0: the hosts are the donors.
         unbalanced: Hosts that lose more have a fifth of the draws, and some donors are drawn more often than others.
         alike: Correlation of a problem's effect as a host with its effect as a donor, which no interval here counts.
         accuracy: Probability of a right answer at baseline.
@@ -45,6 +46,7 @@ class World:
     donor_sd: float = 0.0
     hosts: int = 100
     draws: int = 10
+    pool: int = 0
     unbalanced: bool = False
     alike: float = 0.0
     accuracy: float = 0.8
@@ -87,14 +89,16 @@ class World:
 
     def _scores(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Host and donor of each cell, and the scores, shape [slot, cell], standard normal over the population."""
-        n, draws = self.hosts, max(self.draws, 1)
+        n, draws, pool = self.hosts, max(self.draws, 1), self.pool or self.hosts
         # Dividing an exponential by a weight draws without replacement, the heavy first (Efraimidis, Spirakis 2006).
-        order = rng.exponential(size=(n, n)) / (rng.gamma(1.0, size=n) if self.unbalanced else 1.0)
-        np.fill_diagonal(order, np.inf)
+        order = rng.exponential(size=(n, pool)) / (rng.gamma(1.0, size=pool) if self.unbalanced else 1.0)
+        if not self.pool:
+            np.fill_diagonal(order, np.inf)
         donor = np.argsort(order, axis=1)[:, :draws].ravel()
         host, draw = np.divmod(np.arange(n * draws), draws)
-        a, b, noise = (self._effects(rng, size) for size in (n, n, n * draws))
-        b = self.alike * a + np.sqrt(1 - self.alike**2) * b
+        a, b, noise = (self._effects(rng, size) for size in (n, pool, n * draws))
+        if self.alike:
+            b = self.alike * a + np.sqrt(1 - self.alike**2) * b
         if self.unbalanced:
             few = a.mean(0) < 0
             kept = ~few[host] | (draw < max(draws // 5, 1))

@@ -10,8 +10,8 @@ from scipy import special
 
 from thoughtgraft.analysis.cells import Floats
 
-FEW = 30
-"""Hosts, or donors, that differ: fewer do not show how events cluster (docs/statistics.md)."""
+LEAST, FEW, FEW_OF = 10, 30, 0.3
+"""Hosts, or donors, that differ are few below 3 in 10 of them, at least 10 and at most 30 (docs/statistics.md)."""
 _SMALLEST_P = 1e-12
 
 
@@ -55,13 +55,14 @@ class Proportions:
         The design effect is the clustered variance over the binomial one, at least 1: of the share itself or of both
         together, the larger (a share without events clusters as the other does). But few events cannot show how they
         cluster. So it is drawn to the worst case, in which a host, or a donor, is a single try: all the way where
-        nothing differs, less with each host that does, and no longer at `FEW`.
+        nothing differs, less with each host that does, and no longer where they are not few.
         """
         minus = np.where(self.counted, self.minus, 0.0)
         binomial = [p * (1 - p) / self.cells for p in (self.plus, minus)]
         variance = [self.v_plus, np.where(self.counted, self.v_minus, 0.0)]
         both = _ratio(variance[0] + variance[1], binomial[0] + binomial[1])
-        worst, drawn = self.cells / self.units, np.clip(1 - self.differ / FEW, 0.0, 1.0)
+        worst, few = self.cells / self.units, np.clip(FEW_OF * self.units, LEAST, FEW)
+        drawn = np.clip(1 - self.differ / few, 0.0, 1.0)
         out = []
         for v, b in zip(variance, binomial, strict=True):
             effect = np.maximum(np.maximum(_ratio(v, b), both), 1.0)

@@ -23,7 +23,7 @@ def contrasts(context: Context) -> Section:
         return Section("contrasts", "Contrasts between slots", (Prose(text, "note"),))
     reading = (
         "Impact of the first slot − impact of the second, on the same host-donor pairs; positive = the first matters "
-        f"more. 95% t interval, clustered over hosts and donors; Holm over the {len(rows)} pairs of slots. n: hosts × "
+        f"more. 95% interval, clustered over hosts and donors; Holm over the {len(rows)} pairs of slots. n: hosts × "
         "distinct donors (host-donor pairs)."
     )
     header = ("slots", "difference, pp [95%]", "n", "p", "p (Holm)", "notes")
@@ -91,7 +91,7 @@ def mediation(context: Context) -> Section:
         reading = (
             "Total: later thoughts recomputed. Direct: the same edit with later thoughts held at the host's clean "
             "ones. Indirect = total − direct, on the same pairs: what the edit does through later thoughts. All in "
-            "pp with 95% t intervals, clustered over hosts and donors; p: indirect effect, Holm over the single "
+            "pp with 95% intervals, clustered over hosts and donors; p: indirect effect, Holm over the single "
             "slots. n: hosts × distinct donors (pairs)."
         )
         header = ("slots", "method", "freeze", "n", "total", "direct", "indirect", "p", "p (Holm)", "notes")
@@ -119,7 +119,7 @@ def dose(context: Context) -> Section:
     if rows:
         reading = (
             "Accuracy when several thoughts in a row are edited. Step: what the last added slot costs beyond the "
-            "others, on the same pairs. 95% t intervals, clustered over hosts and donors; exploratory. n: hosts "
+            "others, on the same pairs. 95% intervals, clustered over hosts and donors; exploratory. n: hosts "
             "(generations)."
         )
         header = (

@@ -49,7 +49,7 @@ def resampling(result: ZooResult, figures: Figures) -> Section:
         for r in records_of(result.tables["positions"])
     )
     reading = (
-        "Clean minus edited accuracy on the same hosts, later thoughts recomputed; 95% t intervals clustered over "
+        "Clean minus edited accuracy on the same hosts, later thoughts recomputed; 95% intervals clustered over "
         "hosts and donors; where every difference is 0, the exact 95% upper bound. Adoption needs a donor. Holm over "
         "the single slots of one model and edit. A model cannot lose more than it answers right."
     )
