@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,15 @@ def refused(path: Path, **options: Any) -> str:
     return str(caught.value)
 
 
+@cache
+def sound_model(family: str) -> LatentReasoner:
+    [file] = (GOLDEN / family / "checkpoint").iterdir()
+    return load_model(file, base=base(family), device="cpu")
+
+
 def same(model: LatentReasoner, family: str) -> None:
     """Every parameter, and the prompt, are the sound checkpoint's."""
-    [file] = (GOLDEN / family / "checkpoint").iterdir()
-    sound = load_model(file, base=base(family), device="cpu")
+    sound = sound_model(family)
     for ours, theirs in zip(model.parts, sound.parts, strict=True):
         state = theirs.state_dict()
         assert list(ours.state_dict()) == list(state)
@@ -402,6 +408,8 @@ def test_rows_padded_to_a_round_number_are_refused_with_the_cut_that_helps(tmp_p
         state[name] = torch.cat([state[name], torch.zeros(padded - 106, 48)])
     said = refused(save(tmp_path / "made", state))
     assert f"got {padded} rows; expected 106 rows" in said
+    cut = {name: value[:106] if value.shape[0] == padded else value for name, value in state.items()}
+    same(both(save(tmp_path / "cut", cut)), LLAMA)
     assert ("cut it and the output matrix to their first 106 rows" in said) == (padded % 8 == 0)
 
 

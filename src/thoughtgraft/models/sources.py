@@ -27,7 +27,7 @@ WEIGHT_NAMES = (
 )
 _EPOCH = re.compile(r"checkpoint_\d+")  # what Coconut's official code saves, one file an epoch, without an ending
 _SHARD = re.compile(r"(?P<model>.+)-\d+-of-(?P<count>\d{1,5})\.\w+")
-_NOT_WEIGHTS = ("training_args.bin", "optimizer*", "scheduler*", "scaler*", "rng_state*", "onnx/*", "*.tmp")
+_NOT_WEIGHTS = ("training_args.bin", "*optim*", "*scheduler*", "scaler*", "rng_state*", "onnx/*", "*.tmp")
 _ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _MOST_FILES, _MOST_FOLDERS, _DEPTH = 32, 200, 3
 
