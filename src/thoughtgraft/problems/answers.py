@@ -25,7 +25,7 @@ _IN_TEXT = re.compile(rf"(?<![0-9/])({_UNSIGNED})/({_UNSIGNED})(?!/?[0-9])|({_UN
 _OFFICIAL = re.compile(r"-?\d+\.?\d*")
 # No real answer is longer; the bounds keep every number printable and within a float's range.
 _MOST_CHARACTERS = 300
-_MOST_BITS = 1000  # what longer numbers have is not written out to be counted
+_MOST_BITS = 996  # a whole number of so many has 300 digits at most; longer ones are not written out to be counted
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -55,6 +55,8 @@ def as_number(value: Any) -> Fraction | None:
         The number, floats through their shortest text (0.1 is one tenth); None where the value is no number, not
         finite, or longer than any answer.
     """
+    if type(value) is Fraction and value.denominator == 1 and value.numerator.bit_length() <= _MOST_BITS:
+        return value  # what nearly every number is
     match value:
         case bool():
             number = None
