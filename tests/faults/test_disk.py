@@ -148,7 +148,7 @@ def test_a_read_only_folder_can_be_read_and_not_continued(small_run: SmallRun, u
             assert len(load_records(run)) == len(unharmed)
             with pytest.raises(RunError, match=r"cannot be written; got Permission denied\. Fix: choose a folder"):
                 small_run(run)
-            with pytest.raises(RunError, match=r"cannot be created; got Permission denied\. Fix: choose a folder"):
+            with pytest.raises(RunError, match=r"cannot be written; got Permission denied\. Fix: choose a folder"):
                 small_run(folder / "new")
     finally:
         for path in (folder, run):
