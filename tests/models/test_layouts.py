@@ -166,6 +166,14 @@ def test_two_adapters_are_named(tmp_path: Path) -> None:
     assert "twice" in refused(save(tmp_path / "other", state))
 
 
+@pytest.mark.parametrize("kind", ["mlp.up_proj.lora_magnitude_vector.weight", "mlp.up_proj.lora_embedding_A.default"])
+def test_adapters_of_other_kinds_are_to_be_merged_first(tmp_path: Path, kind: str) -> None:
+    state = state_of(LLAMA) | {f"codi.base_model.model.model.layers.0.{kind}": torch.ones(2)}
+    said = refused(save(tmp_path / "made", state))
+    assert kind in said
+    assert "merge_and_unload()" in said
+
+
 @pytest.mark.parametrize("kind", ["model.safetensors", "pytorch_model.bin"])
 @pytest.mark.parametrize(
     ("family", "dropped"),

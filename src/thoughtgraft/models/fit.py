@@ -20,6 +20,10 @@ from thoughtgraft.models.lora import check_shapes
 from thoughtgraft.models.tensors import StoredTensor
 
 _SHOWN = 4
+_MERGE = (
+    "merge the adapter before saving (peft: merge_and_unload()): LoRA of inner matrices is read, DoRA and LoRA of the "
+    "embedding are not"
+)
 _WEIGHTS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
@@ -166,7 +170,9 @@ def check_keys(keys: StateKeys, lm: PreTrainedModel, feeder: nn.Module, origin: 
             f"the tensors of {origin} do not match the model",
             got="; ".join(problems),
             expected="every parameter of the model once, and nothing else",
-            fix="download the checkpoint again, or pass --base with the model that it was trained on",
+            fix=_MERGE
+            if any(".lora_" in name for name in unexpected)
+            else "download the checkpoint again, or pass --base with the model that it was trained on",
         )
     for name, parts in keys.lm.items():
         if parts.weight is not None and parts.lora_a is not None and parts.lora_b is not None:
