@@ -372,6 +372,18 @@ def test_folders_with_files_of_any_name_are_named_too(tmp_path: Path) -> None:
     same(both(tmp_path / "run" / "global_step10"), LLAMA)
 
 
+@pytest.mark.parametrize("byte", [b"\xff", b"\x00", b"6", b"\xdc"])
+@pytest.mark.parametrize("place", ["header", "directory"])
+def test_a_damaged_name_inside_a_zip_is_damage(tmp_path: Path, place: str, byte: bytes) -> None:
+    file = save(tmp_path / "made", state_of(LLAMA)) / "pytorch_model.bin"
+    content = bytearray(file.read_bytes())
+    name = b"pytorch_model/data.pkl"
+    at = content.find(name) if place == "header" else content.rfind(name)
+    content[at : at + 1] = byte
+    file.write_bytes(bytes(content))
+    refused(file.parent)
+
+
 # --- what is in the tensors: dtypes, projections, rows, numbers
 
 

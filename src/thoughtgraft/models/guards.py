@@ -9,7 +9,8 @@ from __future__ import annotations
 import pickletools
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -78,7 +79,7 @@ def check_zip(path: Path, size: int) -> None:
 
     torch.save stores its entries as they are, so a compressed one may unpack to any size.
     """
-    try:
+    with _reading_zip(path, size):
         with path.open("rb") as file:
             length = _directory_length(file, size)
         if length is None:
@@ -87,8 +88,6 @@ def check_zip(path: Path, size: int) -> None:
             raise _too_long(path, "a directory", length, MAX_INDEX)
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise CheckpointError(f"{path} is truncated", got=f"{size:,} bytes ({error})", fix=AGAIN) from error
     packed = [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
     claimed = sum(entry.file_size for entry in entries)
     if packed or claimed > size:
@@ -102,8 +101,18 @@ def check_zip(path: Path, size: int) -> None:
         if entry.filename.endswith(".pkl"):
             if entry.file_size > MAX_PICKLE:
                 raise _too_long(path, "a pickle", entry.file_size, MAX_PICKLE)
-            with zipfile.ZipFile(path) as archive, archive.open(entry) as file:
+            with _reading_zip(path, size), zipfile.ZipFile(path) as archive, archive.open(entry) as file:
                 _walk(file, path, pickles=1)
+
+
+@contextmanager
+def _reading_zip(path: Path, size: int) -> Iterator[None]:
+    """What the zip reader raises of a damaged file, as one error: names and headers may be any bytes."""
+    try:
+        yield
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+        got = f"{size:,} bytes ({str(error)[:160]})"
+        raise CheckpointError(f"{path} is truncated or damaged", got=got, fix=AGAIN) from error
 
 
 def _directory_length(file: BinaryIO, size: int) -> int | None:
