@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.errors import ModelError
+from thoughtgraft.models.families import FAMILIES
 from thoughtgraft.models.load import ADAPTERS, load_model
 from thoughtgraft.models.projection import build_projection
 from thoughtgraft.problems import ProblemSet
@@ -133,6 +134,7 @@ def test_training_reads_the_prompt_that_the_model_will_be_asked(tmp_path, valida
         batch = encoder(problems)
         reasoner = ADAPTERS[method].__new__(ADAPTERS[method])
         reasoner.tokenizer, reasoner.checkpoint = spaces, SimpleNamespace(bot_id=-1)
+        reasoner.prompt_suffix = FAMILIES[method].suffix
         for row, mask, text in zip(batch.question, batch.question_mask, texts, strict=True):
             assert row[mask.bool()].tolist() == reasoner.question_ids(text)[:-1], method
 
