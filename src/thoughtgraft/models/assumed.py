@@ -173,7 +173,7 @@ def _latents(beside: Beside, family: Family, simcot: bool, assumptions: list[Ass
         return next(int(str(value)) for value in said.values())
     number, why = family.num_latents, family.why_latents
     if simcot and family is COCONUT:
-        number, why = _SIMCOT_THOUGHTS, "SIM-CoT's configuration of Coconut has five stages of two"
+        number, why = _SIMCOT_THOUGHTS, "SIM-CoT's Coconut has five stages of two, Coconut's own recipe three"
     assumptions.append(
         Assumption(
             "number of thoughts", str(number), f"no file beside the weights says how many; {why}", "--num-latents"
