@@ -54,8 +54,9 @@ def test_few_differ_one_cell_per_host_is_clopper_pearson(lost: int) -> None:
     # unless events are so few that a host counts as one try.
     drawn = 1 - lost / 30
     tries = 100 / max(100 / 99, (1 - drawn) * 100 / 99 + drawn)
+    words = "1 host or donor" if lost == 1 else f"{lost} hosts or donors"
     wanted = proportion_confint(lost / 100 * tries, tries, method="beta")
-    assert found.method == "proportions" and f"few differ ({lost} hosts" in found.note
+    assert found.method == "proportions" and f"few differ ({words})" in found.note
     assert (found.low, found.high) == pytest.approx(wanted, rel=1e-9)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,10 +58,8 @@ def test_hosts_and_donors_seen_before_are_counted_by_content(
     ]
     assert (looks.n_hosts, looks.hosts, looks.donors, looks.notes) == (15, 7, 7, ()), "6 and 7 count once"
     first, second = looks.lines(spec.run_id)
-    a, b = (str(tmp_path / "runs" / name) for name in "ab")
-    places = f"{b} (6 hosts) and {a} (3 hosts)"
-    assert first == f"7 of these 15 hosts and 7 of their 15 donors were seen before, in {places}."
-    assert second.startswith(f"A larger number of hosts in a new folder is a second look ({a} had 8): no interval")
+    assert first == "7 of these 15 hosts and 7 of their 15 donors were seen before, in b (6 hosts) and a (3 hosts)."
+    assert second.startswith("A larger number of hosts in a new folder is a second look (a had 8): no interval")
 
 
 def test_another_answer_is_another_problem_and_one_asked_twice_counts_twice(
@@ -101,7 +98,7 @@ def test_only_runs_of_the_same_weights_study_and_protocol_count(
     found = look(tmp_path / "runs" / "new", make_spec(model_identity=MODEL), asked(1, 2))
     assert [(x.hosts, x.differs) for x in found.runs] == ([(2, differs)] if counts else [])
     if differs:
-        assert found.summary.endswith("/a (there with another dtype and edit)")
+        assert found.summary.endswith(" in a (there with another dtype and edit)")
 
 
 def test_a_run_of_the_first_schema_beside_is_an_earlier_look(
@@ -170,15 +167,19 @@ def test_a_run_is_not_its_own_earlier_look_and_the_same_run_made_twice_is_no_sec
     assert look(out, read_spec(out), asked(1, 2)).runs == ()
     assert look(out.parent / ".." / "runs" / "a", read_spec(out), asked(1, 2)).runs == ()
     twice = look(out.parent / "again", read_spec(out), asked(1, 2))
-    assert twice.lines(read_spec(out).run_id)[1].startswith(f"{out} is this very run")
+    assert twice.lines(read_spec(out).run_id)[1].startswith("a is this very run")
 
 
-def test_the_folder_is_named_without_the_users_home(
-    make_run: Make, make_spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch
+def test_no_name_says_where_on_a_machine_a_folder_lies(
+    tmp_path: Path, make_run: Make, make_spec: Callable[..., RunSpec]
 ) -> None:
-    out = make_run("a", asked(1))
-    monkeypatch.setenv("HOME", str(out.parents[1]))
-    assert look(out.parent / "new", make_spec(), asked(1)).runs[0].run == os.path.join("~", "runs", "a")  # noqa: PTH118
+    beside, deeper, far = make_run("a", asked(1)), make_run("b/c", asked(1)), make_run("../far/d", asked(1))
+    (make_run("torn", asked(1)) / "problems.parquet").unlink()
+    nowhere = tmp_path / "none" / "such"
+    found = look(beside.parent / "new", make_spec(), asked(1), deeper, far, nowhere)
+    assert [x.run for x in found.runs] == ["a", "b/c", "far/d"]
+    assert found.notes == ("torn has not stored its problems", "none/such cannot be read (No such file or directory)")
+    assert look(beside / "new", make_spec(), asked(1)).runs[0].run == "runs/a", "a run within another's folder"
 
 
 def test_run_json_keeps_the_looks_typed_and_status_says_them(tmp_path: Path, make_spec: Callable[..., RunSpec]) -> None:

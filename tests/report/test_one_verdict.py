@@ -133,6 +133,20 @@ def test_claims_positions_terminal_and_files_say_the_same_of_the_same_estimate(j
         assert any(line["verdict"] == row["verdict"] and about in line["for"] for line in summary)
 
 
+def test_many_subjects_of_one_verdict_are_counted_with_their_range(
+    judged: Path, tmp_path: Path, no_figures: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("thoughtgraft.report.claims._LISTED", 3)
+    run = shutil.copytree(judged, tmp_path / "run")
+    known = thoughtgraft.load_run(run).problem_set()
+    summary = parse_table(write_report(run, problems=known).md.read_text(), "## Claims and verdicts")
+    claims = thoughtgraft.load_run(run).decision()
+    values = claims[(claims.claim == "H5") & (claims.verdict == "ABOVE")].estimate
+    said = [line["for"] for line in summary if line["verdict"] == "ABOVE"]
+    assert len(values) == 4 and said[-1] == f"4 subjects ({values.min():.1f} pp to {values.max():.1f} pp)"
+    assert said[0].startswith("all slots ("), "one is named"
+
+
 def test_no_old_word_is_on_a_page(judged: Path) -> None:
     for name in ("report.md", "report.html", "journal.md"):
         text = (judged / name).read_text()

@@ -248,7 +248,8 @@ def _one(member: _Member, est: Estimate, ends: list[float], p: float, by_t: bool
     if not by_t and not member.differs.any():
         method, note = "exact", "every cell is equal: exact bounds"
     elif not by_t:
-        method, note = "proportions", f"few differ ({differ} hosts or donors): interval of proportions"
+        who = "host or donor" if differ == 1 else "hosts or donors"
+        method, note = "proportions", f"few differ ({differ} {who}): interval of proportions"
     never_negative = sample.kind == "share" and sample.null == 0 and sample.null_influence is None
     bottom = -np.inf if sample.kind == "real" else 0.0 if never_negative else -1.0
     low, high, sim_low, sim_high = (float(np.clip(end, bottom, -bottom if bottom else 1.0)) for end in ends)

@@ -27,7 +27,7 @@ class Look:
     """An earlier run of the same model and study under the same protocol.
 
     Attributes:
-        run: Its folder, as found from where the new run was started.
+        run: Its folder, as seen from the one that the new run's folder lies in.
         run_id: Its run id; the new run's own where the two are one run, made twice.
         differs: The parts of the model that were other ones there, such as its dtype; none where the run, of an
             earlier version, does not say them.
@@ -152,10 +152,10 @@ def find_looks(
                 continue
             their_hosts, their_donors = _asked(folder, other.plan)
         except RunError as error:
-            notes.append(error.what)
+            notes.append(error.what.replace(str(folder), _seen_from(out, folder)))
             continue
         look = Look(
-            run=without_home(str(folder)),
+            run=_seen_from(out, folder),
             run_id=other.run_id,
             differs=_differing(spec.model_identity, other.model_identity),
             n_hosts=other.n_hosts,
@@ -181,6 +181,14 @@ def _named(look: Look, *, alone: bool) -> str:
     return f"{look.run} ({'; '.join(facts)})" if facts else look.run
 
 
+def _seen_from(out: Path, folder: Path) -> str:
+    """A folder's name from the one that `out` lies in; elsewhere its last two parts: pages are shared, machines not."""
+    here, there = out.resolve().parent, folder.resolve()
+    if there != here and there.is_relative_to(here):
+        return there.relative_to(here).as_posix()
+    return "/".join(there.parts[-2:])
+
+
 def _folders(out: Path, beside: Sequence[Path], notes: list[str]) -> Iterator[Path]:
     """The run folders beside `out`, each once, by name; what holds none though it was given is noted."""
     seen = {out.resolve()}
@@ -189,10 +197,10 @@ def _folders(out: Path, beside: Sequence[Path], notes: list[str]) -> Iterator[Pa
             folders = [folder for folder in (place, *sorted(place.iterdir())) if (folder / SPEC_FILE).is_file()]
         except OSError as error:
             if given:
-                notes.append(f"{place} cannot be read ({error.strerror or first_line(error)})")
+                notes.append(f"{_seen_from(out, place)} cannot be read ({error.strerror or first_line(error)})")
             continue
         if given and not folders:
-            notes.append(f"{place} holds no run")
+            notes.append(f"{_seen_from(out, place)} holds no run")
         for folder in folders:
             if folder.resolve() not in seen:
                 seen.add(folder.resolve())

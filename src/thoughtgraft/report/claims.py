@@ -15,6 +15,7 @@ ORDER = (*dict.fromkeys([*map(str, Verdict), *map(str, Agreement)]), INVALID)
 SUMMARY = ("question", "asked", "verdict", "which says", "for")
 HEADER = ("question", "about", "verdict", "estimate", "interval alone", "simultaneous", "n", "p (Holm)", "notes")
 OLD = ("claim", "about", "verdict of rule 1", "estimate", "95% interval", "n", "p (Holm)", "notes")
+_LISTED = 8
 N = "n: hosts × distinct donors (generations)."
 WRONG_WITH_RULE_1 = (
     "This run was begun under rule 1, and these are the words that it was given. They cannot be taken at face value. "
@@ -70,6 +71,11 @@ def headlines(context: Context) -> list[str]:
 
 
 def _about(claim: ClaimRule, rows: list[dict[str, Any]]) -> str:
+    """The subjects of a verdict with their estimates; many as their number and the range of these."""
+    values = [float(row["estimate"]) for row in rows if is_number(row["estimate"])]
+    if len(rows) > _LISTED and values:
+        least, most = (_value(rows[0] | {"estimate": end}) for end in (min(values), max(values)))
+        return f"{len(rows)} subjects ({least} to {most})"
     return sentence_list([_subject(row) for row in rows]) if rows else f"it needs {claim.needs}"
 
 
