@@ -12,8 +12,8 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from thoughtgraft.models.adapter import assemble, is_adapter
 from thoughtgraft.models.assembly import build_lm, empty_feeder, fill_feeder, fill_lm, read_through
-from thoughtgraft.models.assumed import Assumption, Beside, trained_how
-from thoughtgraft.models.bases import find_base
+from thoughtgraft.models.assumed import Assumption, Beside, Training, trained_how
+from thoughtgraft.models.bases import Base, find_base
 from thoughtgraft.models.families import BOCOT, FAMILIES, SPECIAL_ROWS, Family, is_named_simcot
 from thoughtgraft.models.fit import (
     check_copies,
@@ -25,7 +25,7 @@ from thoughtgraft.models.fit import (
     tied_head,
 )
 from thoughtgraft.models.folders import write_folder
-from thoughtgraft.models.keys import sort_keys
+from thoughtgraft.models.keys import StateKeys, sort_keys
 from thoughtgraft.models.lora import LoraScale
 from thoughtgraft.models.sources import Source, find_checkpoint
 from thoughtgraft.models.tensors import TensorHasher, open_tensors
@@ -123,74 +123,111 @@ def read_checkpoint(
     Raises:
         CheckpointError: Files are missing, damaged or unsafe, or keys, shapes, rows or tokenizer do not fit.
     """
-    source, read = find_checkpoint(name_or_path), list[str]()
+    # 1. What it is, by names, shapes and the files beside it; nothing large has been read.
+    name = str(name_or_path)
+    plan = _plan(name, base, tokenizer, lora_alpha, prompt_suffix)
+    keys, config = plan.keys, plan.base.config
+    check_base(config, plan.base.name)
+    # 2. The empty model, and every tensor against it.
+    lm = build_lm(config)
+    feeder = empty_feeder(keys, config.hidden_size)
+    share_tied(keys, lm)
+    check_keys(keys, lm, feeder, name)
+    check_copies(keys, lm)
+    # 3. The numbers.
+    device, stored, hasher = torch.device(device), keys.embedding.dtype, TensorHasher()
+    computed = dtype or (torch.bfloat16 if device.type == "cuda" and stored == torch.bfloat16 else torch.float32)
+    if weights:
+        fill_lm(lm, keys, hasher, dtype=computed, device=device, scale=plan.training.lora)
+        fill_feeder(feeder, keys, hasher, dtype=computed, device=device)
+        lm, feeder = lm.to(device), feeder.to(device)
+    else:
+        read_through(keys, lm, feeder, hasher)
+    lm.config.dtype = computed
+    chosen = dtype is not None or stored == computed or plan.own
+    return Checkpoint(
+        name=name,
+        lm=lm.eval().requires_grad_(False),
+        feeder=feeder.eval().requires_grad_(False),
+        tokenizer=plan.tokenizer,
+        base_vocab=config.vocab_size,
+        weight_hash=hasher.hexdigest(),
+        lora=plan.training.lora,
+        base=plan.base.name,
+        notes=(*plan.source.notes, *plan.base.notes, *keys.notes, *plan.training.notes, *plan.notes),
+        assumptions=(
+            *plan.training.assumptions,
+            *_ending(plan.tokenizer, config.eos_token_id),
+            *_rival(plan.source),
+            *(() if chosen else (_precision(stored, computed),)),
+            *plan.base.assumptions,
+        ),
+        family=keys.family.name,
+        files=tuple(plan.source.weights),
+        num_latents=plan.training.num_latents,
+        prompt_suffix=plan.training.prompt_suffix,
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a checkpoint is, before its numbers are read.
+
+    Attributes:
+        source: Its files.
+        keys: Its tensors, sorted.
+        base: Its base, with the vocabulary that the embedding follows.
+        tokenizer: Its tokenizer.
+        training: How it was trained.
+        own: Whether this project trained it.
+        notes: What else was passed over, in words.
+    """
+
+    source: Source
+    keys: StateKeys
+    base: Base
+    tokenizer: PreTrainedTokenizerBase
+    training: Training
+    own: bool
+    notes: tuple[str, ...]
+
+
+def _plan(
+    name: str,
+    base: str | Path | None,
+    tokenizer: str | Path | PreTrainedTokenizerBase | None,
+    lora_alpha: float | None,
+    prompt_suffix: str | None,
+) -> _Plan:
+    """Find a checkpoint's files, base, tokenizer and training; refuse what does not fit together."""
+    source, notes = find_checkpoint(name), list[str]()
     if is_adapter(source.weights):
         whole = assemble(source.weights[0], base)
-        keys, found = sort_keys(whole.stored, str(name_or_path)), whole.base
+        keys, found = sort_keys(whole.stored, name), whole.base
         tokenizer = tokenizer or whole.model.tokenizer
     else:
-        keys = sort_keys(open_tensors(source.weights, read), str(name_or_path))
+        keys = sort_keys(open_tensors(source.weights, notes), name)
         found = find_base(base, source.directory, keys)
     check_sizes(keys, found)
-    loaded_tokenizer, origin = load_tokenizer(tokenizer, source.directory, found)  # before the slow part
-    own = own_tokens(loaded_tokenizer, keys.embedding.shape[0], keys.family)
-    tokens = count_base_tokens(loaded_tokenizer, own)
+    loaded, origin = load_tokenizer(tokenizer, source.directory, found)
+    own = own_tokens(loaded, keys.embedding.shape[0], keys.family)
+    tokens = count_base_tokens(loaded, own)
     found = fit_vocabulary(keys, found, tokens)
     check_tokenizer(origin, tokens, found, keys.family)
     beside = Beside.read(source.directory)
     training = trained_how(
         beside,
         keys.family,
-        simcot=keys.simcot or is_named_simcot(str(name_or_path)),
-        bocot=all(name in own for name in BOCOT),
+        simcot=keys.simcot or is_named_simcot(name),
+        bocot=all(token in own for token in BOCOT),
         ranks=keys.ranks,
-        end=loaded_tokenizer.eos_token,
+        end=loaded.eos_token,
         lora_alpha=lora_alpha,
         prompt_suffix=prompt_suffix,
     )
-
-    ending = () if prompt_suffix is None else (read_suffix(loaded_tokenizer, prompt_suffix),)
-
-    check_base(found.config, found.name)
-    lm = build_lm(found.config)
-    feeder = empty_feeder(keys, found.config.hidden_size)
-    share_tied(keys, lm)
-    check_keys(keys, lm, feeder, str(name_or_path))
-    check_copies(keys, lm)
-
-    device = torch.device(device)
-    stored = keys.embedding.dtype
-    computed = dtype or (torch.bfloat16 if device.type == "cuda" and stored == torch.bfloat16 else torch.float32)
-    hasher = TensorHasher()
-    if weights:
-        fill_lm(lm, keys, hasher, dtype=computed, device=device, scale=training.lora)
-        fill_feeder(feeder, keys, hasher, dtype=computed, device=device)
-        lm, feeder = lm.to(device), feeder.to(device)
-    else:
-        read_through(keys, lm, feeder, hasher)
-    lm.config.dtype = computed
-    return Checkpoint(
-        name=str(name_or_path),
-        lm=lm.eval().requires_grad_(False),
-        feeder=feeder.eval().requires_grad_(False),
-        tokenizer=loaded_tokenizer,
-        base_vocab=found.config.vocab_size,
-        weight_hash=hasher.hexdigest(),
-        lora=training.lora,
-        base=found.name,
-        notes=(*source.notes, *read, *found.notes, *keys.notes, *training.notes, *ending),
-        assumptions=(
-            *training.assumptions,
-            *_ending(loaded_tokenizer, found.config.eos_token_id),
-            *([_rival(source)] if source.rivals else []),
-            *([_precision(stored, computed)] if dtype is None and stored != computed and not beside.own else []),
-            *found.assumptions,
-        ),
-        family=keys.family.name,
-        files=tuple(source.weights),
-        num_latents=training.num_latents,
-        prompt_suffix=training.prompt_suffix,
-    )
+    if prompt_suffix is not None:
+        notes.append(read_suffix(loaded, prompt_suffix))
+    return _Plan(source, keys, found, loaded, training, beside.own, tuple(notes))
 
 
 def _ending(tokenizer: PreTrainedTokenizerBase, config: int | list[int] | None) -> list[Assumption]:
@@ -203,12 +240,12 @@ def _ending(tokenizer: PreTrainedTokenizerBase, config: int | list[int] | None) 
     return [Assumption("end of answers", value, why, "--tokenizer")]
 
 
-def _rival(source: Source) -> Assumption:
+def _rival(source: Source) -> list[Assumption]:
     """Which of several checkpoints in one folder is read."""
-    why = (
-        f"{' and '.join(source.rivals)} in the same folder {'is' if len(source.rivals) == 1 else 'are'} of its kind too"
-    )
-    return Assumption("weight file", source.weights[0].name, why, "--model with the file itself")
+    if not source.rivals:
+        return []
+    why = f"in the same folder there is also {' and '.join(source.rivals)}, which holds a latent reasoner too"
+    return [Assumption("weight file", source.weights[0].name, why, "--model with the file itself")]
 
 
 def _precision(stored: torch.dtype, computed: torch.dtype) -> Assumption:
