@@ -28,6 +28,7 @@ from thoughtgraft.arguments import (
     positive,
     seed_of,
     shown,
+    typed_number,
     whole,
 )
 from thoughtgraft.errors import PlanError, ProblemError, RunError, ThoughtgraftError
@@ -100,6 +101,12 @@ def test_paths_begin_at_home_where_they_say_so(monkeypatch: pytest.MonkeyPatch, 
     for value in ("", "  ", "a\0b", None, 3, True, ["x"]):
         with pytest.raises(RunError, match=r"it is not usable; got .*; expected text that is not empty, or a Path"):
             path_of(value, "it")
+    with pytest.raises(RunError, match=r"it is not usable; got 'a\\udcff'; expected text in UTF-8"):
+        path_of("a\udcff", "it")
+
+
+def test_a_number_is_typed_in_digits_and_not_without_end() -> None:
+    assert [typed_number(text) for text in ("0", "12", "", "-1", "1.0", "x", "9" * 5_000)] == [0, 12, *[None] * 5]
 
 
 @pytest.mark.parametrize(

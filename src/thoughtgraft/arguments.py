@@ -20,6 +20,7 @@ Kind = TypeVar("Kind")
 
 Error = type[ThoughtgraftError]
 
+_MOST_DIGITS = 18
 LARGEST_SEED = 2**63 - 1
 """Records keep the seed in 64 bits."""
 
@@ -76,6 +77,11 @@ def whole(
         expected = f"a whole number, {bounds}" if bounds else "a whole number"
         raise error(f"{what} is not usable", got=shown(value), expected=expected, fix=fix)
     return number
+
+
+def typed_number(text: str) -> int | None:
+    """The whole number that was typed, 0 or more; None where it is anything else, or longer than any number here."""
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
 def items(value: Any, what: str, error: Error, *, expected: str, fix: str | None = None) -> list[Any]:
@@ -160,7 +166,10 @@ def path_of(value: Any, what: str, error: Error = RunError) -> Path:
     if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
         raise error(f"{what} is not usable", got=shown(value), expected="text that is not empty, or a Path")
     try:
+        str(value).encode()
         return Path(value).expanduser()
+    except UnicodeEncodeError:
+        raise error(f"{what} is not usable", got=ascii(str(value)), expected="text in UTF-8") from None
     except RuntimeError as reason:
         raise error(f"{what} begins with a home folder that does not exist", got=shown(str(value))) from reason
 

@@ -159,6 +159,11 @@ REFUSED = {
     "export FULL --out o": "is not an adapter; got no adapter.safetensors",
     "think ''": "there is no question to think about; got ''; expected a word problem. Fix: thoughtgraft think",
     "think '   '": "there is no question to think about; got '   '",
+    "think 'a \udcff'": r"a word of the command cannot be read; got 'a \udcff'; expected text in UTF-8",
+    "demo --out o\udcff": r"a word of the command cannot be read; got 'o\udcff'; expected text in UTF-8",
+    f"run resampling --out o --batch-size {'9' * 5000}": "batch size is not usable; got '999",
+    f"run resampling --out o --hosts {'9' * 5000}": "the number of hosts is not usable; got '999",
+    f"run operations --out o --layers {'9' * 5000}": "unknown layer; got '999",
     "think 'a b' --top 0": "--top is not usable; got '0'; expected at least 1",
     "think 'a b' --num-latents -3": "--num-latents is not usable; got -3",
 }  # fmt: skip
@@ -317,4 +322,4 @@ def test_help_is_still_shown_where_nothing_was_asked_for() -> None:
 
 
 def test_an_empty_prompt_suffix_is_no_mistake() -> None:
-    errors._refuse_empty(["think", "x", "--prompt-suffix", "", "--prompt-suffix="])
+    errors._refuse_unusable(["think", "x", "--prompt-suffix", "", "--prompt-suffix="])

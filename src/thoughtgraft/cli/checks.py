@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from thoughtgraft.arguments import choice, path_of, place_of, positive, seed_of, whole
+from thoughtgraft.arguments import choice, path_of, place_of, positive, seed_of, shown, typed_number, whole
 from thoughtgraft.errors import ModelError, PlanError, ProblemError, RunError
 
 PROBES = ("linear", "logistic", "forest", "mlp")
@@ -36,7 +36,7 @@ def each_of(what: str, names: Names, *more: str, numbers: bool = False) -> Calla
 
     def check(value: str | None) -> str | None:
         for name in [] if value is None else [part.strip() for part in value.split(",")]:
-            if not (numbers and name.isdecimal()):
+            if not numbers or typed_number(name) is None:
                 fix = "numbers from 0, with commas between, do too" if numbers else None
                 choice(name, what, [*_resolved(names), *more], PlanError, fix=fix)
         return value
@@ -75,15 +75,15 @@ def seed(value: int | None) -> int | None:
 
 def batch_size(value: str) -> str:
     """Rows at once, or auto."""
-    if value != "auto" and not (value.isdecimal() and int(value)):
-        raise ModelError("batch size is not usable", got=repr(value), expected="auto or a number from 1")
+    if value != "auto" and not typed_number(value):
+        raise ModelError("batch size is not usable", got=shown(value), expected="auto or a number from 1")
     return value
 
 
 def hosts(value: str | None) -> str | None:
     """A number of hosts, or auto."""
-    if value not in (None, "auto") and not (value.isdecimal() and int(value) >= 2):
-        raise PlanError("the number of hosts is not usable", got=repr(value), expected="auto, or a number from 2 on")
+    if value is not None and value != "auto" and (typed_number(value) or 0) < 2:
+        raise PlanError("the number of hosts is not usable", got=shown(value), expected="auto, or a number from 2 on")
     return value
 
 

@@ -35,7 +35,7 @@ class ErrorGroup(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         with listening() as interruption, _told(self._typed):
-            _refuse_empty(self._typed)
+            _refuse_unusable(self._typed)
             try:
                 return super().invoke(ctx)
             except KeyboardInterrupt as error:
@@ -78,8 +78,11 @@ def _typed(names: Sequence[str], words: Sequence[str]) -> str | None:
     return None
 
 
-def _refuse_empty(words: Sequence[str]) -> None:
-    """Refuse options without a value, as a shell's unset variable leaves them: an empty path would be this folder."""
+def _refuse_unusable(words: Sequence[str]) -> None:
+    """Refuse bytes that are no text, which no file takes, and options that an unset shell variable left empty."""
+    for word in words:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise ThoughtgraftError("a word of the command cannot be read", got=ascii(word), expected="text in UTF-8")
     for name, value in [*(word.split("=", 1) for word in words if "=" in word), *pairwise(words)]:
         if name.startswith("-") and not value and name not in MAY_BE_EMPTY:
             fix = f"leave {name} out, or look whether a shell's variable is set"

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 
+from thoughtgraft.arguments import shown, typed_number
 from thoughtgraft.engine.decode import ANSWER_COLUMNS, LOGITS_AT_ONCE
 from thoughtgraft.engine.memory import free_memory, is_out_of_memory, release
 from thoughtgraft.errors import ModelError
@@ -119,9 +120,9 @@ def check_batch_size(batch_size: int | str) -> int:
     Raises:
         ModelError: It is not a positive number.
     """
-    if not str(batch_size).isdecimal() or int(batch_size) < 1:
-        raise ModelError("batch size is not usable", got=repr(batch_size), expected="auto or a number from 1")
-    return int(batch_size)
+    if not (rows := typed_number(str(batch_size))):
+        raise ModelError("batch size is not usable", got=shown(batch_size), expected="auto or a number from 1")
+    return rows
 
 
 def packs(

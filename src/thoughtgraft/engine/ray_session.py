@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from thoughtgraft.arguments import shown, typed_number
 from thoughtgraft.errors import MissingExtraError, RunError, first_line
 
 _KNOCK_S = 10.0
@@ -88,9 +89,10 @@ def check_address(address: str) -> tuple[str, int]:
         RunError: It has not that form.
     """
     host, _, port = address.rpartition(":")
-    if address != "auto" and not (host and port.isdecimal() and 0 < int(port) < 2**16):
-        raise RunError("a Ray address cannot be used", got=repr(address), expected="auto or HOST:PORT")
-    return host.strip("[]"), 0 if address == "auto" else int(port)
+    number = typed_number(port) or 0
+    if address != "auto" and not (host and 0 < number < 2**16):
+        raise RunError("a Ray address cannot be used", got=shown(address), expected="auto or HOST:PORT")
+    return host.strip("[]"), number
 
 
 def _knock(address: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thoughtgraft.analysis.erased import Condition
+from thoughtgraft.arguments import shown, typed_number
 from thoughtgraft.errors import PlanError
 from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.plan import Plan
@@ -40,9 +41,9 @@ def slot_sets(asked: str | None, num_latents: int) -> tuple[tuple[int, ...], ...
     """
     names = [str(k) for k in range(num_latents)] if asked in (None, "each") else str(asked).replace(" ", "").split(",")
     for name in names:
-        if not (name.isdecimal() and int(name) < num_latents):
+        if (slot := typed_number(name)) is None or slot >= num_latents:
             raise PlanError(
-                "the model has no such slot", got=repr(name), expected=f"each, or numbers in 0..{num_latents - 1}"
+                "the model has no such slot", got=shown(name), expected=f"each, or numbers in 0..{num_latents - 1}"
             )
     slots = sorted({int(name) for name in names})
     return (*((k,) for k in slots), *([tuple(slots)] if len(slots) > 1 else []))

@@ -6,6 +6,7 @@ Labels and draws are `problems.operations` and `problems.classes`; what is asked
 
 from __future__ import annotations
 
+from thoughtgraft.arguments import shown, typed_number
 from thoughtgraft.errors import PlanError
 
 MODES = {"prototype": 20, "full": 200}
@@ -33,12 +34,12 @@ def choose_layers(names: str, depth: int) -> tuple[int, ...]:
     for name in (part.strip() for part in names.split(",")):
         if name in LAYER_NAMES:
             chosen.add(int(LAYER_NAMES[name] * depth))
-        elif name.isdecimal() and int(name) < depth:
-            chosen.add(int(name))
+        elif (layer := typed_number(name)) is not None and layer < depth:
+            chosen.add(layer)
         else:
             raise PlanError(
                 "the model has no such layer",
-                got=repr(name),
+                got=shown(name),
                 expected=f"all, {', '.join(LAYER_NAMES)}, or numbers in 0..{depth - 1}",
                 fix="--layers early,middle,late",
             )
