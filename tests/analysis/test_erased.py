@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from thoughtgraft.analysis.erased import DEAD, LESS, MORE, NONE, Condition, Reading, erasure_table
+from thoughtgraft.analysis.erased import Condition, Reading, erasure_table
+from thoughtgraft.analysis.rule import Rule
+from thoughtgraft.analysis.verdicts import Verdict, verdict
 from thoughtgraft.errors import AnalysisError, PlanError
 from thoughtgraft.report.erasure import sentences, short_rows, tables
 from thoughtgraft.studies.erasure import halves, slot_sets
@@ -41,7 +43,7 @@ def table(losses: dict[tuple[int, tuple[int, ...]], tuple[float, float]], seed: 
 
 def test_a_planted_effect_is_found_and_its_absence_is_not() -> None:
     found = table({(0, (1,)): (0.6, 0.1), (1, (1,)): (0.3, 0.3), (2, (1,)): (0.05, 0.6), (3, (5,)): (0.0, 0.0)})
-    assert list(found["verdict"]) == [MORE, NONE, LESS, DEAD]
+    assert list(found["verdict"]) == ["ABOVE", "UNRESOLVED", "OPPOSITE", "BY CONSTRUCTION"]
     row = found.iloc[0]
     assert (row["n"], row["draws"], row["layer"], row["slots"]) == (HOSTS, DRAWS, 0, [1])
     assert row["difference_pp"] == pytest.approx(row["impact_pp"] - row["random_impact_pp"])
@@ -54,26 +56,58 @@ def test_a_planted_effect_is_found_and_its_absence_is_not() -> None:
 
 def test_with_no_difference_verdicts_stay_rare() -> None:
     cells = {(layer, (k,)): (0.3, 0.3) for layer in range(2) for k in range(3)}
-    wrong = sum((table(cells, seed)["verdict"] == MORE).any() for seed in range(8))
+    wrong = sum(any(not Verdict(word).holds(0.0, 5.0) for word in table(cells, seed)["verdict"]) for seed in range(8))
     assert wrong <= 1
 
 
-def test_nothing_lost_at_all_is_no_evidence_and_no_number_is_invented() -> None:
+def test_every_verdict_is_that_of_its_simultaneous_interval_and_of_the_rules_margin() -> None:
+    losses = {(0, (1,)): (0.6, 0.1), (1, (1,)): (0.3, 0.3), (2, (1,)): (0.18, 0.1)}
+    records, conditions, readings = invented(losses)
+    for rule in (Rule(), Rule.of(margin_pp=45), Rule(alpha=0.2)):
+        found = erasure_table(records, conditions, readings, depth=4, num_latents=6, rule=rule)
+        ends = zip(found["sim_low"], found["sim_high"], found["verdict"], strict=True)
+        assert all(verdict(low, high, rule.margin_pp) == said for low, high, said in ends)
+        assert (found["sim_low"] < found["ci_low"]).all() and (found["sim_high"] > found["ci_high"]).all()
+    assert found["verdict"][0] == "ABOVE"
+
+
+def test_cells_that_nothing_reads_widen_nobody_and_few_draws_are_too_few() -> None:
+    with_dead, without = table({(0, (1,)): (0.6, 0.1), (3, (5,)): (0.0, 0.0)}), table({(0, (1,)): (0.6, 0.1)})
+    assert with_dead["sim_low"][0] == pytest.approx(without["sim_low"][0])
+    assert without["sim_low"][0] == pytest.approx(without["ci_low"][0]), "a family of one"
+    records, conditions, readings = invented({(0, (1,)): (0.6, 0.1)})
+    few = {name: found for name, found in conditions.items() if found.draw is None or found.draw < 4}
+    found = erasure_table(records[records["method"].isin([*few])], few, readings, depth=4, num_latents=6)
+    assert found["verdict"][0] == "UNRESOLVED" and "too small" in found["note"][0]
+
+
+def test_nothing_lost_at_all_is_bounded_exactly_and_no_number_is_invented() -> None:
     found = table({(0, (1,)): (0.0, 0.0)})
-    assert found["verdict"].tolist() == [NONE] and found["p"].isna().all()
+    # Twenty draws are twenty tries: they cannot exclude a difference of 5 pp.
+    assert found["verdict"].tolist() == ["UNRESOLVED"] and found["p"].isna().all()
+    assert found["sim_high"][0] == -found["sim_low"][0] == pytest.approx(100 * (1 - 0.05 ** (1 / DRAWS)))
+    assert found["note"][0] == "every cell is equal: exact bounds"
     assert "no variation" in tables(found)[0].rows[0]
 
 
 def test_the_table_and_the_sentences_say_what_was_found() -> None:
     found = table({(0, (1,)): (0.6, 0.1), (1, tuple(range(6))): (0.3, 0.3)})
     said, (effects, details) = " ".join(sentences(found, "operation")), tables(found)
-    assert "Erasing operation costs more than random directions do in 1 of 2 cells: L0 CT1 (" in said
+    assert "Erasing operation, less random directions of the same rank: ABOVE (more than 5 pp) in L0 CT1 (" in said
+    assert "UNRESOLVED (not told from 0, nor from 5 pp or more: this run cannot say) in 1 cell" in said
     assert "reads operation on held-out problems at 90% before the erasure and 34% after it" in said
-    assert effects.rows[1][:4] == ("L1", "CT0-CT5", NONE, "80") and "100.0%" in details.rows[1]
+    assert effects.rows[1][:4] == ("L1", "CT0-CT5", "UNRESOLVED", "80") and "100.0%" in details.rows[1]
     assert "90% → 34% (88%)" in details.rows[1] and "chance 33%" in details.reading
     assert all(len(row) == len(part.header) for part in (effects, details) for row in part.rows)
     assert len(short_rows(found)) == 3
-    assert sentences(found.iloc[1:], "operation")[0].startswith("No evidence that erasing operation matters more")
+    assert "ABOVE" not in sentences(found.iloc[1:], "operation")[0]
+
+
+def test_a_table_of_an_earlier_version_is_shown_with_its_words_and_said_to_be_one() -> None:
+    old = table({(0, (1,)): (0.6, 0.1)}).drop(columns=["sim_low", "sim_high", "note"])
+    old["verdict"] = "its own words"
+    assert "made by an earlier version" in sentences(old, "operation")[0]
+    assert tables(old)[0].rows[0][2] == "its own words" and "undefined" in tables(old)[0].rows[0]
 
 
 def test_incomplete_records_are_refused() -> None:
@@ -130,7 +164,7 @@ def test_a_cell_of_which_nothing_is_left_has_no_figure() -> None:
     found = erasure_table(failed(records, gone), conditions, readings, depth=4, num_latents=6)
     assert found["n"].tolist() == [0, HOSTS] and found["n_failed"].tolist() == [HOSTS, 0]
     assert found.loc[0, ["acc", "impact_pp", "difference_pp", "p", "p_holm", "p_draws"]].isna().all()
-    assert found["verdict"][0] == NONE and len(tables(found)[0].rows) == 2
+    assert found["verdict"][0] == "UNDEFINED" and len(tables(found)[0].rows) == 2
 
 
 def test_halves_share_no_text_and_hold_every_class() -> None:

@@ -14,23 +14,22 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from thoughtgraft.analysis.clustered import clustered_mean
+from thoughtgraft.analysis.intervals import MIN_DONORS, MIN_HOSTS, Bounds, Sample, family_bounds
 from thoughtgraft.analysis.multiplicity import holm
 from thoughtgraft.analysis.power import detectable_pp
+from thoughtgraft.analysis.rule import RULE, Rule
+from thoughtgraft.analysis.verdicts import Verdict, verdict
 from thoughtgraft.errors import AnalysisError
 
-ALPHA = 0.05
+NOT_READ = "nothing reads the stream after it: the effect is 0 by construction"
+TOO_SMALL = f"too small for any interval that is known to hold: fewer than {MIN_HOSTS} hosts or {MIN_DONORS} draws"
 _ERASED = -1  # stands among the draws for the erasure itself
-MORE = "erasing it matters more than random directions"
-LESS = "erasing it matters less than random directions"
-NONE = "no evidence"
-DEAD = "structurally dead: nothing reads the stream after it"
 
 COLUMNS = (
     "layer", "slots", "n", "draws", "n_failed", "base_acc", "acc", "impact_pp", "impact_low", "impact_high", "changed",
     "random_acc", "random_impact_pp", "random_low", "random_high", "random_changed", "difference_pp", "ci_low",
-    "ci_high", "p", "p_holm", "p_draws", "mde80_pp", "read_before", "read_after", "read_random", "chance", "change",
-    "random_change", "verdict",
+    "ci_high", "sim_low", "sim_high", "p", "p_holm", "p_draws", "mde80_pp", "read_before", "read_after", "read_random",
+    "chance", "change", "random_change", "verdict", "note",
 )  # fmt: skip
 
 
@@ -91,14 +90,17 @@ def erasure_table(
     *,
     depth: int,
     num_latents: int,
+    rule: Rule = RULE,
 ) -> pd.DataFrame:
     """One row for each layer and set of slots, with the columns of `COLUMNS`.
 
     Shares and accuracies are fractions, impacts and differences percentage points of accuracy lost. Hosts vary, and
-    so do the random directions: the interval and `p` of `difference_pp` (the erasure's impact less the random one's)
-    are two-way clustered over hosts and draws. `p_holm` is over the cells that are not structurally dead. `p_draws`
-    is the rank of the erasure's impact among the draws', (b + 1) / (draws + 1), each draw on its own hosts. A verdict
-    needs both at 5%. Failed cells (`n_failed`) are left out: a host whose erasure failed, and single draws of others.
+    so do the random directions: the interval (`ci_*`) and `p` of `difference_pp` (the erasure's impact less the random
+    one's) are two-way clustered over hosts and draws; `sim_*` are intervals that hold for all cells of the table
+    together, and `verdict` is where they lie beside 0 and the rule's margin. The last slot after the last layer, whose
+    stream nothing reads, is 0 by construction and in no family. `p_holm` is over the same cells. `p_draws` is the rank
+    of the erasure's impact among the draws', (b + 1) / (draws + 1), each draw on its own hosts. Neither decides a
+    verdict. Failed cells (`n_failed`) are left out: a host whose erasure failed, and single draws of others.
 
     Args:
         records: Records of the run, one for each host and arm.
@@ -106,6 +108,7 @@ def erasure_table(
         readings: By layer and slots.
         depth: Layers of the model.
         num_latents: Its slots, K.
+        rule: Gives the intervals their level and the verdicts their margin.
 
     Raises:
         AnalysisError: A cell lacks hosts or arms.
@@ -120,73 +123,120 @@ def erasure_table(
     )
     draws = [conditions[method].draw for method in edited["method"]]
     edited = edited.assign(draw=[_ERASED if draw is None else draw for draw in draws])
-    rows = []
-    for i, ((layer, slots), reading) in enumerate(readings.items()):
+    grids = []
+    for i, (layer, slots) in enumerate(readings):
         wide = edited[place == i].pivot(
             index="problem_id", columns="draw", values=["base_correct", "correct", "changed"]
         )
         if wide.empty or wide["base_correct"].isna().any(axis=None) or _ERASED not in wide["correct"]:
             raise AnalysisError(f"layer {layer}, slots {list(slots)}: not every arm has every host")
-        dead = layer == depth - 1 and slots == (num_latents - 1,)
-        rows.append(_row(wide, dead) | {"layer": layer, "slots": list(slots)} | _read(reading))
-    table = pd.DataFrame(rows)
-    alive = table["verdict"] != DEAD
-    table.loc[alive, "p_holm"] = holm(table.loc[alive, "p"].to_numpy(float))
-    found = alive & (table["p_holm"] < ALPHA)
-    table.loc[found & (table["difference_pp"] > 0) & (table["p_draws"] <= ALPHA), "verdict"] = MORE
-    table.loc[found & (table["difference_pp"] < 0), "verdict"] = LESS
-    return table[list(COLUMNS)]
+        grids.append(_Grid.of(wide))
+    live = [i for i, (layer, slots) in enumerate(readings) if not (layer == depth - 1 and slots == (num_latents - 1,))]
+    # Another cell's directions are others: each cell has draws of its own.
+    gaps = family_bounds([grids[i].gap(first_draw=i * len(edited)) for i in live], alpha=rule.alpha)
+    found = dict(zip(live, gaps, strict=True))
+    adjusted = dict(zip(live, holm(np.array([bounds.estimate.p for bounds in gaps], dtype=float)), strict=True))
+    rows = [
+        {"layer": layer, "slots": list(slots)}
+        | grids[i].row(rule.alpha)
+        | _judged(found.get(i), rule)
+        | {"p_holm": adjusted.get(i, np.nan), "p_draws": grids[i].rank() if i in found else np.nan}
+        | _read(reading)
+        for i, ((layer, slots), reading) in enumerate(readings.items())
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _row(wide: pd.DataFrame, dead: bool) -> dict[str, Any]:
-    own = list(wide["correct"].columns).index(_ERASED)
-    parts = [wide[name].astype(object).where(wide[name].notna(), np.nan) for name in ("correct", "changed")]
-    correct, changed = (part.to_numpy(float) for part in parts)
-    base = wide["base_correct"].to_numpy(float)[:, own]
-    n_failed = int(np.isnan(correct).sum())
-    drawn = np.delete(correct, own, 1)
-    used = np.isfinite(correct[:, own]) & np.isfinite(drawn).any(1)
-    correct, changed, base, drawn = (values[used] for values in (correct, changed, base, drawn))
-    drawn_changed = np.delete(changed, own, 1)
-    erased, random = base - correct[:, own], base[:, None] - drawn
-    n, draws = drawn.shape
-    host, draw = np.repeat(np.arange(n), draws), np.tile(np.arange(draws), n)
-    # Every host counts alike, however many of its draws are there.
-    known = np.isfinite(drawn)
-    single, many = np.ones(n), np.where(known, 1 / np.maximum(known.sum(1), 1)[:, None], 0.0)
-    impact = clustered_mean(erased, np.arange(n), None, single)
-    control = clustered_mean(random.ravel(), host, draw, many.ravel())
-    gap = clustered_mean((erased[:, None] - random).ravel(), host, draw, many.ravel())
-    met = known.any(0)
-    beyond = (np.where(known, random - erased[:, None], 0.0).sum(0) / np.maximum(known.sum(0), 1))[met]
-    as_large = int((beyond >= -1e-12).sum())
+@dataclass(frozen=True)
+class _Grid:
+    """One cell's grades and changed answers: unedited, with the erasure, and with each draw of random directions.
 
-    def over_hosts(values: np.ndarray, weight: np.ndarray) -> float:
-        return float(np.nansum(values * weight) / weight.sum()) if n else np.nan
+    `base`, `erased` and `changed` are of shape [host], `drawn` and `drawn_changed` [host, draw] with NaN where a draw
+    failed. `weight` [host, draw] counts every host alike, however many of its draws are there.
+    """
 
+    base: np.ndarray
+    erased: np.ndarray
+    changed: np.ndarray
+    drawn: np.ndarray
+    drawn_changed: np.ndarray
+    weight: np.ndarray
+    n_failed: int
+
+    @classmethod
+    def of(cls, wide: pd.DataFrame) -> _Grid:
+        own = list(wide["correct"].columns).index(_ERASED)
+        parts = [wide[name].astype(object).where(wide[name].notna(), np.nan) for name in ("correct", "changed")]
+        correct, changed = (part.to_numpy(float) for part in parts)
+        base = wide["base_correct"].to_numpy(float)[:, own]
+        n_failed, drawn = int(np.isnan(correct).sum()), np.delete(correct, own, 1)
+        used = np.isfinite(correct[:, own]) & np.isfinite(drawn).any(1)
+        correct, changed, base, drawn = (values[used] for values in (correct, changed, base, drawn))
+        known = np.isfinite(drawn)
+        weight = np.where(known, 1 / np.maximum(known.sum(1), 1)[:, None], 0.0)
+        return cls(base, correct[:, own], changed[:, own], drawn, np.delete(changed, own, 1), weight, n_failed)
+
+    def _crossed(self, values: np.ndarray, first_draw: int = 0) -> Sample:
+        n, draws = self.drawn.shape
+        host, draw = np.repeat(np.arange(n), draws), first_draw + np.tile(np.arange(draws), n)
+        return Sample(values.ravel(), host, draw, self.weight.ravel(), "difference")
+
+    def gap(self, first_draw: int) -> Sample:
+        """The erasure's loss less the draws'. The baseline is the same, so it is the difference of two grades."""
+        return self._crossed(self.drawn - self.erased[:, None], first_draw)
+
+    def rank(self) -> float:
+        """(b + 1) / (draws + 1), b the draws that cost as much as the erasure; NaN where no host is left."""
+        known = np.isfinite(self.drawn)
+        met = known.any(0)
+        more = np.where(known, self.erased[:, None] - self.drawn, 0.0).sum(0) / np.maximum(known.sum(0), 1)
+        return (int((more[met] >= -1e-12).sum()) + 1) / (int(met.sum()) + 1) if len(self.base) else np.nan
+
+    def row(self, alpha: float) -> dict[str, Any]:
+        """Figures of the erasure and of the draws, each by itself."""
+        n, single = len(self.base), np.ones(len(self.base))
+        own = Sample(self.base - self.erased, np.arange(n), None, single, "difference")
+        impact, control = (
+            family_bounds([sample], alpha=alpha)[0] for sample in (own, self._crossed(self.base[:, None] - self.drawn))
+        )
+
+        def over_hosts(values: np.ndarray, weight: np.ndarray) -> float:
+            return float(np.nansum(values * weight) / weight.sum()) if n else np.nan
+
+        return {
+            "n": n,
+            "draws": int(np.isfinite(self.drawn).any(0).sum()),
+            "n_failed": self.n_failed,
+            "base_acc": over_hosts(self.base, single),
+            "acc": over_hosts(self.erased, single),
+            "impact_pp": 100 * impact.estimate.value,
+            "impact_low": 100 * impact.low,
+            "impact_high": 100 * impact.high,
+            "changed": over_hosts(self.changed, single),
+            "random_acc": over_hosts(self.drawn, self.weight),
+            "random_impact_pp": 100 * control.estimate.value,
+            "random_low": 100 * control.low,
+            "random_high": 100 * control.high,
+            "random_changed": over_hosts(self.drawn_changed, self.weight),
+        }
+
+
+def _judged(gap: Bounds | None, rule: Rule) -> dict[str, Any]:
+    """The difference with its intervals and verdict; None: it is 0 by construction."""
+    if gap is None:
+        return {"verdict": Verdict.BY_CONSTRUCTION, "note": NOT_READ}
+    est, notes = gap.estimate, [gap.note] if gap.note else []
+    notes += [TOO_SMALL] if gap.too_small and np.isfinite(gap.sim_low) else []
     return {
-        "n": n,
-        "draws": int(met.sum()),
-        "n_failed": n_failed,
-        "base_acc": over_hosts(base, single),
-        "acc": over_hosts(correct[:, own], single),
-        "impact_pp": 100 * impact.value,
-        "impact_low": 100 * impact.low,
-        "impact_high": 100 * impact.high,
-        "changed": over_hosts(changed[:, own], single),
-        "random_acc": over_hosts(drawn, many),
-        "random_impact_pp": 100 * control.value,
-        "random_low": 100 * control.low,
-        "random_high": 100 * control.high,
-        "random_changed": over_hosts(drawn_changed, many),
-        "difference_pp": 100 * gap.value,
+        "difference_pp": 100 * est.value,
         "ci_low": 100 * gap.low,
         "ci_high": 100 * gap.high,
-        "p": np.nan if dead else gap.p,
-        "p_holm": np.nan,
-        "p_draws": np.nan if dead or not n else (as_large + 1) / (int(met.sum()) + 1),
-        "mde80_pp": np.nan if dead else detectable_pp(gap.se, gap.df),
-        "verdict": DEAD if dead else NONE,
+        "sim_low": 100 * gap.sim_low,
+        "sim_high": 100 * gap.sim_high,
+        "p": est.p,
+        "mde80_pp": detectable_pp(est.se, est.df),
+        "verdict": verdict(gap.sim_low, gap.sim_high, rule.margin, too_small=gap.too_small),
+        "note": "; ".join(notes),
     }
 
 

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from thoughtgraft.analysis.erased import DEAD, LESS, MORE
 from thoughtgraft.analysis.frame import reasons
 from thoughtgraft.analysis.gates import FAIL, failed_gate
-from thoughtgraft.analysis.power import exact_upper_bound
+from thoughtgraft.analysis.rule import RULE
+from thoughtgraft.analysis.verdicts import Verdict
 from thoughtgraft.records import RunStore
 from thoughtgraft.records.atomic import write_atomic
 from thoughtgraft.records.frames import read_frame
 from thoughtgraft.report.certificate import certificate_banner, read_certificate
 from thoughtgraft.report.context import caveats, failed_caveat, seen_before
-from thoughtgraft.report.document import Block, Bullets, Prose, Report, Section, Table, records_of
-from thoughtgraft.report.formats import UNDEFINED, bounded, count, estimate, number, p_value, percent, plural
+from thoughtgraft.report.document import Block, Bullets, Notes, Prose, Report, Section, Table, records_of
+from thoughtgraft.report.formats import (
+    UNDEFINED,
+    count,
+    estimate,
+    judged,
+    number,
+    p_value,
+    percent,
+    plural,
+    sentence_list,
+)
 from thoughtgraft.report.paths import ReportPaths
 from thoughtgraft.report.render import to_html, to_markdown
 from thoughtgraft.report.sections.certificate import checks
@@ -28,13 +37,17 @@ from thoughtgraft.report.sections.provenance import provenance_blocks
 TABLE_FILE = "analysis/erasure.parquet"
 
 _EFFECTS = (
-    "layer", "slot", "verdict", "n", "impact, pp", "random: impact, pp", "erased − random, pp", "p (Holm)", "rank p",
-    "MDE, pp",
+    "layer", "slot", "verdict", "n", "impact, pp", "random: impact, pp", "erased − random, pp [alone]", "simultaneous",
+    "p (Holm)", "rank p", "MDE, pp", "notes",
 )  # fmt: skip
 _DETAILS = (
     "layer", "slot", "n", "accuracy", "erased", "changed", "random: accuracy", "random: changed", "read", "moved",
 )  # fmt: skip
-_SHORT = ("layer, slot", "erased", "random", "erased − random", "p (Holm)", "rank p", "read")
+_SHORT = ("layer, slot", "erased", "random", "erased − random", "simultaneous", "verdict", "read")
+_EARLIER = (
+    "The verdicts of this table were made by an earlier version, from p-values and unadjusted intervals. Run the "
+    "study's command again to have it judged by simultaneous intervals."
+)
 
 
 def short_rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -43,7 +56,7 @@ def short_rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
     for row in records_of(table):
         read = f"{percent(row['read_before'], 0)} → {percent(row['read_after'], 0)}"
         figures = (number(row["impact_pp"]), number(row["random_impact_pp"]), _gap(row))
-        rows.append((f"L{row['layer']} {_slots(row)}", *figures, *_tests(row)[:2], read))
+        rows.append((f"L{row['layer']} {_slots(row)}", *figures, *_said(row), read))
     return rows
 
 
@@ -120,19 +133,18 @@ def _finding(table: pd.DataFrame, target: str, refused: bool) -> tuple[Block, ..
 
 def tables(table: pd.DataFrame) -> tuple[Table, Table]:
     """Every cell with its effect and verdict; and the figures behind them."""
-    effects, details = [], []
+    effects, details, notes = [], [], Notes()
     for row in records_of(table):
-        cell, verdict = (f"L{row['layer']}", _slots(row)), str(row["verdict"])
-        unseen = 100 * exact_upper_bound(int(row["n"])) if row["n"] else nan
+        cell, (together, said) = (f"L{row['layer']}", _slots(row)), _said(row)
         own, drawn = (
-            bounded(row[value], row[low], row[high], unseen if row[value] == 0 and isnan(row[low]) else nan)
+            estimate(row[value], row[low], row[high])
             for value, low, high in (
                 ("impact_pp", "impact_low", "impact_high"),
                 ("random_impact_pp", "random_low", "random_high"),
             )
         )
-        figures = ("–",) * 3 if verdict == DEAD else (own, drawn, _gap(row))
-        effects.append((*cell, verdict, str(row["n"]), *figures, *_tests(row)))
+        figures = ("–",) * 3 if said == Verdict.BY_CONSTRUCTION else (own, drawn, _gap(row))
+        effects.append((*cell, said, str(row["n"]), *figures, together, *_tests(row), notes.mark(row.get("note"))))
         before, after, random = (percent(row[f"read_{when}"], 0) for when in ("before", "after", "random"))
         details.append(
             (
@@ -144,10 +156,12 @@ def tables(table: pd.DataFrame) -> tuple[Table, Table]:
             )
         )
     reading = (
-        "Impact: accuracy lost, pp, 95% intervals (where no grade changed, the exact upper bound). Random: directions "
-        "of the same rank, drawn to take as much variance out and to leave the class means where they are. Erased − "
-        "random: two-way clustered over hosts and draws, Holm over the cells; rank p: where the erasure's impact "
-        "stands among the draws'. MDE: the least difference found with 80% power."
+        "Impact: accuracy lost, pp, with its 95% interval. Random: directions of the same rank, drawn to take as much "
+        "variance out and to leave the class means where they are. Erased − random: two-way clustered over hosts and "
+        "draws; simultaneous: 95% for all cells of the table together. Verdict: where the simultaneous interval lies "
+        f"beside 0 and {RULE.margin_pp:g} pp. Holm: p of no difference over the same cells; rank p: where the "
+        "erasure's impact stands among the draws'; neither decides. MDE: the least difference found with 80% power, "
+        "cell by cell."
     )
     behind = (
         "Changed: share of answers that are not the unedited ones. Read: cross-validated balanced accuracy of a linear "
@@ -156,31 +170,15 @@ def tables(table: pd.DataFrame) -> tuple[Table, Table]:
         "slots, read and moved are means over the slots' clean states."
     )
     return (
-        Table(_EFFECTS, tuple(effects), reading, frozenset(range(3, 10)), title="The effects"),
+        Table(_EFFECTS, tuple(effects), reading, frozenset(range(3, 11)), 2, notes.pairs, "The effects"),
         Table(_DETAILS, tuple(details), behind, frozenset(range(2, 10)), title="What is behind them"),
     )
 
 
 def sentences(table: pd.DataFrame, target: str) -> list[str]:
-    """What was found, in a sentence or two."""
-    tested = table[table["verdict"] != DEAD]
-    more, less = tested[tested["verdict"] == MORE], tested[tested["verdict"] == LESS]
-    out = []
-    if len(more):
-        named = ", ".join(
-            f"L{row['layer']} {_slots(row)} ({number(row['difference_pp'])} pp)" for row in records_of(more)
-        )
-        out.append(
-            f"Erasing {target} costs more than random directions do in {len(more)} of {len(tested)} cells: {named}."
-        )
-    else:
-        out.append(
-            f"No evidence that erasing {target} matters more than random directions in any of "
-            f"{plural(len(tested), 'cell')}; MDE (median) {number(tested['mde80_pp'].median())} pp."
-        )
-    if len(less):
-        named = ", ".join(f"L{row['layer']} {_slots(row)}" for row in records_of(less))
-        out.append(f"It costs less than they do in {len(less)}: {named}.")
+    """What was found, in a sentence for each verdict."""
+    tested = table[table["verdict"] != Verdict.BY_CONSTRUCTION]
+    out = _by_verdict(tested, target) if "sim_low" in table else [_EARLIER]
     # Tables made by earlier versions could hold no failed cell.
     if failed := int(table["n_failed"].sum()) if "n_failed" in table else 0:
         out.append(f"{plural(failed, 'edited cell')} failed and are in no figure.")
@@ -191,6 +189,21 @@ def sentences(table: pd.DataFrame, target: str) -> list[str]:
         "the other problems did not take out."
     )
     return out
+
+
+def _by_verdict(tested: pd.DataFrame, target: str) -> list[str]:
+    said = f"Erasing {target}, less random directions of the same rank: "
+    if not len(tested):
+        return [f"{said}no cell has an effect to estimate."]
+    parts = []
+    for word in Verdict:
+        rows = records_of(tested[tested["verdict"] == word])
+        # What is shown is named, cell by cell; what is not is counted.
+        shown = [f"L{row['layer']} {_slots(row)} ({number(row['difference_pp'])} pp)" for row in rows]
+        where = sentence_list(shown) if word.tone == "found" else plural(len(rows), "cell")
+        parts += [f"{word} ({word.says(f'{RULE.margin_pp:g} pp')}) in {where}"] if rows else []
+    mde = number(tested["mde80_pp"].median())
+    return [f"{said}{'; '.join(parts)}. Of {plural(len(tested), 'cell')}; MDE (median) {mde} pp."]
 
 
 def _slots(row: dict[str, Any]) -> str:
@@ -204,8 +217,13 @@ def _gap(row: dict[str, Any]) -> str:
     return estimate(row["difference_pp"], row["ci_low"], row["ci_high"])
 
 
+def _said(row: dict[str, Any]) -> tuple[str, str]:
+    """The simultaneous interval and its verdict; the word of an earlier version as it stands, without an interval."""
+    return judged(row.get("sim_low"), row.get("sim_high"), RULE.margin_pp), str(row["verdict"])
+
+
 def _tests(row: dict[str, Any]) -> tuple[str, str, str]:
-    if row["verdict"] == DEAD:
-        return ("", "", "")
+    if row["verdict"] == Verdict.BY_CONSTRUCTION:
+        return ("–", "–", "–")
     mde = number(row["mde80_pp"])
     return p_value(row["p_holm"]), p_value(row["p_draws"]), mde if mde != UNDEFINED else "no variation"
