@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from tests.analysis.test_lens_hits import PROBLEMS
 
+from thoughtgraft.analysis.verdicts import Verdict, verdict
 from thoughtgraft.analysis.zoo import Measured, ZooResult, analyse_zoo
-from thoughtgraft.analysis.zoo.findings import ABSENT, SHARED, SURVIVES
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.report.zoo import write_zoo
 from thoughtgraft.report.zoo.conclusions import against_controls, in_short, surviving
@@ -101,19 +101,25 @@ def test_pairs_are_exact_and_their_family_is_the_pairs(zoo) -> None:
 def test_a_planted_effect_survives_and_its_absence_is_not_found(zoo) -> None:
     table = zoo.tables["findings"].set_index("finding")
     swap = table.loc["accuracy lost when all thoughts are another problem's"]
-    assert swap.verdict == SURVIVES and swap.own == pytest.approx(65) and swap.in_control == 0
-    assert table.loc["donor's answer adopted beyond chance, all thoughts swapped"].verdict == SURVIVES
-    assert table.loc["the final answer decoded beyond chance, at any slot"].verdict == SURVIVES
-    assert table.loc["an intermediate value decoded beyond chance, at any slot"].verdict == ABSENT
+    assert swap.own == pytest.approx(65) and swap.in_control == 0
+    assert (swap.own_verdict, swap.control_verdict, swap.verdict) == ("ABOVE", "BY CONSTRUCTION", "ABOVE")
+    assert table.loc["donor's answer adopted beyond chance, all thoughts swapped"].verdict == "ABOVE"
+    assert table.loc["the final answer decoded beyond chance, at any slot"].verdict == "ABOVE"
+    assert table.loc["an intermediate value decoded beyond chance, at any slot"].own_verdict == "UNDEFINED"
     assert any("n_steps was not probed" in note for note in zoo.notes)
     read = next(name for name in table.index if name.startswith("the operation read"))
     assert table.loc[read].own > 20
 
 
-def test_what_the_control_shows_too_is_called_shared() -> None:
+def test_what_the_control_shows_too_is_no_evidence() -> None:
     twin = replace(model("pause", "pause", ALL, effect=True, reads=True), records=records(True))
-    table = analyse_zoo([ZOO[0], twin], PROBLEMS, LABELS, seed=0).tables["findings"].set_index("finding")
-    assert table.loc["accuracy lost when all thoughts are zero"].verdict == SHARED
+    result = analyse_zoo([ZOO[0], twin], PROBLEMS, LABELS, seed=0)
+    table = result.tables["findings"].set_index("finding")
+    zero = table.loc["accuracy lost when all thoughts are zero"]
+    assert (zero.own_verdict, zero.control_verdict) == ("ABOVE", "ABOVE") and zero.difference == 0
+    assert Verdict(zero.verdict).tone != "found"
+    [said] = [c for c in surviving(result) if "thoughts are zero" in c.text]
+    assert said.verdict != "it survives the control"
     assert table.loc["the final answer decoded beyond chance, at any slot"].difference == 0
 
 
@@ -126,35 +132,51 @@ def test_without_a_pause_model_nothing_is_said_of_findings() -> None:
 def test_every_direction_has_its_sentence(zoo) -> None:
     said = {c.row: c for c in against_controls(zoo, "all")}
     assert (
-        said["P1"].verdict == "MORE" and "codi answers more problems right than pause: +100.0 pp [" in said["P1"].text
+        said["P1"].verdict == "ABOVE"
+        and "codi answers more problems right, by more than 5 pp, than pause: +100.0 pp [" in said["P1"].text
     )
     turned = analyse_zoo([ZOO[1], ZOO[0]], PROBLEMS, LABELS, seed=0)
     [sentence] = against_controls(turned, "all")
-    assert sentence.text.startswith("codi answers more problems right than pause: +100.0 pp")
+    assert sentence.text.startswith("codi answers more problems right, by more than 5 pp, than pause: +100")
     exchanged = [replace(ZOO[i], correct=ZOO[1 - i].correct) for i in (0, 1)]
     worse = analyse_zoo(exchanged, PROBLEMS, LABELS, 0)
     assert "codi answers fewer problems right than pause: −100.0 pp" in against_controls(worse, "all")[0].text
     few = [replace(m, correct=ZOO[0].correct) for m in ZOO[:2]]
-    assert (
-        "cannot be told apart (inconclusive)" in against_controls(analyse_zoo(few, PROBLEMS, LABELS, 0), "all")[0].text
-    )
+    assert "cannot be told apart from" in against_controls(analyse_zoo(few, PROBLEMS, LABELS, 0), "all")[0].text
 
 
 def test_a_small_difference_that_is_sure_is_called_small() -> None:
     """12 of 2,000 pairs differ, all one way: a difference, and less than 5 pp."""
     row = {"a": "codi", "b": "pause", "problems": "all", "n": 2000, "difference_pp": 0.6, "ci_low": 0.2, "ci_high": 1.0}
+    row |= {"sim_low": 0.1, "sim_high": 1.1, "verdict": "SMALL"}
     pairs = pd.DataFrame([{"id": "P1", **row, "p": 0.0005, "p_holm": 0.0005}])
     [said] = against_controls(ZooResult((ZOO[0], ZOO[1]), {"pairs": pairs}, ()), "all")
-    assert (said.verdict, said.row) == ("MORE", "P1")
+    assert (said.verdict, said.row) == ("SMALL", "P1")
+    [turned] = against_controls(ZooResult((ZOO[1], ZOO[0]), {"pairs": pairs.assign(a="pause", b="codi")}, ()), "all")
+    assert turned.verdict == "OPPOSITE" and "codi answers fewer problems right than pause: −0.6 pp" in turned.text
     assert said.text.startswith("codi answers more problems right, by less than 5 pp, than pause: +0.6 pp [0.2, 1.0]")
 
 
 def test_verdicts_in_short_name_their_rows(zoo) -> None:
-    assert in_short(against_controls(zoo, "all")) == "In short: MORE in P1 and P2."
+    assert in_short(against_controls(zoo, "all")) == "In short: ABOVE in P1 and P2."
     short = in_short(surviving(zoo))
-    assert short.startswith("In short: SURVIVES, as by construction it must, in F1, F2 and F4; SURVIVES in F3 and ")
-    assert "; NOT FOUND in F5" in short
+    assert short.startswith("In short: it survives the control, as by construction it must, in F1, F2 and F4; it surv")
+    assert "; it is not shown in the model in F5" in short
     assert {c.row for c in surviving(zoo)} == set(re.findall(r"F\d+", short))
+
+
+def test_every_verdict_of_a_zoo_is_that_of_its_simultaneous_interval(zoo) -> None:
+    pairs, found = zoo.tables["pairs"], zoo.tables["findings"]
+    columns = [
+        (pairs, ""),
+        (found, ""),
+        (found, "own_"),
+        (found[found.control_verdict != "BY CONSTRUCTION"], "control_"),
+    ]
+    for table, name in columns:
+        ends = zip(table[f"{name}sim_low"], table[f"{name}sim_high"], table[f"{name}verdict"], strict=True)
+        assert all(verdict(low, high, 5.0) == said for low, high, said in ends)
+    assert (pairs.sim_low < pairs.ci_low).any() and (found.own_sim_low.dropna() <= found.own_low.dropna()).all()
 
 
 def test_models_that_cannot_be_compared_are_refused() -> None:

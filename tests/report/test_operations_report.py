@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 from tests.analysis.probing.plant import features, labels
 from tests.analysis.probing.test_planted import QUICK
-from tests.report.invent import passing, spec
+from tests.report.invent import parse_table, passing, spec
 
 from thoughtgraft.analysis.operations import analyze_operations
+from thoughtgraft.analysis.verdicts import verdict
 from thoughtgraft.errors import RunError
 from thoughtgraft.records import RunStore
 from thoughtgraft.report.operations.data import analysed_targets
@@ -43,7 +44,13 @@ def test_claims_come_first_and_controls_stand_beside(report):
     titles = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
     assert titles[:2] == ["Claims and verdicts", "Design"]
     assert titles[-2:] == ["Provenance", "Definitions"]
-    assert "'operation' can be read beyond the question's words: SUPPORTED at CT1 (layer 5; gain" in text
+    said = "'operation', read beyond the question's words and a control task: ABOVE (more than 0.05) at CT1 (layer 5; "
+    assert said + "effect" in text
+    rows = parse_table(text, "### operation: the claim by position")
+    for row in rows:
+        low, high = (float(end.replace("−", "-")) for end in row["simultaneous"].strip("[]").split(", "))
+        assert verdict(low, high, 0.05) == row["verdict"]
+    assert {"ABOVE", "UNRESOLVED"} <= {row["verdict"] for row in rows}
     header = next(line for line in text.splitlines() if line.startswith("| position | layer |"))
     for column in ("majority", "words", "BOT", "control", "gain over words", "selectivity", "p max-T"):
         assert f"| {column} |" in header
@@ -88,10 +95,25 @@ def test_a_failed_certificate_states_nothing_unless_forced(folder, tmp_path):
     refused = write_operations_report(tmp_path)
     assert not refused.figures
     assert "no result is stated" in refused.md.read_text()
-    assert "SUPPORTED at" not in refused.md.read_text()
+    assert "ABOVE (" not in refused.md.read_text()
     forced = write_operations_report(tmp_path, force=True)
     assert forced.figures
     assert "INVALID, shown by force" in forced.html.read_text()
+
+
+def test_verdicts_of_an_earlier_version_are_shown_as_they_are_stored(folder, tmp_path):
+    for file in (folder / "analysis").iterdir():
+        (tmp_path / "analysis").mkdir(exist_ok=True)
+        (tmp_path / "analysis" / file.name).write_bytes(file.read_bytes())
+    for name in ("claims", "probes", "regression"):
+        file = tmp_path / "analysis" / f"{name}.parquet"
+        stored = pd.read_parquet(file).drop(columns=["sim_low", "sim_high", "excess"])
+        stored = stored.drop(columns="verdict") if name != "claims" else stored.assign(verdict="its own words")
+        stored.to_parquet(file)
+    text = write_operations_report(tmp_path).md.read_text()
+    assert "made by an earlier version" in text and "analyze RUN" in text
+    rows = parse_table(text, "### operation: the claim by position")
+    assert {(row["verdict"], row["simultaneous"]) for row in rows} == {("its own words", "undefined")}
 
 
 def test_a_folder_without_an_analysis_is_named(tmp_path):

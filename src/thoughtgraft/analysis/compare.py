@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import special
 
 from thoughtgraft.analysis.cells import ArmKey, Cells
-from thoughtgraft.analysis.clustered import Estimate, clustered_total, t_p_value
+from thoughtgraft.analysis.clustered import Estimate, clustered_total, t_interval, t_p_value
 from thoughtgraft.analysis.estimate import arm_mean, impact
 from thoughtgraft.analysis.frame import Frame, as_frame
 from thoughtgraft.analysis.multiplicity import holm
@@ -55,7 +55,7 @@ def spec_differences(first: RunSpec, second: RunSpec) -> list[tuple[str, Any, An
 
 @answers_for_calls(AnalysisError)
 def compare_runs(
-    first: pd.DataFrame | Frame, second: pd.DataFrame | Frame, *, same_problems: bool = True
+    first: pd.DataFrame | Frame, second: pd.DataFrame | Frame, *, same_problems: bool = True, alpha: float = 0.05
 ) -> pd.DataFrame:
     """Effects of two runs, arm by arm, and second - first.
 
@@ -67,6 +67,7 @@ def compare_runs(
     Args:
         first, second: Records of the runs, or their frames.
         same_problems: Whether equal problem ids mean equal problems. Ids whose gold answers differ never do.
+        alpha: Intervals are at the level 1 - alpha, each by itself.
 
     Returns:
         One row per arm that either run has, with the columns of `COLUMNS`: `quantity` is "accuracy" of the baseline,
@@ -83,7 +84,10 @@ def compare_runs(
     n_slots = max(a.n_slots, b.n_slots)
     keys = [key for key in sorted({*a.arms, *b.arms}) if key.slots or key.method == "baseline"]
     keys.sort(key=lambda key: (key.method != "baseline", *key.family, len(key.slots) > 1, key.slots))
-    rows = [_row(key, a.arms.get(key), b.arms.get(key), hosts, donors, n_slots) for key in keys]
+    rows = [
+        _row(key, (a.arms.get(key), b.arms.get(key)), hosts, donors, alpha) | {"slots": slot_label(key.slots, n_slots)}
+        for key in keys
+    ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     single = table.slots.astype(str).str.fullmatch(r"CT\d+")
     for _, part in table[single].groupby(["method", "downstream", "donor_stratum"]):
@@ -104,32 +108,34 @@ def _golds(frame: Frame) -> dict[str, object]:
     return found
 
 
-def _row(key: ArmKey, a: Cells | None, b: Cells | None, hosts: _Joint, donors: _Joint, n_slots: int) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan)
-    row |= {"quantity": "impact" if key.slots else "accuracy", "slots": slot_label(key.slots, n_slots)}
+def _row(
+    key: ArmKey, both: tuple[Cells | None, Cells | None], hosts: _Joint, donors: _Joint, alpha: float
+) -> dict[str, Any]:
+    a, b = both
+    row: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan) | {"quantity": "impact" if key.slots else "accuracy"}
     row |= {"method": key.method, "downstream": key.downstream, "donor_stratum": key.stratum, "note": ""}
     found: list[Estimate] = []
-    for name, cells in (("a", a), ("b", b)):
+    for name, cells in zip("ab", both, strict=True):
         if cells is None or not len(cells):
             continue
-        est = impact(cells) if key.slots else arm_mean(cells, cells.correct)
+        est = impact(cells, alpha) if key.slots else _at(arm_mean(cells, cells.correct), alpha)
         row |= {f"{name}_pp": 100 * est.value, f"{name}_ci_low": 100 * est.low, f"{name}_ci_high": 100 * est.high}
         row |= {f"n_hosts_{name}": cells.n_hosts, f"n_gen_{name}": len(cells)}
         found.append(est)
     if a is None or b is None or len(found) < 2:
         return row | {"design": "only in a" if found and a is not None and len(a) else "only in b"}
-    design, n_shared, est = _difference(a, b, hosts, donors, found, bool(key.slots))
+    design, n_shared, est = _difference(a, b, hosts, donors, found, alpha)
     row |= {"design": design, "n_shared": n_shared, "difference_pp": 100 * est.value, "p": est.p, "note": est.note}
     return row | {"ci_low": 100 * est.low, "ci_high": 100 * est.high}
 
 
 def _difference(
-    a: Cells, b: Cells, hosts: _Joint, donors: _Joint, own: list[Estimate], edited: bool
+    a: Cells, b: Cells, hosts: _Joint, donors: _Joint, own: list[Estimate], alpha: float
 ) -> tuple[str, int, Estimate]:
     crossed = a.has_donors and b.has_donors
     host = np.concatenate([hosts.first[a.host], hosts.second[b.host]])
     donor = np.concatenate([donors.first[a.donor], donors.second[b.donor]]) if crossed else np.zeros_like(host)
-    values = [cells.difference if edited else cells.correct for cells in (a, b)]
+    values = [cells.difference if cells.arm.slots else cells.correct for cells in (a, b)]
     means = [cells.weight @ value for cells, value in zip((a, b), values, strict=True)]
     u = np.concatenate([-a.weight * (values[0] - means[0]), b.weight * (values[1] - means[1])])
     mine, theirs = (set(np.unique(x).tolist()) for x in (host[: len(a)], host[len(a) :]))
@@ -137,21 +143,26 @@ def _difference(
     met = crossed and bool(set(donor[: len(a)].tolist()) & set(donor[len(a) :].tolist()))
     value, design = float(means[1] - means[0]), "paired" if mine == theirs else "partly paired"
     if not n_shared and not met:
-        return "independent", 0, _apart(value, *own)
+        return "independent", 0, _apart(value, own[0], own[1], alpha)
     if design != "paired" and min(est.se for est in own) == 0:
         return design, n_shared, _undefined(value, own[0])
     # One host and donor may occur in both runs: their influences belong to one cell.
     pairs, cell = np.unique(np.stack([host, donor]), axis=1, return_inverse=True)
     cell = cell.ravel()
     weight = np.bincount(cell, np.concatenate([a.weight, b.weight]))
-    est = clustered_total(np.bincount(cell, u), value, pairs[0], pairs[1] if crossed else None, weight)
+    est = _at(clustered_total(np.bincount(cell, u), value, pairs[0], pairs[1] if crossed else None, weight), alpha)
     if est.se == 0:
         same = "the runs do not differ" if est.value == 0 else "every pair differs alike"
         est = replace(est, note=f"{same}: no interval")
     return design, n_shared, est
 
 
-def _apart(value: float, a: Estimate, b: Estimate) -> Estimate:
+def _at(est: Estimate, alpha: float) -> Estimate:
+    low, high = t_interval(est.value, est.se, est.df, 1 - alpha)
+    return replace(est, low=low, high=high)
+
+
+def _apart(value: float, a: Estimate, b: Estimate, alpha: float) -> Estimate:
     """The difference of two independent means, from the interval of each (MOVER); undefined where one does not vary.
 
     p is that of the t at which the end beside 0 would touch it, so that it agrees with the interval.
@@ -163,7 +174,7 @@ def _apart(value: float, a: Estimate, b: Estimate) -> Estimate:
     first, second = a.se**2, b.se**2
     # Welch's degrees of freedom.
     df = (first + second) ** 2 / (first**2 / a.df + second**2 / b.df)
-    half = (value - low if value > 0 else high - value) / special.stdtrit(df, 0.975)
+    half = (value - low if value > 0 else high - value) / special.stdtrit(df, 1 - alpha / 2)
     p = t_p_value(value, float(half), df)
     return replace(
         a, value=value, se=float(np.hypot(a.se, b.se)), df=df, low=float(low), high=float(high), p=p, note=""

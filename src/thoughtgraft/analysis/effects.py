@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -18,13 +19,25 @@ from thoughtgraft.analysis.slots import reaches_end
 FREEZES = ("freeze_input", "freeze_kv")
 
 
+def paired_differences(pairs: Sequence[tuple[Cells, Cells]]) -> list[Estimate]:
+    """Means of (first's accuracy loss - second's) over the cells both have, as fractions, each with its 95% interval.
+
+    Args:
+        pairs: Two arms each.
+    """
+    samples = []
+    for first, second in pairs:
+        left, right = paired(first, second)
+        # The baseline is the same, so that the difference of two losses is that of two grades.
+        values = second.correct[right] - first.correct[left]
+        donor = first.donor[left] if first.has_donors else None
+        samples.append(Sample(values, first.host[left], donor, first.weight[left], "difference"))
+    return [bounds.estimate for bounds in family_bounds(samples)]
+
+
 def paired_difference(first: Cells, second: Cells) -> Estimate:
-    """Mean of (first's accuracy loss - second's) over the cells both have, as a fraction, with its own 95% interval."""
-    left, right = paired(first, second)
-    # The baseline is the same, so that the difference of two losses is that of two grades.
-    values = second.correct[right] - first.correct[left]
-    donor = first.donor[left] if first.has_donors else None
-    return family_bounds([Sample(values, first.host[left], donor, first.weight[left], "difference")])[0].estimate
+    """That of two arms."""
+    return paired_differences([(first, second)])[0]
 
 
 def contrast_table(records: pd.DataFrame | Frame) -> pd.DataFrame:
@@ -37,8 +50,9 @@ def contrast_table(records: pd.DataFrame | Frame) -> pd.DataFrame:
     frame = as_frame(records)
     rows = []
     for family in frame.families():
-        for (a, first), (b, second) in combinations(frame.singles(*family).items(), 2):
-            est = paired_difference(first, second)
+        pairs = list(combinations(frame.singles(*family).items(), 2))
+        found = paired_differences([(first, second) for (_, first), (_, second) in pairs])
+        for ((a, _), (b, _)), est in zip(pairs, found, strict=True):
             figures = (100 * est.value, 100 * est.low, 100 * est.high, 100 * est.se)
             counts = (est.n_hosts, est.n_donors, est.n)
             rows.append((*family, frame.label((a,)), frame.label((b,)), *figures, *counts, est.p, np.nan, est.note))

@@ -77,9 +77,9 @@ def arm_mean(cells: Cells, values: np.ndarray) -> Estimate:
     return clustered_mean(values, cells.host, cells.donor if cells.has_donors else None, cells.weight)
 
 
-def impact(cells: Cells) -> Estimate:
-    """Accuracy lost by one arm, paired by host, as a fraction, with its own 95% interval."""
-    return family_bounds([_sample(cells, cells.difference, "difference")])[0].estimate
+def impact(cells: Cells, alpha: float = 0.05) -> Estimate:
+    """Accuracy lost by one arm, paired by host, as a fraction, with its own interval at the level 1 - alpha."""
+    return family_bounds([_sample(cells, cells.difference, "difference")], alpha=alpha)[0].estimate
 
 
 def still(cells: Cells) -> bool:

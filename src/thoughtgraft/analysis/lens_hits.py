@@ -81,6 +81,18 @@ def lens_hits(decoded: pd.DataFrame, problems: Sequence[Problem], *, top: int = 
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def lens_excess(scores: pd.DataFrame, target: str, slots: str = ANY) -> Estimate:
+    """Excess of one model's hits over other problems' values, as a fraction, with its t interval over problems.
+
+    Args:
+        scores: From `lens_scores`.
+        target: `INTERMEDIATE` or `FINAL`.
+        slots: `CT0`, ..., or `any`.
+    """
+    own = scores[(scores.target == target) & (scores.slots == slots)]
+    return _over_problems(own["hit"].to_numpy(float) - own["null"].to_numpy(float))
+
+
 def lens_difference(first: pd.DataFrame, second: pd.DataFrame, target: str, slots: str = ANY) -> Estimate:
     """Excess of `first` over `second` on the problems that both have, as a fraction, with its paired t interval.
 

@@ -18,7 +18,7 @@ from thoughtgraft.analysis.probing.picture import Picture, describe
 from thoughtgraft.analysis.probing.rows import Rows, join
 from thoughtgraft.analysis.probing.stratum import Settings, Stratum, analyse_stratum
 from thoughtgraft.analysis.probing.table import probe_table
-from thoughtgraft.analysis.probing.verdict import PRIMARY, claim_table
+from thoughtgraft.analysis.probing.verdict import PRIMARY, claim_table, with_verdicts
 from thoughtgraft.analysis.resampling import family_rng
 from thoughtgraft.errors import AnalysisError
 
@@ -233,7 +233,7 @@ def _target(rows: Rows, source: FeatureSource, settings: Settings, untrained: Fe
     return TargetResult(
         target=rows.target,
         strata=tuple(strata),
-        probes=pd.concat([probe_table(s) for s in strata], ignore_index=True),
+        probes=pd.concat([with_verdicts(probe_table(s), s, settings) for s in strata], ignore_index=True),
         claims=claim_table(main, settings),
         picture=picture,
         note="; ".join(notes),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from scipy import integrate, optimize, stats
+from scipy import integrate, optimize, special, stats
 from statsmodels.stats.power import TTestPower
 
 from thoughtgraft.analysis.cells import Cells
 from thoughtgraft.analysis.intervals import MIN_DONORS, MIN_HOSTS
 from thoughtgraft.errors import AnalysisError
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
 def detectable_effect(se: float, df: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
@@ -71,11 +74,9 @@ def power_within(se: float, df: float, margin: float, half_width: float) -> floa
     if not (se > 0 and df > 0 and half_width > 0):
         return np.nan
     # Integrate over quantiles of u: smooth, bounded, and exact at both ends.
-    q_top = float(stats.chi2.cdf(df * (margin / half_width) ** 2, df))
-    nodes, weights = np.polynomial.legendre.leggauss(64)
-    q = (nodes + 1) / 2 * q_top
-    u = np.sqrt(stats.chi2.ppf(q, df) / df)
-    return float(np.sum(weights * (2 * stats.norm.cdf((margin - half_width * u) / se) - 1)) / 2 * q_top)
+    q_top = float(special.chdtr(df, df * (margin / half_width) ** 2))
+    u = np.sqrt(special.chdtri(df, 1 - (_NODES + 1) / 2 * q_top) / df)
+    return float(np.sum(_WEIGHTS * (2 * special.ndtr((margin - half_width * u) / se) - 1)) / 2 * q_top)
 
 
 def exact_upper_bound(n: int, alpha: float = 0.05) -> float:
@@ -91,6 +92,7 @@ def unchanged_hosts(effect: float, *, alpha: float = 0.05) -> int:
     return int(np.ceil(np.log(alpha) / np.log1p(-effect)))
 
 
+@lru_cache(maxsize=64)
 def correlation_power(rho: float, n: int, *, alpha: float = 0.05) -> float:
     """Power of the two-sided test of a Pearson correlation of `n` bivariate normal points.
 

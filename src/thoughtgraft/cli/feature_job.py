@@ -144,7 +144,7 @@ def read_features(
     from rich.markup import escape
 
     from thoughtgraft.analysis.operations import analyze_operations
-    from thoughtgraft.analysis.probing.verdict import NOT_JUDGED
+    from thoughtgraft.analysis.probing.verdict import EVERY
     from thoughtgraft.cli.tables import claims_summary
     from thoughtgraft.records.features import has_features, load_features
     from thoughtgraft.records.layout import UNTRAINED_FOLDER
@@ -159,6 +159,6 @@ def read_features(
     for target in result.targets:
         if target.note:
             console.print(f"{target.target}: {target.note}", soft_wrap=True, markup=False, highlight=False)
-    for row in claims[claims["verdict"] == NOT_JUDGED].itertuples():
+    for row in claims[claims["subject"] == EVERY].itertuples():
         console.print(f"{row.target}: not judged: {row.note}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"\nThe report: [bold]{escape(str(paths.html.resolve()))}[/bold]", soft_wrap=True)

@@ -153,17 +153,22 @@ class EffectTable:
 
 def claims_summary(claims: pd.DataFrame) -> Table:
     """Where a label can be read beyond the question's words: one row per position."""
-    table = narrow_table("score, words' score and gain are fractions\np max-T is adjusted for all positions and layers")
+    from thoughtgraft.report.formats import judged
+
+    table = narrow_table(
+        "effect: the smaller of the gain over the question's words and the selectivity, with the\n"
+        "interval that holds for all positions and layers together; all are fractions"
+    )
     several = claims["target"].nunique() > 1
-    names = ("position", "verdict", "layers", "score", "words", "gain [95%]", "p max-T")
+    names = ("position", "verdict", "layers", "score", "words", "effect", "simultaneous")
     for name in ("label", *names) if several else names:
         left = name in ("label", "position", "verdict", "layers")
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "layers")
     for row in claims.to_dict("records"):
-        low, high = row["delta_ci_low"], row["delta_ci_high"]
-        bounds = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-        score, words, gain = (
-            "-" if math.isnan(row[name]) else f"{row[name]:.2f}" for name in ("score", "text", "delta_vs_text")
+        low, high = row["sim_low"], row["sim_high"]
+        bounds = "" if math.isnan(low) else judged(low, high, row["margin"], 2)
+        score, words, effect = (
+            "-" if math.isnan(row[name]) else f"{row[name]:.2f}" for name in ("score", "text", "excess")
         )
         table.add_row(
             *((str(row["target"]),) if several else ()),
@@ -172,8 +177,8 @@ def claims_summary(claims: pd.DataFrame) -> Table:
             str(row["layers"]) or "-",
             score,
             words,
-            escape(gain + bounds),
-            "-" if math.isnan(row["p_maxT"]) else f"{row['p_maxT']:.3f}",
+            effect,
+            escape(bounds),
         )
     return table
 

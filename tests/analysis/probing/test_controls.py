@@ -43,7 +43,7 @@ def test_the_control_task_is_undefined_where_nothing_repeats():
     assert not task.defined
     assert "no surface type" in task.note
     claims = analyze_operations(features(table, planted=3.0), table, settings=QUICK).targets[0].claims
-    assert claims.verdict.tolist() == ["NOT JUDGED"]
+    assert claims.verdict.tolist() == ["UNDEFINED"]
     assert "no surface type" in claims.note[0]
 
 
@@ -125,7 +125,7 @@ def test_claims_need_test_problems():
     table = labels(90, split="train")
     found = analyze_operations(features(table, planted=3.0), table, settings=QUICK).targets[0]
     assert [s.name for s in found.strata] == ["all"]
-    assert found.claims.verdict.tolist() == ["NOT JUDGED"]
+    assert found.claims.verdict.tolist() == ["UNDEFINED"]
     assert "'test'" in found.claims.note[0]
 
 

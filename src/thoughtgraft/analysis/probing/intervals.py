@@ -34,10 +34,12 @@ class Interval:
     df: int
     note: str = ""
 
+    def lower(self, alpha: float) -> float:
+        """One-sided lower bound that holds with probability 1 - alpha; NaN where there is no interval."""
+        return self.value - float(stats.t.ppf(1 - alpha, self.df)) * self.error
+
     def upper(self, alpha: float) -> float:
-        """One-sided upper bound that holds with probability 1 - alpha; the value itself where nothing varied."""
-        if not np.isfinite(self.error):
-            return self.value
+        """One-sided upper bound that holds with probability 1 - alpha; NaN where there is no interval."""
         return self.value + float(stats.t.ppf(1 - alpha, self.df)) * self.error
 
 

@@ -33,8 +33,8 @@ class Settings:
         probe_layers: Layers at which the fitted probes are run; None: an early, a middle and a late one.
         probe_repeats: Repeats for the fitted probes.
         seed: Seed of folds, permutations, functions and fits.
-        alpha: Level of every claim.
-        margin: Gain over text (in the unit of the score) below which a claim is refuted.
+        alpha: Error of the intervals of a map together.
+        margin: What a verdict holds an effect against beside 0, in the unit of the score.
         n_jobs: Cells at once; None: as many as there are processors.
         progress: Whether to show progress bars.
     """

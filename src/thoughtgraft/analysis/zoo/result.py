@@ -66,7 +66,7 @@ def analyse_zoo(models: Sequence[Measured], problems: Sequence[Problem], labels:
     impacts = _stack(positions, ["model"])
     if len(impacts):
         impacts = impacts[impacts.method.isin(SHOWN)].reset_index(drop=True)
-    evidence = Evidence(frames, scores, rates, readings)
+    evidence = Evidence(frames, scores, readings)
     tables = {
         "accuracy": accuracy_table(zoo),
         "pairs": pair_table(zoo),

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from thoughtgraft.analysis.verdicts import Verdict
 from thoughtgraft.report.formats import number
 from thoughtgraft.report.operations.data import TargetData
 
@@ -50,7 +52,8 @@ class ProbeMap:
             return out
 
         significant = cells.p_maxT < alpha
-        whole = significant & (cells.p_delta_holm < alpha) & (cells.p_selectivity_holm < alpha)
+        said = cells.get("verdict", pd.Series(index=cells.index, dtype=object))
+        whole = said.isin([word for word in Verdict if word.tone == "found"])
         text = target.baseline("text")
         n, cv = int(cells.n.iloc[0]), str(cells.cv.iloc[0])
         beside = f"; the text baseline has {number(text[column], 2)}" if text else ""
@@ -58,13 +61,14 @@ class ProbeMap:
             f"Closed-form linear probe, {cv}, n = {n} problems of the stratum {target.stratum}. Left: {words}; white "
             f"is what a probe that knows nothing has ({number(target.chance, 2)}){beside}. Right: gain over the "
             "question-only text baseline on the same folds (red: the words say more). A small ring: p_maxT below "
-            f"{alpha:g} over the whole map; a filled dot: gain over text and selectivity hold as well (Holm over the "
-            "map), which is what a claim needs, on test problems. Intervals of every cell are in the table."
+            f"{alpha:g} over the whole map; a filled dot: the simultaneous interval of the smaller of gain and "
+            "selectivity lies above 0, which is what a claim needs, on test problems. Intervals of every cell are in "
+            "the table."
         )
         return cls(
             score=grid(cells[column]),
             gain=grid(cells.delta_vs_text),
-            mark=grid(significant.astype(int) + whole.astype(int)),
+            mark=grid(np.where(whole, 2, significant.astype(int))),
             slots=slots,
             layers=layers,
             chance=target.chance,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from thoughtgraft.analysis.verdicts import Verdict
 from thoughtgraft.report.document import Section, Table
 
 TERMS = (
@@ -27,10 +28,11 @@ TERMS = (
     ("Mantel r", "correlation over pairs of problems of likeness of thoughts with likeness of labels"),
     ("PERMANOVA", "whether classes differ in place: distances between against within, labels permuted"),
     ("debiased CKA", "likeness of two arrangements of the same problems, with the bias of many features removed"),
-    ("SUPPORTED, REFUTED", "the result meets the condition for, or against, the claim"),
-    ("UNDERPOWERED", "neither: these data cannot tell; it says nothing against the claim"),
-    ("NOT JUDGED", "a condition cannot be checked with these data; the note says which"),
+    ("effect of a cell", "the smaller of gain over words and selectivity: above 0 only where both are"),
+    ("effect of a position", "that of its best layer"),
+    ("simultaneous interval", "wider, so that the intervals of all cells of a map hold together; verdicts rest on it"),
     ("undefined", "the number does not exist for these data; the note beside it says why"),
+    *((str(word), f"verdict: {word.says('the margin')}") for word in Verdict),
 )
 
 

@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from thoughtgraft.analysis.rule import RULE
+from thoughtgraft.analysis.verdicts import Verdict, verdict
 from thoughtgraft.analysis.zoo import ZooResult
-from thoughtgraft.analysis.zoo.findings import ABSENT, ALPHA, BY_CONSTRUCTION, LARGER, OPEN, SHARED, SURVIVES
 from thoughtgraft.report.document import records_of
-from thoughtgraft.report.formats import count, interval, is_number, number, p_value, sentence_list
+from thoughtgraft.report.formats import count, interval, is_number, judged, number, p_value, sentence_list
 
-MARGIN_PP = 5.0
-"""Two models whose difference lies within this many points, interval included, do equally well."""
-_ENDS = {
-    SURVIVES: "It survives the control",
-    SHARED: "The control, whose slots carry nothing of the problem, shows it too: it is no evidence of fed-back "
-    "thoughts",
-    LARGER: "The control, whose slots carry nothing of the problem, shows more of it",
-    ABSENT: "Not found in this model, so there is nothing to explain",
-    OPEN: "Inconclusive",
+MARGIN_PP = RULE.margin_pp
+"""What differences are held against beside 0, in points."""
+_ORDER = {
+    Verdict.ABOVE: "answers more problems right, by more than {margin}, than",
+    Verdict.PRESENT: "answers more problems right than",
+    Verdict.SMALL: "answers more problems right, by less than {margin}, than",
+    Verdict.NEGLIGIBLE: "does as well, within {margin}, as",
+    Verdict.OPPOSITE: "answers fewer problems right than",
+    Verdict.UNRESOLVED: "cannot be told apart from",
+    Verdict.UNDEFINED: "has no interval beside",
 }
 
 
@@ -78,30 +80,32 @@ def in_short(found: Sequence[Conclusion]) -> str:
 
 def _turned(row: dict[str, Any]) -> dict[str, Any]:
     turned = row | {"a": row["b"], "b": row["a"], "difference_pp": -row["difference_pp"]}
-    return turned | {"ci_low": -row["ci_high"], "ci_high": -row["ci_low"]}
+    ends = {f"{kind}_{end}": -row[f"{kind}_{other}"] for kind in ("ci", "sim") for end, other in _SIDES}
+    # The word of an interval that is turned round; one that is undefined, or of too few problems, stays.
+    said = verdict(ends["sim_low"], ends["sim_high"], MARGIN_PP)
+    kept = row["verdict"] == Verdict.UNRESOLVED or said is Verdict.UNDEFINED
+    return turned | ends | {"verdict": row["verdict"] if kept else said}
+
+
+_SIDES = (("low", "high"), ("high", "low"))
 
 
 def _compared(row: dict[str, Any]) -> Conclusion:
-    low, high = row["ci_low"], row["ci_high"]
-    within = low > -MARGIN_PP and high < MARGIN_PP
-    if row["p_holm"] < ALPHA:
-        verdict = "MORE" if row["difference_pp"] > 0 else "FEWER"
-        words = f"answers {verdict.lower()} problems right{f', by less than {MARGIN_PP:g} pp,' if within else ''} than"
-    elif within:
-        verdict, words = "AS WELL", f"does as well, within {MARGIN_PP:g} pp, as"
-    else:
-        verdict, words = OPEN, "cannot be told apart (inconclusive) from"
+    said = Verdict(row["verdict"])
+    words = _ORDER[said].format(margin=f"{MARGIN_PP:g} pp")
     where = "" if row["problems"] == "all" else f" of {row['problems']}"
     text = (
-        f"{row['a']} {words} {row['b']}: {estimate(row['difference_pp'], low, high)} on {count(row['n'])} "
-        f"problems{where}, exact McNemar p {p_value(row['p'])}, after Holm {p_value(row['p_holm'])} ({row['id']})."
+        f"{row['a']} {words} {row['b']}: {estimate(row['difference_pp'], row['ci_low'], row['ci_high'])}, "
+        f"simultaneous {judged(row['sim_low'], row['sim_high'], MARGIN_PP)}, {said}, on {count(row['n'])} "
+        f"problems{where}; exact McNemar p {p_value(row['p'])}, after Holm {p_value(row['p_holm'])} ({row['id']})."
     )
-    return Conclusion(text, row["id"], verdict)
+    return Conclusion(text, row["id"], str(said))
 
 
 def _finding(row: dict[str, Any]) -> Conclusion:
-    end = _ENDS[row["verdict"]]
-    forced = row["note"].startswith(BY_CONSTRUCTION) and row["verdict"] == SURVIVES
+    own, control, gap = (Verdict(row[name]) for name in ("own_verdict", "control_verdict", "verdict"))
+    short, end = _beside(own, control, gap)
+    forced = short == SURVIVES and control is Verdict.BY_CONSTRUCTION
     if forced:
         end += ", which by construction cannot show it"
     name = row["finding"][0].upper() + row["finding"][1:]
@@ -109,8 +113,32 @@ def _finding(row: dict[str, Any]) -> Conclusion:
     if row["in_control"] == 0 and not is_number(row["control_low"]):
         theirs = "0"
     text = (
-        f"{name}: {estimate(row['own'], row['own_low'], row['own_high'])} in {row['model']}, {theirs} in "
-        f"{row['control']}, difference {estimate(row['difference'], row['ci_low'], row['ci_high'])}, p "
-        f"{p_value(row['p'])}, after Holm {p_value(row['p_holm'])} ({row['id']}). {end}."
+        f"{name}: {estimate(row['own'], row['own_low'], row['own_high'])} in {row['model']}, {own}; {theirs} in "
+        f"{row['control']}, {control}; difference {estimate(row['difference'], row['ci_low'], row['ci_high'])}, {gap} "
+        f"({row['id']}). {end}."
     )
-    return Conclusion(text, row["id"], row["verdict"], forced)
+    return Conclusion(text, row["id"], short, forced)
+
+
+SURVIVES = "it survives the control"
+
+
+def _beside(own: Verdict, control: Verdict, gap: Verdict) -> tuple[str, str]:
+    """What a finding comes to beside the control, shortly and in full, from the three verdicts and nothing else."""
+    if not _shown(own):
+        return "it is not shown in the model", "Not shown in this model, so there is nothing to explain"
+    if _shown(gap):
+        return SURVIVES, "It survives the control"
+    if gap is Verdict.OPPOSITE:
+        return "the control shows more of it", "The control, whose slots carry nothing of the problem, shows more of it"
+    if gap is Verdict.NEGLIGIBLE:
+        much = f"The control, whose slots carry nothing of the problem, shows as much of it, within {MARGIN_PP:g} pp"
+        return "the control shows as much of it", f"{much}: it is no evidence of fed-back thoughts"
+    if _shown(control):
+        too = "The control, whose slots carry nothing of the problem, shows it too; whether less of it is open"
+        return "the control shows it too", too
+    return "it is open whether the control shows as much", "Whether the control shows as much is open"
+
+
+def _shown(word: Verdict) -> bool:
+    return word in (Verdict.ABOVE, Verdict.PRESENT, Verdict.SMALL)

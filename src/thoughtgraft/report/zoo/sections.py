@@ -12,12 +12,21 @@ from thoughtgraft.report.formats import (
     count,
     interval,
     is_number,
+    judged,
     number,
     p_value,
     percent,
     sentence_list,
 )
-from thoughtgraft.report.zoo.conclusions import Conclusion, against_controls, hardest, in_short, signed, surviving
+from thoughtgraft.report.zoo.conclusions import (
+    MARGIN_PP,
+    Conclusion,
+    against_controls,
+    hardest,
+    in_short,
+    signed,
+    surviving,
+)
 
 _LOSSES = {
     ("codi", "pause", "direct"): "written steps, answers, and distillation of the one into the other, so that only "
@@ -34,9 +43,10 @@ def conclusion(result: ZooResult) -> Section:
     trained = "Each method was trained once: intervals" if once else "Intervals"
     blocks: list[Block] = [
         Prose(
-            "Every sentence states one row of the tables below and cites it. Intervals are 95% and unadjusted, "
-            "p-values are of paired tests and adjusted by Holm within their table's family. "
-            f"{trained} cover problems, not training seeds, so a difference is one between these models."
+            "Every sentence states one row of the tables below and cites it. Intervals are 95%, each by itself; "
+            "verdicts are made from simultaneous ones, which hold together over a table's family, and say where those "
+            f"lie beside 0 and {MARGIN_PP:g} pp; p-values decide nothing. {trained} cover problems, not training "
+            "seeds, so a difference is one between these models."
         ),
         Prose("Do fed-back thoughts beat pause vectors, direct answers and written reasoning?", "lead"),
         *_bullets(against_controls(result, ALL), "No model here thinks, or there is only one."),
@@ -137,7 +147,10 @@ def answers(result: ZooResult, figures: Figures) -> Section:
 
 def pairs(result: ZooResult, figures: Figures) -> Section:
     """Every pair on the same problems."""
-    header = ("row", "first", "second", "problems", "n", "difference, pp", "only first", "only second", "p", "p, Holm")
+    header = (
+        "row", "first", "second", "problems", "n", "difference, pp [alone]", "simultaneous", "verdict", "only first",
+        "only second", "p", "p, Holm",
+    )  # fmt: skip
     rows = tuple(
         (
             r["id"],
@@ -146,6 +159,8 @@ def pairs(result: ZooResult, figures: Figures) -> Section:
             r["problems"],
             count(r["n"]),
             f"{signed(r['difference_pp'])} {interval(r['ci_low'], r['ci_high'])}",
+            judged(r["sim_low"], r["sim_high"], MARGIN_PP),
+            str(r["verdict"]),
             count(r["only_a"]),
             count(r["only_b"]),
             p_value(r["p"]),
@@ -154,10 +169,11 @@ def pairs(result: ZooResult, figures: Figures) -> Section:
         for r in records_of(result.tables["pairs"])
     )
     reading = (
-        "Plain answers, first minus second, with Bonett-Price intervals (95%, unadjusted); problems that only one of "
-        "them answers right; exact McNemar p; Holm over the pairs on one group of problems."
+        "Plain answers, first minus second, with the 95% interval alone and the one that holds for all pairs on one "
+        f"group of problems together; the verdict is where that lies beside 0 and {MARGIN_PP:g} pp. Problems that only "
+        "one of them answers right; exact McNemar p; Holm over the same pairs."
     )
-    return Section("pairs", "Pairs", (figures["pairs"], Table(header, rows, reading, frozenset({4, 6, 7}))))
+    return Section("pairs", "Pairs", (figures["pairs"], Table(header, rows, reading, frozenset({4, 8, 9}), 7)))
 
 
 def _bullets(found: list[Conclusion], otherwise: str) -> list[Block]:

@@ -10,14 +10,15 @@ from thoughtgraft.analysis.zoo import ZooResult
 from thoughtgraft.analysis.zoo.findings import WORDS
 from thoughtgraft.report.document import Block, Bullets, Figures, Prose, Section, Table, records_of
 from thoughtgraft.report.formats import (
-    bounded,
     count,
     estimate,
     is_number,
+    judged,
     p_value,
     percent,
     size,
 )
+from thoughtgraft.report.zoo.conclusions import MARGIN_PP
 from thoughtgraft.report.zoo.figures import NO_SLOTS
 
 
@@ -29,7 +30,9 @@ def resampling(result: ZooResult, figures: Figures) -> Section:
         "edit",
         "thoughts",
         "hosts × donors (n)",
-        "accuracy lost, pp",
+        "accuracy lost, pp [alone]",
+        "simultaneous",
+        "verdict",
         "adopted beyond chance, pp",
         "p",
         "p, Holm",
@@ -41,7 +44,9 @@ def resampling(result: ZooResult, figures: Figures) -> Section:
             r["method"],
             r["slots"],
             size(r["n_hosts"], r["n_donors"], r["n_gen"]),
-            bounded(r["impact_pp"], r["ci_low"], r["ci_high"], r["zero_bound_pp"]),
+            estimate(r["impact_pp"], r["ci_low"], r["ci_high"]),
+            judged(r["sim_low"], r["sim_high"], MARGIN_PP),
+            str(r["verdict"]),
             _adopted(r),
             p_value(r["p"]),
             p_value(r["p_holm"]),
@@ -49,9 +54,10 @@ def resampling(result: ZooResult, figures: Figures) -> Section:
         for r in records_of(result.tables["positions"])
     )
     reading = (
-        "Clean minus edited accuracy on the same hosts, later thoughts recomputed; 95% intervals clustered over "
-        "hosts and donors; where every difference is 0, the exact 95% upper bound. Adoption needs a donor. Holm over "
-        "the single slots of one model and edit. A model cannot lose more than it answers right."
+        "Clean minus edited accuracy on the same hosts, later thoughts recomputed; 95% intervals clustered over hosts "
+        "and donors, alone and for the single slots of one model and edit together; the verdict is where the latter "
+        f"lies beside 0 and {MARGIN_PP:g} pp. Adoption needs a donor. Holm over the same slots. A model cannot lose "
+        "more than it answers right."
     )
     said = [
         f"{m.name}: its vectors are the same for every problem, so swap and mean change nothing by construction; "
@@ -61,7 +67,7 @@ def resampling(result: ZooResult, figures: Figures) -> Section:
     ]
     said += [f"{m.name}: {NO_SLOTS.split(':')[0]}, since {m.why_no_slots}." for m in result.models if not m.num_latents]
     blocks: list[Block] = [figures["impact"], *([Bullets(tuple(said))] if said else [])]
-    return Section("resampling", "Resampling", (*blocks, Table(header, rows, reading)))
+    return Section("resampling", "Resampling", (*blocks, Table(header, rows, reading, tones=7)))
 
 
 def reading(result: ZooResult, figures: Figures) -> Section:
@@ -135,29 +141,35 @@ def reading(result: ZooResult, figures: Figures) -> Section:
 
 def findings(result: ZooResult) -> Section:
     """What the conclusion's second part rests on."""
-    header = ("row", "finding", "model", "own, pp", "in the control, pp", "difference, pp", "p", "p, Holm", "verdict")
+    header = (
+        "row", "finding", "model", "own, pp [alone]", "own verdict", "in the control, pp [alone]", "control's verdict",
+        "difference, pp [alone]", "simultaneous", "verdict", "p", "p, Holm",
+    )  # fmt: skip
     rows = tuple(
         (
             r["id"],
             r["finding"],
             r["model"],
             estimate(r["own"], r["own_low"], r["own_high"]),
+            str(r["own_verdict"]),
             estimate(r["in_control"], r["control_low"], r["control_high"]),
+            str(r["control_verdict"]),
             estimate(r["difference"], r["ci_low"], r["ci_high"]),
+            judged(r["sim_low"], r["sim_high"], MARGIN_PP),
+            str(r["verdict"]),
             p_value(r["p"]),
             p_value(r["p_holm"]),
-            r["verdict"],
         )
         for r in records_of(result.tables["findings"])
     )
     table = Table(
         header,
         rows,
-        "Own effect, the same in the pause control, and the difference paired by problem (by fold for probes); p of no "
-        "difference, Holm over all rows. SURVIVES: the model's own interval lies above 0, and so does the difference "
-        "after Holm. SHARED: the control's interval lies above 0 too, and the two cannot be told apart. NOT FOUND: the "
-        "model's own interval reaches 0. Otherwise INCONCLUSIVE.",
-        tones=8,
+        "Own effect, the same in the pause control, and the difference paired by problem (by fold for probes), each "
+        "with its 95% interval alone. Verdicts are of simultaneous intervals, which hold together over all estimates "
+        f"of this table (Bonferroni), beside 0 and {MARGIN_PP:g} pp; that of the difference is shown, the others are "
+        "in tables/findings.csv. p of no difference, Holm over all rows; it decides nothing.",
+        tones=9,
     )
     return Section("findings", "Findings beside the control", (table,))
 
