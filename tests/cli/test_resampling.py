@@ -157,7 +157,7 @@ def test_a_larger_run_beside_is_called_a_second_look_from_its_start_to_its_page(
     assert result.exit_code == 0, result.output
     told = f"{said}. A larger number of hosts in a new folder is a second look ({small.parent.name}/{small.name} had 4): no interval"
     assert told in flat(result.stderr)
-    assert f"Not counted among earlier looks: nowhere cannot be read" in flat(result.stderr)
+    assert "Not counted among earlier looks: nowhere cannot be read" in flat(result.stderr)
     looks = load_run(out).spec.looks
     assert looks is not None and (looks.hosts, looks.n_hosts, looks.donors) == (4, 6, 3)
     page = flat((out / "report.html").read_text())

@@ -62,8 +62,8 @@ def pairs(result: ZooResult) -> Display | Skipped:
     if not rows:
         return Skipped("pairs", title, "There is one model only.")
     caption = (
-        f"The same {count(rows[0]['n'])} problems for all; bars: 95% intervals of paired differences, thin alone, thick "
-        f"for all pairs together; grey: within {MARGIN_PP:g} pp."
+        f"The same {count(rows[0]['n'])} problems for all; bars: 95% intervals of paired differences, thin alone, "
+        f"thick for all pairs together; grey: within {MARGIN_PP:g} pp."
     )
     points = tuple(Point.of(place, row, "difference_pp") for place, row in enumerate(rows))
     return PairForest(tuple(f"{r['id']}  {r['a']} − {r['b']}" for r in rows), points, MARGIN_PP, caption)
