@@ -16,6 +16,7 @@ from thoughtgraft.analysis.operations import analyze_operations
 from thoughtgraft.analysis.verdicts import verdict
 from thoughtgraft.errors import RunError
 from thoughtgraft.records import RunStore
+from thoughtgraft.records.looks import Look, Looks
 from thoughtgraft.report.operations.data import analysed_targets
 from thoughtgraft.report.operations.write import write_operations_report
 
@@ -84,8 +85,9 @@ def test_the_tables_are_on_disk_and_the_report_needs_no_more(folder, report):
     assert write_operations_report(folder).md.read_bytes() == before
 
 
-def test_a_failed_certificate_states_nothing_unless_forced(folder, tmp_path):
-    with RunStore.create(tmp_path, spec(90, 0, 0, study="operations")) as store:
+def test_a_failed_certificate_states_nothing_unless_forced_and_earlier_looks_are_said(folder, tmp_path):
+    looks = Looks(90, 0, 60, 0, (Look("runs/prototype", "r", (), 60, 60, 0),))
+    with RunStore.create(tmp_path, spec(90, 0, 0, study="operations", looks=looks)) as store:
         certificate = passing()
         certificate["checks"][0]["passed"] = False
         store.write_json("certificate.json", certificate)
@@ -96,6 +98,11 @@ def test_a_failed_certificate_states_nothing_unless_forced(folder, tmp_path):
     assert not refused.figures
     assert "no result is stated" in refused.md.read_text()
     assert "ABOVE (" not in refused.md.read_text()
+    text = refused.md.read_text()
+    said = (
+        "60 of these 90 hosts were seen before, in runs/prototype. A larger number of hosts in a new folder is a second"
+    )
+    assert 0 < text.index("- seen before: 60 of 90 hosts") < text.index(said) < text.index("## Claims and verdicts")
     forced = write_operations_report(tmp_path, force=True)
     assert forced.figures
     assert "INVALID, shown by force" in forced.html.read_text()
