@@ -155,7 +155,8 @@ def test_a_larger_run_beside_is_called_a_second_look_from_its_start_to_its_page(
     assert f"{said}. A larger number of hosts in a new folder is a second look" in flat(dry.stdout), dry.output
     result = type_in(*asked)
     assert result.exit_code == 0, result.output
-    told = f"{said}. A larger number of hosts in a new folder is a second look ({small.parent.name}/{small.name} had 4): no interval"
+    place = f"{small.parent.name}/{small.name}"
+    told = f"{said}. A larger number of hosts in a new folder is a second look ({place} had 4): no interval"
     assert told in flat(result.stderr)
     assert "Not counted among earlier looks: nowhere cannot be read" in flat(result.stderr)
     looks = load_run(out).spec.looks
