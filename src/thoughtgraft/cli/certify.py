@@ -15,6 +15,7 @@ from thoughtgraft.cli import checks, options
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from thoughtgraft.interventions.plan import Plan
     from thoughtgraft.models.reasoner import LatentReasoner
     from thoughtgraft.problems import ProblemSet
 
@@ -110,7 +111,9 @@ def verify(
         raise typer.Exit(1)
 
 
-def certificate_for(model: LatentReasoner, problems: ProblemSet, out: Path, certify: str) -> dict[str, Any] | None:
+def certificate_for(
+    model: LatentReasoner, problems: ProblemSet, out: Path, certify: str, plan: Plan | None = None
+) -> dict[str, Any] | None:
     """The certificate that a run still needs; None where it is switched off, or lies there already.
 
     Args:
@@ -118,6 +121,7 @@ def certificate_for(model: LatentReasoner, problems: ProblemSet, out: Path, cert
         problems: Its problems.
         out: Its folder, which need not exist.
         certify: `auto` (the core checks), `full` or `off`.
+        plan: What is to be run; None where nothing is edited.
 
     Raises:
         PlanError: Another word.
@@ -133,18 +137,18 @@ def certificate_for(model: LatentReasoner, problems: ProblemSet, out: Path, cert
 
     if certify not in CERTIFY:
         raise PlanError("unknown choice for --certify", got=repr(certify), expected=", ".join(CERTIFY))
-    there = read_json(out / CERTIFICATE_FILE) if (out / CERTIFICATE_FILE).exists() else None
-    enough = there is not None and there.get("passed") and (certify == "auto" or there.get("kind") == "full")
-    if certify == "off" or enough:
+    there = (read_json(out / CERTIFICATE_FILE) if (out / CERTIFICATE_FILE).exists() else None) or {}
+    enough = there.get("passed") and (certify == "auto" or there.get("kind") == "full")
+    if certify == "off" or (enough and (plan is None or there.get("plan_hash") == plan.plan_hash)):
         return None
     encode(model, problems)  # the checks are of the first few, and take their time
     level = "full" if certify == "full" else "core"
     recorded = read_fingerprint(model_folder(model.name)) if certify == "full" else None
-    return run_checks(model, problems, level=level, recorded=recorded).to_json()  # type: ignore[arg-type]
+    return run_checks(model, problems, level=level, plan=plan, recorded=recorded).to_json()  # type: ignore[arg-type]
 
 
 def certified(
-    model: LatentReasoner, problems: ProblemSet, out: Path, certify: str, console: Console
+    model: LatentReasoner, problems: ProblemSet, out: Path, certify: str, console: Console, plan: Plan | None = None
 ) -> dict[str, Any] | None:
     """`certificate_for`, told on the console; a run that could state no effect is not begun.
 
@@ -155,7 +159,7 @@ def certified(
     from thoughtgraft.cli.tables import certificate_line
     from thoughtgraft.errors import RunError
 
-    certificate = certificate_for(model, problems, out, certify)
+    certificate = certificate_for(model, problems, out, certify, plan)
     if certificate is None:
         return None
     console.print(certificate_line(certificate), soft_wrap=True)

@@ -102,7 +102,7 @@ def erasure(
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     if dry_run:
         return
-    certificate = certified(reasoner, job.problems, out, certify, console)
+    certificate = certified(reasoner, job.problems, out, certify, console, job.design.plan)
     records = run_plan(
         reasoner,
         job.problems,

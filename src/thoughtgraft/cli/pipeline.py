@@ -88,7 +88,7 @@ def carry_out(
         console.print(f"protocol {model.protocol.name}: {model.protocol.flaw}", soft_wrap=True, highlight=False)
     for line in job.warnings:
         console.print(line, soft_wrap=True, highlight=False)
-    certificate = certified(model, problems, out, certify, console)
+    certificate = certified(model, problems, out, certify, console, job.plan)
     with current().held():
         run(
             model,

@@ -117,16 +117,21 @@ def read_certificate(store: RunStore) -> Certificate:
 
 
 def _of_another_run(raw: Mapping[str, Any], store: RunStore) -> list[dict[str, Any]]:
-    """A failed check where the certificate names another model than the run does; it may have been copied."""
-    if raw.get("model_hash") in (None, "", store.spec.model_hash):
-        return []
+    """A failed check where the certificate names another model or plan than the run does; it may have been copied."""
+    of_model = "the certificate was made with the run's model, protocol, dtype and number of thoughts"
+    kinds = (
+        ("model_hash", store.spec.model_hash, of_model, "another model or protocol was certified, not this one"),
+        ("plan_hash", store.spec.plan_hash, "the certificate tried the run's arms", "another plan was tried, not this"),
+    )
     return [
         {
             "name": "belongs to this run",
-            "proves": "the certificate was made with the run's weights, protocol, dtype and number of thoughts",
-            "figure": str(raw["model_hash"]),
-            "threshold": f"= {store.spec.model_hash}",
+            "proves": proves,
+            "figure": str(raw[name]),
+            "threshold": f"= {wanted}",
             "passed": False,
-            "consequence": "another model or protocol was certified, not this one",
+            "consequence": consequence,
         }
+        for name, wanted, proves, consequence in kinds
+        if raw.get(name) not in (None, "", wanted)
     ]

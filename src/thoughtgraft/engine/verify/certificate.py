@@ -55,7 +55,8 @@ class Certificate:
         dtype: What the model computes in.
         kind: `core` or `full`.
         checks: In the order in which they ran.
-        model_hash: Weights, protocol, dtype and number of thoughts, as in run.json.
+        model_hash: The model's identity, as in run.json.
+        plan_hash: The plan whose arms were tried, as in run.json; empty where no plan was given.
         num_latents: Slots, K.
         dead_slots: 0-based slots whose edits cannot reach the output: structurally null, never 0%.
         shared_slots: 0-based slots at which every problem is fed the same vector: nothing of the problem is in it, and
@@ -69,6 +70,7 @@ class Certificate:
     kind: str
     checks: tuple[Check, ...]
     model_hash: str = ""
+    plan_hash: str = ""
     num_latents: int = 0
     dead_slots: tuple[int, ...] = ()
     shared_slots: tuple[int, ...] = ()
@@ -92,6 +94,7 @@ class Certificate:
             "kind": self.kind,
             "model": self.model,
             "model_hash": self.model_hash,
+            "plan_hash": self.plan_hash,
             "protocol": self.protocol,
             "dtype": self.dtype,
             "num_latents": self.num_latents,

@@ -124,6 +124,7 @@ def verify(
         kind=level,
         checks=tuple(checks),
         model_hash=model_hash,
+        plan_hash="" if plan is None else plan.plan_hash,
         num_latents=model.num_latents,
         dead_slots=bench.dead_slots,
         shared_slots=bench.shared_slots,

@@ -27,6 +27,7 @@ from thoughtgraft.problems import Problem, ProblemSet
 CROWD = 65
 """Rows of one edit at one step that a run asks for at least: what holds for few need not hold for many."""
 _HOSTS, _DONORS = 3, 3
+_MOST = 1200  # records
 _HAIR = Fraction(1, 10**18)  # relative; no float can tell it
 _ROOM = 40  # tokens for an answer, and for the numbers that are put in its place
 _TRIPLES = 12
@@ -98,7 +99,10 @@ def make_trial(model: LatentReasoner, problems: ProblemSet, plan: Plan, tokens: 
     crowd = _crowd(plan.arms) * hosts * donors
     if 0 < crowd < CROWD:
         notes.append(f"too few problems for {CROWD} rows of one edit at once: {crowd} were tried")
-    small = replace(plan, n_donors=donors, hosts=hosts, only_correct=False)
+    arms = _some(plan.arms, hosts, donors)
+    if len(arms) < len(plan.arms):
+        notes.append(f"{len(arms)} of the plan's {len(plan.arms)} arms were tried, spread evenly over it")
+    small = replace(plan, arms=arms, n_donors=donors, hosts=hosts, only_correct=False)
     return Trial(_probing(model, chosen, small, limit, notes), small, limit, tuple(notes))
 
 
@@ -125,6 +129,12 @@ def _size(arms: Sequence[Arm], available: int) -> tuple[int, int]:
     if crowd and hosts * donors * crowd < CROWD:
         hosts = min(available, ceil(CROWD / (donors * crowd)))
     return hosts, donors
+
+
+def _some(arms: Sequence[Arm], hosts: int, donors: int) -> tuple[Arm, ...]:
+    """The arms; of very many, every so-many-th."""
+    rows = hosts * sum(donors if arm.repeated else 1 for arm in arms)
+    return tuple(arms[:: ceil(rows / _MOST)])
 
 
 def _choose(problems: Sequence[Problem], arms: Sequence[Arm], hosts: int, wanted: int) -> list[Problem]:
