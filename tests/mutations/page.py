@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.mutations.edit_plants import EDIT_MUTATIONS
 from tests.mutations.plants import MUTATIONS, UNSEEN
+from tests.mutations.record_plants import RECORD_MUTATIONS
 
 from thoughtgraft.engine.verify.catalogue import STATEMENTS
 
@@ -18,7 +20,7 @@ def tables() -> dict[str, list[str]]:
         f"| {s.name} | {'core' if s.core else 'full'} | {s.proves} | {s.consequence} |" for s in STATEMENTS.values()
     ]
     mutations = ["| mistake | planted into | caught by | checks that fail | in words |", "|---|---|---|---|---|"]
-    for m in MUTATIONS:
+    for m in (*MUTATIONS, *EDIT_MUTATIONS, *RECORD_MUTATIONS):
         words = f"“{m.words}”" if m.words else ""
         mutations.append(f"| {m.name} | {m.where} | {m.caught_by} | {', '.join(m.checks) or '–'} | {words} |")
     return {"checks": checks, "mutations": mutations, "unseen": [f"- **{what}**: {why}" for what, why in UNSEEN]}

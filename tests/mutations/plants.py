@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from pytest import MonkeyPatch
+from tests.mutations.plant import LOADER, OFFICIAL, SELF, Mutation, wrap
 from torch import Tensor, nn
 
 from thoughtgraft.engine import clean as clean_module
@@ -22,43 +23,6 @@ from thoughtgraft.interventions.schedule import Action, Feed
 from thoughtgraft.models import assembly
 from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.reasoner import LatentReasoner
-
-SELF, LOADER, OFFICIAL, NOTHING = "self-checks", "strict loading", "official cases", "nothing"
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """A mistake.
-
-    Attributes:
-        name: What went wrong, in a few words.
-        where: What it is planted into.
-        plant: Plants it.
-        caught_by: The first line that sees it: the certificate's own checks, strict loading, the official cases; or
-            nothing.
-        checks: Checks that must fail, beside others.
-        words: What the diagnosis must say.
-        reload: Whether the model must be loaded with the mistake in place.
-        full: Whether only a full certificate sees it.
-        trained: Whether it is planted into `tiny-codi`, because the golden networks' final norms are the identity on
-            what is normed already.
-        load: Options for loading.
-    """
-
-    name: str
-    where: str
-    plant: Callable[[MonkeyPatch], None]
-    caught_by: str
-    checks: tuple[str, ...] = ()
-    words: str = ""
-    reload: bool = False
-    full: bool = False
-    load: tuple[tuple[str, Any], ...] = ()
-    trained: bool = False
-
-
-def _wrap(patch: MonkeyPatch, place: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    patch.setattr(place, name, make(getattr(place, name)))
 
 
 def _feeding(change: Callable[[dict[str, Any], Tensor], Tensor]) -> Callable[[MonkeyPatch], None]:
@@ -140,7 +104,7 @@ def _bot_first(patch: MonkeyPatch) -> None:
 
         return think
 
-    _wrap(patch, rollout_module, "think_clean", make)
+    wrap(patch, rollout_module, "think_clean", make)
 
 
 def _unprojected(patch: MonkeyPatch) -> None:
@@ -151,7 +115,7 @@ def _unprojected(patch: MonkeyPatch) -> None:
 
         return think
 
-    _wrap(patch, rollout_module, "think_clean", make)
+    wrap(patch, rollout_module, "think_clean", make)
 
 
 def _stale(patch: MonkeyPatch) -> None:
@@ -165,14 +129,14 @@ def _stale(patch: MonkeyPatch) -> None:
 
         return think
 
-    _wrap(patch, rollout_module, "think_clean", make)
+    wrap(patch, rollout_module, "think_clean", make)
 
 
 def _leaky(patch: MonkeyPatch) -> None:
     def make(honest: Callable[..., Any]) -> Callable[..., Any]:
         return lambda length, empty, pads, dtype: honest(length, torch.zeros_like(empty), pads, dtype)
 
-    _wrap(patch, clean_module, "_question_mask", make)
+    wrap(patch, clean_module, "_question_mask", make)
 
 
 def _final_norm(model: LatentReasoner) -> nn.Module:
@@ -184,21 +148,21 @@ def _norm_twice_in_forward(patch: MonkeyPatch) -> None:
     def make(honest: Callable[..., Any]) -> Callable[..., Any]:
         return lambda self, *args, **more: _final_norm(self)(honest(self, *args, **more))
 
-    _wrap(patch, LatentReasoner, "forward", make)
+    wrap(patch, LatentReasoner, "forward", make)
 
 
 def _norm_twice_in_project(patch: MonkeyPatch) -> None:
     def make(honest: Callable[..., Any]) -> Callable[..., Any]:
         return lambda self, hidden, slot: honest(self, _final_norm(self)(hidden), slot)
 
-    _wrap(patch, CodiReasoner, "project", make)
+    wrap(patch, CodiReasoner, "project", make)
 
 
 def _other_prompt(patch: MonkeyPatch) -> None:
     def make(honest: Callable[..., Any]) -> Callable[..., Any]:
         return lambda self, question: honest(self, f"how {question}")
 
-    _wrap(patch, CodiReasoner, "question_ids", make)
+    wrap(patch, CodiReasoner, "question_ids", make)
 
 
 def _unmerged(patch: MonkeyPatch) -> None:

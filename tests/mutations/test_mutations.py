@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import pytest
 from pytest import MonkeyPatch
-from tests.engine.tiny import GOLDEN, expected, questions
+from tests.engine.tiny import expected
 from tests.mutations.page import PAGE, updated
-from tests.mutations.plants import LOADER, MUTATIONS, OFFICIAL, SELF, Mutation
+from tests.mutations.plant import LOADER, OFFICIAL, SELF, Mutation
+from tests.mutations.plants import MUTATIONS
+from tests.mutations.subjects import FAMILY, PLAN, PROBLEMS, honest, load, recorded, trained
 
 from thoughtgraft.engine.verify import Check, verify
 from thoughtgraft.engine.verify.catalogue import STATEMENTS
-from thoughtgraft.engine.verify.weights import fingerprint, take_fingerprint, weights
+from thoughtgraft.engine.verify.suite import Level
+from thoughtgraft.engine.verify.weights import fingerprint, weights
 from thoughtgraft.errors import CheckpointError
-from thoughtgraft.models.fingerprint import Fingerprint
-from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import Problem, ProblemSet, load_problems
+from thoughtgraft.problems import ProblemSet
 
-FAMILY = "codi-gpt2"
-PROBLEMS = ProblemSet(tuple(Problem(str(i), q, None) for i, q in enumerate(questions(FAMILY)[:3])))
 BY_OTHERS = {"official cases", "fingerprint"}
-
-
-def load(**options: Any) -> LatentReasoner:
-    root = GOLDEN / FAMILY
-    model = load_model(root / "checkpoint", base=root / "base-tiny-gpt2", device="cpu", dtype="float64", **options)
-    model.max_new_tokens = 8
-    return model
-
-
-@functools.cache
-def honest() -> LatentReasoner:
-    return load()
-
-
-@functools.cache
-def recorded() -> Fingerprint:
-    return take_fingerprint(honest(), PROBLEMS)
-
-
-@functools.cache
-def trained() -> tuple[LatentReasoner, ProblemSet]:
-    return load_model("tiny-codi", device="cpu", dtype="float32"), load_problems("arithmetic:test", n=3)
 
 
 def certify(
@@ -52,7 +28,8 @@ def certify(
 ) -> list[Check]:
     """The core checks or all, and what looks at the weights, the official cases and the fingerprint."""
     cases, answers = (expected(FAMILY), recorded()) if others else (None, None)
-    found = verify(model, problems, level="full" if full else "core", answer_tokens=2, cases=cases, recorded=answers)
+    level: Level = "full" if full else "core"
+    found = verify(model, problems, level=level, plan=PLAN, answer_tokens=2, cases=cases, recorded=answers)
     rest = [] if full else [weights(model), *([fingerprint(model, answers)] if answers else [])]
     return [*found.checks, *(check for check in rest if isinstance(check, Check))]
 

@@ -115,7 +115,7 @@ _ALL = (
     Statement(
         "cells and donors",
         "its records are the plan's cells, each once, with the key that its definition gives; donors are other "
-        "problems, each once, of the stratum, and the same in every arm",
+        "problems of the stratum, each once, drawn anew by the rule, and the same in every arm",
         "a record is another experiment's, or a comparison is not of the same pairs",
     ),
     Statement(
@@ -150,6 +150,12 @@ _ALL = (
         "with the highest logits on what greedy decoding leaves out, and answers cut in their numbers, the answers "
         "are still the best allowed tokens",
         "answers hold what the official code cannot write, or end in the clean answer's number",
+    ),
+    Statement(
+        "wild answers",
+        "with an output layer that makes long answers hang on every bit of the state, and saved thoughts that were "
+        "changed, the tokens are still the best allowed, and texts leave special ones out",
+        "a refused draft leaves traces in what follows, or an edit does not read what was saved",
     ),
     Statement(
         "official cases",

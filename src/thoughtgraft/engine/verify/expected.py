@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -26,8 +27,8 @@ from thoughtgraft.engine.verify.plain import (
     think,
     touched,
 )
+from thoughtgraft.engine.verify.planned import Wanted, program
 from thoughtgraft.engine.verify.reading import Words, last_number, written
-from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.ops import EditContext
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.problems import ProblemSet
@@ -35,17 +36,6 @@ from thoughtgraft.problems import ProblemSet
 _ROWS = 128  # that run at once
 
 Change = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One generation: an arm on a host, with a donor or a draw; 0-based."""
-
-    arm: Arm
-    host: int
-    donor: int | None = None
-    draw: int | None = None
-    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,28 +70,6 @@ class Measured:
         return gap(self.best, self.chosen) if len(self.best) else 0.0
 
 
-def program(arm: Arm, num_latents: int, delay: int = 0) -> list[tuple[str, int]]:
-    """What stands at each position after the prompt, in order: how it comes there, and the slot that it is.
-
-    `clean`: the host's clean vector is fed again. `kept`: its clean keys and values stand there. `live`: the row's own
-    thought. `edit`: the edit of it. Before the first edit live and clean are the same.
-    """
-    clean = [("clean", k) for k in range(num_latents)]
-    edited = [slot + delay for slot in arm.slots if slot + delay < num_latents]
-    if arm.method == "noop":
-        return [("live", k) for k in range(num_latents)]
-    if not edited:
-        return clean
-    first = edited[0]
-    if arm.method == "truncate":
-        return clean[:first]
-    if arm.method == "skip":
-        # fed[k + 1] is fed again; the thoughts after it are computed.
-        return [*clean[:first], *clean[first + 1 : first + 2], *(("live", k) for k in range(first + 2, num_latents))]
-    later = {"recompute": "live", "freeze_input": "clean", "freeze_kv": "kept"}[arm.downstream]
-    return [("edit" if k in edited else "clean" if k < first else later, k) for k in range(num_latents)]
-
-
 class Oracle:
     """A model on N problems, unedited, and any generation that edits them.
 
@@ -120,6 +88,12 @@ class Oracle:
         self.clean: list[Clean] = [think(model, asked, touch) for asked in self.asked]
         self.fed = torch.stack([clean.fed for clean in self.clean])
         self.words, self.forbidden = Words(model.tokenizer, model.eos_ids[0]), never_written(model)
+
+    def on(self, model: LatentReasoner, fed: Tensor) -> Oracle:
+        """The same with a model that unembeds otherwise and `fed` [N, K, d] for edits to draw on; nothing is scored."""
+        other = copy(self)
+        other.model, other.fed, other.answers = model, fed, [Answer((), False)] * len(self.problems)
+        return other
 
     # What is known of a problem before anything is edited.
 

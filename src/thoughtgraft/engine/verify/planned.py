@@ -1,14 +1,14 @@
-"""The records that a plan must give: which cells, in which order, under which keys, with which donors."""
+"""What a plan asks for, by its definitions: which cells, under which keys, with which donors, fed with what."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from thoughtgraft.engine.verify.expected import Wanted
 from thoughtgraft.engine.verify.reading import written
 from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.plan import Plan
@@ -22,6 +22,17 @@ _ALIKE: dict[str, Callable[[Problem], object]] = {
     "answer": lambda problem: problem.answer,
 }
 _KEY, _CONTENT = 20, 16  # characters of a hash
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One generation: an arm on a host, with a donor or a draw; 0-based."""
+
+    arm: Arm
+    host: int
+    donor: int | None = None
+    draw: int | None = None
+    key: str = ""
 
 
 class Planned:
@@ -41,29 +52,24 @@ class Planned:
         self.model, self.problems, self.plan, self.pads = model, problems, plan, pads
         self.made_by = _hash({**model.identity, "max_new_tokens": limit, "task": "number"}, _KEY)
 
-    def cells(self, donor_ids: Sequence[str | None]) -> list[Wanted]:
-        """Every generation in order. Who the donors are is drawn by the run: it names them, and they are judged."""
-        places = {problem.id: i for i, problem in enumerate(self.problems)}
-        named = iter(donor_ids)
-        found = []
-        for one in self._asked():
-            donor = places.get(str(next(named, None)))
-            one = replace(one, donor=donor) if one.arm.needs_donor else one
-            found.append(replace(one, key=self._key(one)))
-        return found
-
-    def _asked(self) -> Iterator[Wanted]:
-        for host, donor, slot in self.plan.triples:
-            yield Wanted(Arm("swap", (slot,)), host, donor)
+    def cells(self) -> list[Wanted]:
+        """Every generation, in order."""
+        found = [Wanted(Arm("swap", (slot,)), host, donor) for host, donor, slot in self.plan.triples]
         for host in range(len(self.problems))[: self.plan.hosts]:
             for arm in self.plan.arms:
+                draws: Sequence[int | None] = range(self.plan.n_donors) if arm.repeated else [None]
                 if arm.needs_donor:
-                    alike = _ALIKE[arm.stratum]
-                    pool = sum(alike(p) == alike(self.problems[host]) for p in self.problems) - 1
-                    yield from [Wanted(arm, host)] * min(self.plan.n_donors, pool)
+                    found += [Wanted(arm, host, donor) for donor in self._donors(host, arm.stratum)]
                 else:
-                    draws = range(self.plan.n_donors) if arm.repeated else [None]
-                    yield from (Wanted(arm, host, draw=draw) for draw in draws)
+                    found += [Wanted(arm, host, draw=draw) for draw in draws]
+        return [replace(one, key=self._key(one)) for one in found]
+
+    def _donors(self, host: int, stratum: str) -> list[int]:
+        """Others of the host's kind, each once: Python's `sample` of them, seeded by run, stratum and host."""
+        kind, mine = _ALIKE[stratum], self.problems[host]
+        others = [i for i, problem in enumerate(self.problems) if i != host and kind(problem) == kind(mine)]
+        seed = f"donors-{self.plan.seed}-{stratum}-{_content(mine)}"
+        return random.Random(seed).sample(others, min(self.plan.n_donors, len(others)))
 
     def _key(self, one: Wanted) -> str:
         """A hash of what made the answers and of all that defines the generation, and of nothing else."""
@@ -108,33 +114,32 @@ class Planned:
             "pad": self.pads[one.host],
             "seed": self.plan.seed if arm.op is not None or one.draw is not None else None,
         }
-        if arm.needs_donor:
-            columns["donor_id"] = None if one.donor is None else self.problems[one.donor].id
+        if one.donor is not None:
+            columns["donor_id"] = self.problems[one.donor].id
             columns["donor_stratum"] = "self" if one.donor == one.host else arm.stratum
         return columns
 
-    def wrong_donors(self, cells: Sequence[Wanted]) -> list[str]:
-        """Donors against their definition: others, each once, of the host's stratum, the same in every arm."""
-        if self.plan.triples:
-            pairs = zip(self.plan.triples, cells, strict=False)
-            return [f"the swap {triple} has another donor" for triple, one in pairs if one.donor != triple[1]]
-        drawn: dict[tuple[int, str], dict[int, list[int | None]]] = {}
-        for one in cells:
-            if one.arm.needs_donor:
-                drawn.setdefault((one.host, one.arm.stratum), {}).setdefault(id(one.arm), []).append(one.donor)
-        wrong = []
-        for (host, stratum), by_arm in drawn.items():
-            kind, first = _ALIKE[stratum], next(iter(by_arm.values()))
-            others = [i for i in first if i is not None and kind(self.problems[i]) != kind(self.problems[host])]
-            said = {
-                "the host is its own donor": host in first,
-                "a donor is there twice": len(set(first)) < len(first),
-                "an arm has other donors": any(donors != first for donors in by_arm.values()),
-                "a donor is not of its kind": bool(others),
-            }
-            who = f"problem {self.problems[host].id}, donors drawn by {stratum}"
-            wrong += [f"{who}: {what}" for what, is_so in said.items() if is_so]
-        return wrong
+
+def program(arm: Arm, num_latents: int, delay: int = 0) -> list[tuple[str, int]]:
+    """What stands at each position after the prompt, in order: how it comes there, and the slot that it is.
+
+    `clean`: the host's clean vector is fed again. `kept`: its clean keys and values stand there. `live`: the row's own
+    thought. `edit`: the edit of it. Before the first edit live and clean are the same.
+    """
+    clean = [("clean", k) for k in range(num_latents)]
+    edited = [slot + delay for slot in arm.slots if slot + delay < num_latents]
+    if arm.method == "noop":
+        return [("live", k) for k in range(num_latents)]
+    if not edited:
+        return clean
+    first = edited[0]
+    if arm.method == "truncate":
+        return clean[:first]
+    if arm.method == "skip":
+        # fed[k + 1] is fed again; the thoughts after it are computed.
+        return [*clean[:first], *clean[first + 1 : first + 2], *(("live", k) for k in range(first + 2, num_latents))]
+    later = {"recompute": "live", "freeze_input": "clean", "freeze_kv": "kept"}[arm.downstream]
+    return [("edit" if k in edited else "clean" if k < first else later, k) for k in range(num_latents)]
 
 
 def _content(problem: Problem) -> str:

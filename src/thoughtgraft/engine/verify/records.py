@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,17 +20,17 @@ from thoughtgraft.engine.run import run
 from thoughtgraft.engine.verify import bench
 from thoughtgraft.engine.verify.bench import gap
 from thoughtgraft.engine.verify.certificate import Check, at_most
-from thoughtgraft.engine.verify.expected import Answer, Measured, Oracle, Wanted
+from thoughtgraft.engine.verify.expected import Answer, Measured, Oracle
 from thoughtgraft.engine.verify.plain import Clean, plainly, touch_of
-from thoughtgraft.engine.verify.planned import Planned
+from thoughtgraft.engine.verify.planned import Planned, Wanted
 from thoughtgraft.engine.verify.trial import Trial
 from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.reasoner import LatentReasoner
 
 CELLS = (
-    "run_id unit cell arm method slots downstream protocol num_latents model_edit problem_id split n_steps operation "
-    "donor_id donor_stratum pad seed"
+    "run_id unit arm method slots downstream protocol num_latents model_edit problem_id split n_steps operation "
+    "donor_id donor_stratum pad seed cell"
 ).split()
 GRADES = (
     "gold base_pred base_correct donor_pred donor_correct text token_ids stop_reason n_tokens pred valid correct "
@@ -40,6 +41,7 @@ VECTORS = "fed_norm donor_cos".split()
 """Which check each of a record's columns belongs to."""
 
 _BY_CHANCE = 3  # times as far as it did under one touch may a figure move under another
+_FEW_HOSTS = 2
 _RAISED = 1e4  # logits that ids which are never written get, so that nothing else could be
 
 
@@ -54,39 +56,45 @@ class Records:
     def __init__(self, model: LatentReasoner, trial: Trial) -> None:
         self.model, self.trial = model, trial
         self.thoughts = collect_thoughts(model, trial.problems, max_new_tokens=trial.limit, progress=False)
-        self.rows = self.run(model, trial.plan, trial.limit, thoughts=self.thoughts, keep_logits=True)
         answers = [Answer(*pair) for pair in zip(self.thoughts.token_ids, self.thoughts.stopped, strict=True)]
         with plainly(model):
             self.exact = Oracle(model, trial.problems, answers)
             self.touched = Oracle(model, trial.problems, answers, touch_of(model))
+        self.planned = self.plan(trial.plan, trial.limit)
+        # Before the run: an edit of one's own that remembers its calls is another one after them.
+        self.due = self.planned.cells()
+        self.rows = self.run(model, trial.plan, trial.limit, thoughts=self.thoughts, keep_logits=True)
 
     def run(self, model: LatentReasoner, plan: Plan, limit: int, **more: Any) -> list[dict[str, Any]]:
         """A real run's records in memory, with None for what is undefined."""
         frame = run(model, self.trial.problems, plan, max_new_tokens=limit, progress=False, **more)
         return [{str(name): _value(x) for name, x in row.items()} for row in frame.to_dict("records")]
 
-    def planned(self, plan: Plan, limit: int) -> Planned:
-        """What a plan's records on these problems must be of."""
-        pads = [asked.pad for asked in self.exact.asked]
-        return Planned(self.model, self.trial.problems, plan, pads, limit)
+    def plan(self, plan: Plan, limit: int) -> Planned:
+        """What a plan on these problems asks for."""
+        return Planned(self.model, self.trial.problems, plan, [asked.pad for asked in self.exact.asked], limit)
 
-    @cached_property
+    @property
     def all(self) -> list[Wanted]:
         """The generations that the records are of."""
-        found = self.planned(self.trial.plan, self.trial.limit).cells([row["donor_id"] for row in self.rows])
-        return found[: len(self.rows)]
+        return self.due[: len(self.rows)]
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        """Their records; those that nothing asked for are left out."""
+        return self.rows[: len(self.all)]
 
     @cached_property
     def measured(self) -> list[Measured]:
         """The numbers of every record."""
         with plainly(self.model):
-            return self.exact.measure(self.all, answers_of(self.rows))
+            return self.exact.measure(self.all, answers_of(self.told))
 
     @cached_property
     def shaken(self) -> list[Measured]:
         """The same with the questions' embeddings touched."""
         with plainly(self.model):
-            return self.touched.measure(self.all, answers_of(self.rows))
+            return self.touched.measure(self.all, answers_of(self.told))
 
     def rounding(self, of: Callable[[Measured], Tensor]) -> list[float]:
         """What rounding may do to a figure of each record."""
@@ -109,18 +117,17 @@ class Records:
 
 def cells(records: Records) -> Check:
     """Every generation of the plan once, in its order, with its key, its donor and nothing of another's."""
-    rows, planned = records.rows, records.planned(records.trial.plan, records.trial.limit)
-    due = planned.cells([row["donor_id"] for row in rows])
+    rows, due = records.rows, records.due
     wrong = [] if len(rows) == len(due) else [f"{len(rows)} records, where the plan asks for {len(due)}"]
     run_id = rows[0]["run_id"] or "an id"
-    wrong += _wrong(CELLS, rows, [planned.columns(one) | {"run_id": run_id} for one in due])
-    return _count("cells and donors", wrong + planned.wrong_donors(due))
+    wrong += _wrong(CELLS, rows, [records.planned.columns(one) | {"run_id": run_id} for one in due])
+    return _count("cells and donors", wrong)
 
 
 def library(records: Records) -> Check:
     """The first logits of every record."""
     told = [
-        (row["first_logits"], found.first_logits) for row, found in zip(records.rows, records.measured, strict=False)
+        (row["first_logits"], found.first_logits) for row, found in zip(records.told, records.measured, strict=True)
     ]
     figures = [0.0 if said is None else gap(torch.from_numpy(said), due) for said, due in told]
     return _worst("library agrees", records.all, figures, records.rounding(lambda found: found.first_logits))
@@ -143,11 +150,11 @@ def _worst(name: str, wanted: Sequence[Wanted], figures: Sequence[float], bounds
 def grades(records: Records) -> Check:
     """Texts and grades of every record, from its tokens."""
     expected = []
-    given = answers_of(records.rows)
-    for one, answer, found in zip(records.all, given, records.measured, strict=False):
+    given = answers_of(records.told)
+    for one, answer, found in zip(records.all, given, records.measured, strict=True):
         said = records.exact.graded(one, answer, records.trial.limit)
         expected.append(said if found.failed is None else _without_outcome(said))
-    return _count("answers are graded", _wrong(GRADES, records.rows, expected))
+    return _count("answers are graded", _wrong(GRADES, records.told, expected))
 
 
 def _without_outcome(said: dict[str, Any]) -> dict[str, Any]:
@@ -196,42 +203,55 @@ def _stream_after(layer: int) -> Callable[[Clean], Tensor]:
 
 def never(records: Records) -> Check:
     """Answers while the ids that are never written have the highest logits, cut in the middle of their numbers."""
-    name, model, trial = "what is never written", records.model, records.trial
-    forbidden = records.exact.forbidden
-    if set(forbidden) != set(model.forbidden_ids):
-        return at_most(name, math.inf, 1, f"the adapter leaves out {list(model.forbidden_ids)}, not {list(forbidden)}")
-    slots = tuple(range(model.num_latents))
-    arms = (Arm("baseline"), Arm("swap", slots)) if slots else (Arm("baseline"),)
-    plan = Plan(arms, n_donors=min(trial.plan.n_donors, len(trial.problems) - 1), hosts=trial.plan.hosts)
-    at = next((n for a in records.exact.answers if (n := records.exact.words.number_at(a.ids)) is not None), 1)
-    limit = min(at + 1, trial.limit)
-    rows = records.run(_raising(model, forbidden), plan, limit)
-    wanted = records.planned(plan, limit).cells([row["donor_id"] for row in rows])[: len(rows)]
+    name, exact, named = "what is never written", records.exact, set(records.model.forbidden_ids)
+    if set(exact.forbidden) != named:
+        return at_most(name, math.inf, 1, f"the adapter leaves out {sorted(named)}, not {sorted(exact.forbidden)}")
+    at = next((n for a in exact.answers if (n := exact.words.number_at(a.ids)) is not None), 1)
+    return _elsewhere(name, records, _speaking(records.model, exact.forbidden), records.exact.fed, at + 1)
+
+
+def wild(records: Records) -> Check:
+    """Long answers that hang on every bit of the state, of thoughts that were changed after they had been saved."""
+    generator = torch.Generator().manual_seed(0)
+    signs = 1 - 2 * torch.randint(2, (records.model.d_model,), generator=generator)
+    model = _speaking(records.model, records.exact.forbidden, signs.to(records.model.device, records.model.dtype))
+    return _elsewhere("wild answers", records, model, records.exact.fed.roll(1, -1), records.trial.limit)
+
+
+def _elsewhere(name: str, records: Records, model: LatentReasoner, fed: Tensor, limit: int) -> Check:
+    """The answers of a model that speaks otherwise, where edits draw on `fed`: texts and tokens."""
+    limit, slots = min(limit, records.trial.limit), tuple(range(model.num_latents))
+    arms = [Arm("baseline"), *([Arm("self", slots[-1:]), Arm("swap", slots[:1]), Arm("swap", slots)] if slots else [])]
+    donors = min(records.trial.plan.n_donors, len(records.trial.problems) - 1)
+    plan = Plan(tuple(arms), n_donors=donors, hosts=_FEW_HOSTS)
+    saved = collect_thoughts(model, records.trial.problems, max_new_tokens=limit, progress=False)
+    rows = records.run(model, plan, limit, thoughts=replace(saved, fed=fed.to(saved.fed)))
+    wanted = records.plan(plan, limit).cells()[: len(rows)]
     given = answers_of(rows)[: len(wanted)]
     with plainly(model):
-        measured, shaken = (oracle.measure(wanted, given) for oracle in (records.exact, records.touched))
-    bounds = records.bounds(*([torch.cat([found.chosen, found.best]) for found in some] for some in (measured, shaken)))
+        found = [oracle.on(model, fed).measure(wanted, given) for oracle in (records.exact, records.touched)]
     said = [records.exact.graded(one, answer, limit) for one, answer in zip(wanted, given, strict=True)]
-    if wrong := _wrong(("text", "stop_reason", "n_tokens"), rows, said):
+    if wrong := _wrong(("text", "token_ids", "stop_reason", "n_tokens"), rows, said):
         return at_most(name, math.inf, 1, wrong[0])
-    return _worst(name, wanted, [found.shortfall for found in measured], bounds)
+    exact, touched = ([torch.cat([one.chosen, one.best]) for one in some] for some in found)
+    return _worst(name, wanted, [one.shortfall for one in found[0]], records.bounds(exact, touched))
 
 
-def _raising(model: LatentReasoner, ids: Sequence[int]) -> LatentReasoner:
-    """The same model, whose logits of some ids are higher than all others."""
+def _speaking(model: LatentReasoner, raised: Sequence[int], signs: Tensor | None = None) -> LatentReasoner:
+    """The same model, but some ids have higher logits than all others, and, with `signs` [d], the others are mixed."""
 
-    class Raising(type(model)):  # type: ignore[misc]
+    class Speaking(type(model)):  # type: ignore[misc]
         def unembed(self, hidden: Tensor) -> Tensor:
-            logits: Tensor = super().unembed(hidden).clone()
-            logits[..., list(ids)] += _RAISED
+            logits: Tensor = super().unembed(hidden if signs is None else hidden * signs).clone()
+            logits[..., list(raised)] += _RAISED
             return logits
 
-    raised = copy(model)
-    raised.__class__ = Raising
-    return raised
+    other = copy(model)
+    other.__class__ = Speaking
+    return other
 
 
-CHECKS = (library, cells, answers, grades, scores, vectors, states, never)
+CHECKS = (library, cells, answers, grades, scores, vectors, states, never, wild)
 """In the order in which they run."""
 
 
@@ -258,7 +278,7 @@ def _numbers(
             return torch.cat([torch.tensor(known, dtype=torch.float64), more(found)])
 
         bounds = records.rounding(of)
-        for one, row, found, bound in zip(records.all, records.rows, records.measured, bounds, strict=True):
+        for one, row, found, bound in zip(records.all, records.told, records.measured, bounds, strict=True):
             for column in columns:
                 said, due = row[column], None if found.failed else found.columns[column]
                 if said == due:

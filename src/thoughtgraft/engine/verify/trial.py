@@ -1,7 +1,7 @@
 """A small run that is as real as the one to come: its arms, on problems that show what ordinary ones would hide.
 
-Among the first hosts one question holds double spaces and its gold answer is the model's own but for a hair, and one
-has a donor's answer as its gold; enough donors are asked for that one edit acts on more than 64 rows at once.
+The first host's question holds double spaces, and its gold answer is the model's own but for a hair. The second has a
+donor's answer as its gold, and a donor that asks the same as itself. One edit acts on more than 64 rows at once.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def standard_plan(model: LatentReasoner, *, full: bool = True) -> Plan:
         return Plan(tuple(arms))
     middle, every = k // 2, tuple(range(k))
     single = every if full else tuple(sorted({0, middle, k - 1}))
-    several = dict.fromkeys([every[: middle + 1], every] if k > 1 else [])
+    several = dict.fromkeys([every[: middle + 1], every, (0, k - 1)] if k > 1 else [])
     arms.append(Arm("noop"))
     for method in (name for name in METHODS if name in _EDITED and (k > 1 or name != "shuffle")):
         arms += [Arm(method, (slot,), rule) for slot in single for rule in DOWNSTREAM]
@@ -95,7 +95,7 @@ def make_trial(model: LatentReasoner, problems: ProblemSet, plan: Plan, tokens: 
     if plan.triples:
         return Trial(*_of_triples(problems, plan), limit)
     hosts, donors = _size(plan.arms, len(roomy))
-    chosen = _choose(roomy, plan.arms, hosts, max(donors + 1, hosts))
+    chosen = _choose(roomy, plan.arms, hosts, max(donors + 2, hosts))
     crowd = _crowd(plan.arms) * hosts * donors
     if 0 < crowd < CROWD:
         notes.append(f"too few problems for {CROWD} rows of one edit at once: {crowd} were tried")
@@ -103,7 +103,7 @@ def make_trial(model: LatentReasoner, problems: ProblemSet, plan: Plan, tokens: 
     if len(arms) < len(plan.arms):
         notes.append(f"{len(arms)} of the plan's {len(plan.arms)} arms were tried, spread evenly over it")
     small = replace(plan, arms=arms, n_donors=donors, hosts=hosts, only_correct=False)
-    return Trial(_probing(model, chosen, small, limit, notes), small, limit, tuple(notes))
+    return Trial(_probing(model, chosen, small, hosts, limit, notes), small, limit, tuple(notes))
 
 
 def _with_room(model: LatentReasoner, problems: ProblemSet) -> list[Problem]:
@@ -149,7 +149,7 @@ def _choose(problems: Sequence[Problem], arms: Sequence[Arm], hosts: int, wanted
 
 
 def _probing(
-    model: LatentReasoner, problems: Sequence[Problem], plan: Plan, limit: int, notes: list[str]
+    model: LatentReasoner, problems: Sequence[Problem], plan: Plan, hosts: int, limit: int, notes: list[str]
 ) -> ProblemSet:
     """The problems with the first two made into those that show what ordinary ones would hide."""
     name = "the certificate's"
@@ -160,12 +160,17 @@ def _probing(
         made[0] = replace(made[0], gold=numbers[0] * (1 + _HAIR))
     else:
         notes.append("no answer that is wrong by a hair was tried: the first answer holds no number to begin with")
+    twin = len(made) - 1
+    if twin >= hosts:
+        made[twin] = replace(made[1], id=made[twin].id, gold=numbers[1])
+        numbers[twin] = numbers[1]
     for donor, number in enumerate(numbers):
-        if number is None or number == numbers[1] or donor == 1:
+        if number is None or number == numbers[1]:
             continue
-        tried = [*made[:1], replace(made[1], gold=number), *made[2:]]
-        if donor in draw_donors(ProblemSet(tuple(tried), name), plan.n_donors, plan.seed)[1]:
-            return ProblemSet(tuple(tried), name)
+        tried = ProblemSet((made[0], replace(made[1], gold=number), *made[2:]), name)
+        drawn = draw_donors(tried, plan.n_donors, plan.seed)[1]
+        if donor in drawn and (twin in drawn or twin < hosts):
+            return tried
     notes.append("no donor whose answer is the host's gold was tried: the answers are all alike, or hold no number")
     return ProblemSet(tuple(made), name)
 
