@@ -16,6 +16,7 @@ from thoughtgraft.analysis.clustered import clustered_mean
 from thoughtgraft.analysis.intervals import Bounds, Sample, family_bounds
 from thoughtgraft.analysis.multiplicity import simultaneous_level
 from thoughtgraft.analysis.proportions import clopper_pearson, mover
+from thoughtgraft.errors import AnalysisError
 
 N, D = 50, 5
 HOST = np.repeat(np.arange(N), D)
@@ -168,6 +169,24 @@ def test_few_hosts_or_donors_are_too_small_for_a_verdict(kind: str) -> None:
 def test_equal_real_values_have_no_interval() -> None:
     flat = family_bounds([crossed(np.full(N * D, 0.3), "real")])[0]
     assert np.isnan(flat.low) and flat.too_small and flat.note == "no variation: no t interval"
+
+
+def test_draws_of_one_host_are_cells_but_not_hosts() -> None:
+    """Noise has several draws per host and no donors: as if each host had its mean."""
+    values = (np.random.default_rng(3).random(N * D) < 0.4).astype(float)
+    found = family_bounds([Sample(values, HOST, None, np.ones(N * D), "share")])[0]
+    means = values.reshape(N, D).mean(1)
+    assert (found.estimate.n_hosts, found.estimate.n_donors, found.estimate.n) == (N, 0, N * D)
+    assert found.estimate.se == pytest.approx(stats.sem(means))
+    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, N - 1, means.mean(), stats.sem(means)))
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("difference", "-1, 0, 1"), ("share", "0, 1")])
+def test_values_that_a_kind_cannot_have_are_refused(kind: str, expected: str) -> None:
+    values = np.zeros(N * D)
+    values[3] = 2.0
+    with pytest.raises(AnalysisError, match=f"a {kind} has other values .*; got 2; expected {expected}"):
+        family_bounds([crossed(values, kind)])
 
 
 def test_what_chance_gives_is_subtracted_with_its_error() -> None:

@@ -26,6 +26,7 @@ from thoughtgraft.analysis.clustered import (
 )
 from thoughtgraft.analysis.multiplicity import simultaneous_level
 from thoughtgraft.analysis.proportions import FEW, Proportions
+from thoughtgraft.errors import AnalysisError
 
 MIN_HOSTS, MIN_DONORS = 20, 5
 """Smaller designs are too small for a verdict (docs/statistics.md)."""
@@ -82,6 +83,9 @@ class Bounds:
     note: str
 
 
+_VALUES = {"difference": {-1.0, 0.0, 1.0}, "share": {0.0, 1.0}}
+
+
 @dataclass(frozen=True)
 class _Member:
     """A sample's mean as plus - minus (lost - gained; share - chance), with influences [cell] and what varies."""
@@ -107,6 +111,10 @@ class _Member:
             sample = Sample(*kept, sample.kind, sample.null, chance)
         weight, values = np.asarray(sample.weight / sample.weight.sum()), sample.values
         found, place = np.unique(values[weight > 0], return_inverse=True)
+        if not set(found.tolist()) <= _VALUES.get(sample.kind, set(found.tolist())):
+            odd = next(value for value in found.tolist() if value not in _VALUES[sample.kind])
+            wanted = ", ".join(f"{value:g}" for value in sorted(_VALUES[sample.kind]))
+            raise AnalysisError(f"a {sample.kind} has other values than it can have", got=f"{odd:g}", expected=wanted)
         differs = (values != found[np.bincount(place).argmax()]) & (weight > 0)
         up = values == 1 if sample.kind == "difference" else values
         # Equal values have exactly that mean, not one that rounding moved.
@@ -206,6 +214,9 @@ def family_bounds(samples: Sequence[Sample], *, alpha: float = 0.05) -> list[Bou
 
     Returns:
         One `Bounds` per member, in order.
+
+    Raises:
+        AnalysisError: A difference or a share has a value that it cannot have.
     """
     members = [_Member.of(sample) for sample in samples]
     found = iter(_bounds([member for member in members if member is not None], alpha))
@@ -253,7 +264,8 @@ def _one(member: _Member, est: Estimate, ends: list[float], p: float, by_t: bool
     never_negative = sample.kind == "share" and sample.null == 0 and sample.null_influence is None
     bottom = -np.inf if sample.kind == "real" else 0.0 if never_negative else -1.0
     low, high, sim_low, sim_high = (float(np.clip(end, bottom, -bottom if bottom else 1.0)) for end in ends)
-    estimate = replace(est, low=low, high=high, p=np.nan if never_negative else p, note=note)
+    n = int((member.weight > 0).sum())  # draws of one host included, which share a row of the joint table
+    estimate = replace(est, low=low, high=high, p=np.nan if never_negative else p, n=n, note=note)
     return Bounds(estimate, low, high, sim_low, sim_high, method, small, note)
 
 
