@@ -40,12 +40,19 @@ def ends(found: Bounds) -> list[float]:
 
 
 def test_many_differ_two_way_t() -> None:
-    sample = crossed(np.random.default_rng(0).choice([-1, 0, 1], N * D, p=[0.1, 0.6, 0.3]))
+    sample = crossed(np.random.default_rng(0).choice([-1, 0, 1], N * D, p=[0.3, 0.4, 0.3]))
     found = family_bounds([sample])[0]
     wanted = clustered_mean(sample.values, sample.host, sample.donor, sample.weight)
     assert found.method == "two-way t" and found.note == "" and not found.too_small
     assert ends(found) == pytest.approx([wanted.low, wanted.high] * 2)
     assert found.estimate.p == pytest.approx(wanted.p)
+
+
+def test_many_lost_and_few_gained_is_no_t() -> None:
+    values = first(100, N * D)[np.random.default_rng(0).permutation(N * D)]
+    assert family_bounds([crossed(values)])[0].method == "two-way t"
+    values[np.flatnonzero(values == 0)[:10]] = -1
+    assert family_bounds([crossed(values)])[0].method == "proportions"
 
 
 @pytest.mark.parametrize("lost", [1, 4, 12])

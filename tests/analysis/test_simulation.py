@@ -78,7 +78,6 @@ MISTAKES = [
     (without_hosts, "gathered"),
     (without_weights, "unbalanced"),
     (without_max_t, "common"),
-    (without_max_t, "nothing"),
     (t_everywhere, "concentrated"),
     (few_events_trusted, "rare"),
 ]

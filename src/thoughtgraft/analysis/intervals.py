@@ -7,7 +7,7 @@ which the whole family holds (max-t). docs/statistics.md has the formulas, and t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -88,7 +88,10 @@ _VALUES = {"difference": {-1.0, 0.0, 1.0}, "share": {0.0, 1.0}}
 
 @dataclass(frozen=True)
 class _Member:
-    """A sample's mean as plus - minus (lost - gained; share - chance), with influences [cell] and what varies."""
+    """A sample's mean as plus - minus (lost - gained; share - chance), with its influences [cell].
+
+    `side` is 1 or -1 for cells above or below the value that most cells have, else 0.
+    """
 
     sample: Sample
     weight: Floats
@@ -96,7 +99,7 @@ class _Member:
     minus: float
     u_plus: Floats
     u_minus: Floats
-    differs: np.ndarray
+    side: Ints
 
     @classmethod
     def of(cls, sample: Sample) -> _Member | None:
@@ -115,18 +118,18 @@ class _Member:
             odd = next(value for value in found.tolist() if value not in _VALUES[sample.kind])
             wanted = ", ".join(f"{value:g}" for value in sorted(_VALUES[sample.kind]))
             raise AnalysisError(f"a {sample.kind} has other values than it can have", got=f"{odd:g}", expected=wanted)
-        differs = (values != found[np.bincount(place).argmax()]) & (weight > 0)
+        side = np.where(weight > 0, np.sign(values - found[np.bincount(place).argmax()]), 0)
         up = values == 1 if sample.kind == "difference" else values
         # Equal values have exactly that mean, not one that rounding moved.
-        plus = float(weight @ up) if differs.any() else float(up[weight > 0][0])
+        plus = float(weight @ up) if side.any() else float(up[weight > 0][0])
         if sample.kind == "difference":
             down = values == -1
-            minus = float(weight @ down) if differs.any() else float(down[weight > 0][0])
+            minus = float(weight @ down) if side.any() else float(down[weight > 0][0])
             u_minus = weight * (down - minus)
         else:
             minus = sample.null
             u_minus = np.zeros(len(values)) if sample.null_influence is None else sample.null_influence
-        return cls(sample, weight, plus, minus, weight * (up - plus), u_minus, differs)
+        return cls(sample, weight, plus, minus, weight * (up - plus), u_minus, side)
 
     @property
     def donors(self) -> Ints:
@@ -139,7 +142,7 @@ class _Joint:
     """The members' errors, clustered together; columns [means, plus parts, minus parts].
 
     `differ` counts the hosts, or the donors if they are fewer, that differ; `heavy` how many equally heavy ones those
-    are worth. Both [member].
+    are worth, above or below (lost or gained), whichever is fewer. Both [member].
     """
 
     clustered: Clustered
@@ -161,12 +164,16 @@ class _Joint:
         plus, minus = table([k.u_plus for k in members]), table([k.u_minus for k in members])
         share = table([k.weight for k in members])
         clustered = twoway(np.concatenate([plus - minus, plus, minus], axis=1), host, donor, share)
-        events, crossed = table([k.weight * k.differs for k in members]), donor >= 0
-        totals = [group_totals(events, host), group_totals(events[crossed], donor[crossed])]
-        alone = clustered.n_donors == 0
-        count, heavy = [(x > 0).sum(0) for x in totals], [effective_number(x) for x in totals]
-        differ, worth = (np.where(alone, x[0], np.minimum(x[0], x[1])) for x in (count, heavy))
-        return cls(clustered, differ, worth)
+        alone, crossed = clustered.n_donors == 0, donor >= 0
+
+        def fewest(events: Floats, number: Callable[[Floats], Floats]) -> Floats:
+            hosts, donors = number(group_totals(events, host)), number(group_totals(events[crossed], donor[crossed]))
+            return np.where(alone, hosts, np.minimum(hosts, donors))
+
+        above, below = (table([k.weight * (k.side == sign) for k in members]) for sign in (1, -1))
+        differ = fewest(above + below, lambda totals: (totals > 0).sum(0))
+        heavy = [np.where(part.any(0), fewest(part, effective_number), np.inf) for part in (above, below)]
+        return cls(clustered, differ, np.minimum(*heavy))
 
     def variance(self, part: int) -> Floats:
         """Variances [member] of the means (0), the plus parts (1) or the minus parts (2)."""
@@ -178,7 +185,7 @@ class _Joint:
         m, found = len(members), self.clustered
         plus, minus = (np.array([getattr(k, name) for k in members]) for name in ("plus", "minus"))
         counted = np.array([k.sample.kind == "difference" for k in members])
-        flat = np.array([not k.differs.any() for k in members])
+        flat = np.array([not k.side.any() for k in members])
         scale = np.sqrt(self.variance(1) * self.variance(2))
         cross = np.diagonal(found.covariance[m : 2 * m, 2 * m :])
         # Only what lengthens an interval counts: few events cannot show a positive correlation, and a share and its
@@ -235,7 +242,7 @@ def _bounds(members: Sequence[_Member], alpha: float) -> list[Bounds]:
     small = _too_small(joint.clustered)
     counted = (se >= 0) & (~small | small.all())
     levels = (alpha, _family_level(joint.clustered.covariance[:m, :m], se, df, counted, alpha))
-    varied = np.array([k.differs.any() for k in members])
+    varied = np.array([k.side.any() for k in members])
     by_t = np.array([k.sample.kind == "real" for k in members]) | ((joint.heavy >= FEW) & varied)
     with np.errstate(invalid="ignore", divide="ignore"):
         half = [np.where(se > 0, -special.stdtrit(df, level / 2) * se, np.nan) for level in levels]
@@ -256,7 +263,7 @@ def _one(member: _Member, est: Estimate, ends: list[float], p: float, by_t: bool
     sample, method, note = member.sample, "two-way t", est.note
     if not est.se >= 0 or (by_t and est.se == 0):
         return Bounds(replace(est, low=np.nan, high=np.nan, p=np.nan), *(np.nan,) * 4, "", True, note)
-    if not by_t and not member.differs.any():
+    if not by_t and not member.side.any():
         method, note = "exact", "every cell is equal: exact bounds"
     elif not by_t:
         who = "host or donor" if differ == 1 else "hosts or donors"
