@@ -62,6 +62,8 @@ def _usage(error: Any, typed: Sequence[str]) -> ThoughtgraftError:
     message = error.format_message()
     path = error.ctx.command_path if error.ctx else "thoughtgraft"
     fix = f"`{path} --help` says what there is"
+    if "unexpected extra argument" in message:
+        fix = f"put a text of several words in quotes; {fix}"
     names = [name for name in getattr(getattr(error, "param", None), "opts", ()) if name.startswith("-")]
     _, _, reason = message.partition(": ")
     if not (names and reason):

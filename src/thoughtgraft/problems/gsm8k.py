@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from thoughtgraft.arguments import closest
 from thoughtgraft.errors import ProblemError
 from thoughtgraft.problems.problem import Problem, ProblemSet
 from thoughtgraft.problems.rows import problem_from_row
@@ -41,6 +42,7 @@ def check_split(split: str) -> str:
             "there is no such split of GSM8K",
             got=repr(split),
             expected="gsm8k:test, gsm8k:train, gsm8k:validation or gsm8k:all",
+            fix=None if (close := closest(split, PARTS)) is None else f"did you mean 'gsm8k:{close}'?",
         )
     return split
 

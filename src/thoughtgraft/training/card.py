@@ -24,7 +24,9 @@ def read_card(folder: Path) -> dict[str, Any]:
         card: dict[str, Any] = parse_json((folder / CARD).read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"{folder} has no readable {CARD}", got=str(error), fix="train it with this project"
+            f"{folder} has no readable {CARD}",
+            got=getattr(error, "strerror", None) or str(error),
+            fix="train it with this project",
         ) from error
     return card
 
