@@ -72,7 +72,7 @@ REFUSED = {
     "run resampeling --out o": "No such command 'resampeling'. Did you mean 'resampling'?",
     "demo --hots 3": "No such option: --hots",
     "demo --hosts": "'--hosts' requires an argument",
-    "demo extra": "unexpected extra argument(s) (extra). Fix: put a text of several words in quotes; `thoughtgraft demo",
+    "demo extra": "unexpected extra argument(s) (extra). Fix: put a text of several words in quotes; `",
     "demo --hosts 1": "--hosts is not usable; got '1'; expected at least 2. Fix: `thoughtgraft demo --help`",
     "demo --hosts=three": "--hosts is not usable; got 'three'; expected a whole number",
     "demo --hosts 4 --donors 9": "9 donors for each of 4 problems; expected 1..3",
