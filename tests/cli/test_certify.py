@@ -17,6 +17,7 @@ from thoughtgraft.cli.app import app
 from thoughtgraft.cli.certify import certificate_for
 from thoughtgraft.engine import verify as verify_module
 from thoughtgraft.engine.verify import Certificate, Check
+from thoughtgraft.engine.verify.catalogue import STATEMENTS
 from thoughtgraft.errors import PlanError
 from thoughtgraft.models.embedded import model_folder
 from thoughtgraft.problems import Problem, ProblemSet
