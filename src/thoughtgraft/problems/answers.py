@@ -109,9 +109,12 @@ def extract_answer(text: str) -> Fraction | None:
 
 
 def number_start(text: str) -> int | None:
-    """Where the last number of a text begins (0-based character, its sign left out); None where there is none."""
+    """Where the last number of a text begins (0-based character), its minus sign included; None where there is none."""
     starts = [match.start() for match in _IN_TEXT.finditer(text)]
-    return starts[-1] if starts else None
+    if not starts:
+        return None
+    before = text[: starts[-1]]
+    return len(before.removesuffix("$")) - 1 if _ends_in_sign(before) else starts[-1]
 
 
 def _quotient(numerator: str, denominator: str) -> Fraction | None:
