@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,16 @@ def test_impacts_are_drawn_with_the_intervals_of_the_table_and_named(context: Co
     for word in ("Thin: the 95% interval of each effect alone", "hold all together in 95% of runs", "dotted, 5 pp"):
         assert word in display.caption
     assert any(np.allclose(line.get_ydata(), 5) for line in ax.lines if len(line.get_ydata()) == 2)
+
+
+@pytest.mark.parametrize("methods", [2, 4, 6])
+def test_the_legend_of_impacts_stays_within_the_figure(context: Context, methods: int) -> None:
+    display = ImpactPerSlot.from_analysis(context.analysis)
+    assert isinstance(display, ImpactPerSlot) and len(display.series) >= 4
+    figure = draw(replace(display, series=(display.series * 2)[:methods]), "foot")
+    key = figure.axes[0].get_legend().get_window_extent()
+    assert key.x1 <= figure.bbox.x1 and key.y0 >= 0
+    assert figure.axes[0].get_position().width > 0.85, "the drawing is not squeezed by its key"
 
 
 def test_what_is_0_by_construction_is_a_cross_and_no_estimate(context: Context) -> None:

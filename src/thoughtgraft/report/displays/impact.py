@@ -96,4 +96,4 @@ class ImpactPerSlot:
         ax.set_xlabel("edited thought")
         ax.set_ylabel("accuracy lost (pp)")
         ax.set_title(self.title)
-        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=5)
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=3)
