@@ -8,8 +8,10 @@ import pytest
 from tests.analysis.invent import make_records
 
 from thoughtgraft.analysis import bootstrap_table, build_frame, position_table
+from thoughtgraft.analysis.adoption import adoption, adoption_bounds, donor_answers
 from thoughtgraft.analysis.bootstrap import pigeonhole
 from thoughtgraft.analysis.estimate import COLUMNS, VERDICTS
+from thoughtgraft.analysis.multiplicity import holm
 from thoughtgraft.analysis.rule import Rule
 from thoughtgraft.analysis.verdicts import Verdict, verdict
 
@@ -92,6 +94,51 @@ def test_simultaneous_intervals_hold_the_unadjusted_ones_and_those_of_all_slots_
     assert (whole.sim_high == whole.ci_high).all() and whole.p_holm.to_numpy() == pytest.approx(
         whole.p.to_numpy(), nan_ok=True
     )
+
+
+def test_p_is_adjusted_over_the_single_slots_of_its_method_and_over_nothing_else(
+    table: pd.DataFrame, records: pd.DataFrame
+) -> None:
+    for method in ("swap", "zero", "noise"):
+        part = table[(table.method == method) & table.slots.str.fullmatch(r"CT\d")]
+        wanted = holm(part.p.to_numpy(dtype=float))
+        assert part.p_holm.to_numpy() == pytest.approx(wanted, nan_ok=True)
+        assert (part.p_holm > part.p).any()
+    part = table[(table.method == "swap") & table.slots.str.fullmatch(r"CT\d")]
+    frame = build_frame(records)
+    arms = frame.singles("swap", "recompute", "random").values()
+    taken = [adoption(cells, donor_answers(cells, len(frame.hosts), len(frame.donors))) for cells in arms]
+    alone = np.array([adoption_bounds([one])[0].estimate.p for one in taken])
+    assert part.adoption_p_holm.to_numpy() == pytest.approx(holm(alone), rel=1e-6, abs=0)
+    assert (part.adoption_p_holm > alone).any()
+
+
+def test_hosts_count_alike_however_many_donors_each_has() -> None:
+    """Half of the hosts keep one of ten donors: the impact is the mean of hosts' means, with their own interval."""
+    records = make_records(60, 10, loss={(0,): 0.5}, base_acc=1.0, host_sd=0.3, seed=8)
+    swaps = records[records.method == "swap"]
+    many = swaps.problem_id < "p030"
+    kept = pd.concat([swaps[many], swaps[~many].groupby("problem_id").head(1)])
+    # The hosts that keep all theirs lose everything.
+    kept.loc[kept.problem_id < "p030", "correct"] = False
+    unbalanced = pd.concat([records[records.method != "swap"], kept])
+    found = row(position_table(unbalanced), "CT0")
+    means = 1 - kept.groupby("problem_id").correct.mean()
+    assert found.impact_pp == pytest.approx(100 * means.mean()) and found.n_gen == 330
+    assert abs(found.impact_pp - 100 * (1 - kept.correct.mean())) > 15
+    assert found.ci_low < 100 * means.mean() < found.ci_high
+
+
+def test_donors_that_differ_widen_every_interval() -> None:
+    """Three donors in ten make every host fail: half-widths are at least those of that many donors."""
+    records = make_records(60, 10, loss={(0,): 0.0, (1,): 0.0}, base_acc=1.0, seed=8)
+    swaps = records.method == "swap"
+    bad = swaps & records.donor_id.isin([f"p{i:03d}" for i in range(0, 60, 3)])
+    records.loc[bad, "correct"] = False
+    found = row(position_table(records), "CT0")
+    assert found.se_donor > 2 * found.se_host and found.se_twoway >= found.se_donor
+    half = (found.ci_high - found.ci_low) / 2
+    assert half > 1.9 * found.se_donor and (found.sim_high - found.sim_low) / 2 >= half
 
 
 def test_alpha_is_the_level_of_every_interval(table: pd.DataFrame, records: pd.DataFrame) -> None:

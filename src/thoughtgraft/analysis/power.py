@@ -21,8 +21,12 @@ def detectable_effect(se: float, df: float, *, alpha: float = 0.05, power: float
 
     Solved from the noncentral t distribution; NaN where se is zero or undefined.
     """
-    if not (se > 0 and df > 0):
-        return np.nan
+    return _noncentrality(df, alpha, power) * se if se > 0 and df > 0 else np.nan
+
+
+@lru_cache(maxsize=1024)
+def _noncentrality(df: float, alpha: float, power: float) -> float:
+    """How many standard errors that is: arms of one design have the same degrees of freedom."""
     critical = stats.t.ppf(1 - alpha / 2, df)
 
     def shortfall(ncp: float) -> float:
@@ -32,7 +36,7 @@ def detectable_effect(se: float, df: float, *, alpha: float = 0.05, power: float
     high = float(critical + stats.t.ppf(power, df) + 2)
     while shortfall(high) < 0:
         high *= 2
-    return float(optimize.brentq(shortfall, 0, high, xtol=1e-6)) * se
+    return float(optimize.brentq(shortfall, 0, high, xtol=1e-6))
 
 
 def detectable_pp(se: float, df: float) -> float:
