@@ -90,9 +90,12 @@ def test_agreement_is_judged_by_what_is_printed(judged: Path) -> None:
     rows = parse_table((judged / "report.md").read_text(), "## Agreement of swap and ablation")
     for row in rows:
         p = float(row["interaction p"].replace("<", "").replace("&lt;", ""))
-        low, high = ends(re.sub(r"^[^\[]*", "", row["disattenuated r [95%]"]))
+        low, high = ends(re.sub(r"^[^\[]*", "", row["disattenuated r [interval]"]))
         assert agreement_verdict(low, high, 0.5, p, 0.05) == row["verdict"]
     assert len(rows) == 4
+    # None is above 1, and one that was says so instead of a figure.
+    assert any(row["disattenuated r [interval]"].startswith("at least 1 [") for row in rows)
+    assert "(at least 1)" in (judged / "report.md").read_text()
 
 
 def test_claims_positions_terminal_and_files_say_the_same_of_the_same_estimate(judged: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from thoughtgraft.analysis.agreement import AT_LEAST_1
 from thoughtgraft.analysis.rule import VERSION, ClaimRule
 from thoughtgraft.analysis.verdicts import INVALID, Agreement, Verdict
 from thoughtgraft.report.context import Context
@@ -85,6 +86,8 @@ def _subject(row: dict[str, Any]) -> str:
 
 
 def _value(row: Mapping[str, Any]) -> str:
+    if row["unit"] != "pp" and AT_LEAST_1 in str(row["note"]):
+        return "at least 1"
     return f"{number(row['estimate'], 1)} pp" if row["unit"] == "pp" else number(row["estimate"], 2)
 
 

@@ -26,6 +26,7 @@ MEANINGS = (
     ("decoded.parquet", "what each clean thought decodes to: problem, slot, rank, token, probability (0..1)"),
     ("thoughts.safetensors", "the clean thoughts themselves: fed and hidden vectors of every problem"),
     ("analysis/decision.json", "rule, gates, claims and verdicts"),
+    ("analysis/decision-before.json", "the same by an older rule, kept where the records were judged anew"),
     ("analysis/positions.parquet", "one row per arm: impact, intervals, tests, adoption, n"),
     ("analysis/bootstrap.parquet", "pigeonhole intervals of every arm, a second opinion"),
     ("analysis/contrasts.parquet", "differences between slots on the same pairs"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from thoughtgraft.analysis.agreement import AT_LEAST_1
 from thoughtgraft.report.context import Context
 from thoughtgraft.report.document import Block, Notes, Prose, Section, Table, records_of
-from thoughtgraft.report.formats import count, estimate, number, p_value, percent, size
+from thoughtgraft.report.formats import count, estimate, interval, number, p_value, percent, size
 from thoughtgraft.report.tables import doses, mediated
 
 
@@ -43,7 +47,7 @@ def agreement(context: Context) -> Section:
                 estimate(row["rho"], row["rho_low"], row["rho_high"], 2),
                 f"{number(row['reliability_a'], 2)} / {number(row['reliability_b'], 2)}",
                 number(row["ceiling"], 2),
-                estimate(row["r_disattenuated"], row["r_dis_low"], row["r_dis_high"], 2),
+                _disattenuated(row),
                 p_value(row["interaction_p"]),
                 p_value(row["p_exact_exploratory"]),
                 str(row["verdict"]) if context.old is None else "–",
@@ -67,11 +71,19 @@ def agreement(context: Context) -> Section:
         "exploratory."
     )
     header = (
-        "methods", "n", "r [95%]", "rho [95%]", "reliabilities", "ceiling", "disattenuated r [95%]", "interaction p",
+        "methods", "n", "r [interval]", "rho [interval]", "reliabilities", "ceiling", "disattenuated r [interval]",
+        "interaction p",
         "exact p (exploratory)", "verdict", "notes",
     )  # fmt: skip
     blocks.append(Table(header, tuple(rows), reading, frozenset(range(1, 9)), 9, notes.pairs))
     return Section("agreement", "Agreement of swap and ablation", tuple(blocks))
+
+
+def _disattenuated(row: Mapping[str, Any]) -> str:
+    ends = row["r_dis_low"], row["r_dis_high"]
+    if AT_LEAST_1 in row["note"]:
+        return f"at least 1 {interval(*ends, 2)}"
+    return estimate(row["r_disattenuated"], *ends, 2)
 
 
 def mediation(context: Context) -> Section:
