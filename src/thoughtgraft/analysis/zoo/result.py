@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from thoughtgraft.analysis.estimate import position_table
-from thoughtgraft.analysis.frame import build_frame
+from thoughtgraft.analysis.frame import Frame, build_frame
 from thoughtgraft.analysis.lens_hits import COLUMNS as LENS
 from thoughtgraft.analysis.lens_hits import lens_hits, lens_scores
 from thoughtgraft.analysis.probing.states import COLUMNS as STATES
@@ -57,8 +57,8 @@ def analyse_zoo(models: Sequence[Measured], problems: Sequence[Problem], labels:
     slotted = [model for model in zoo if model.records is not None and model.decoded is not None]
     frames = {m.name: build_frame(m.records) for m in slotted if m.records is not None}
     # In the order of their names, all slots stand after the single ones.
-    in_order = {name: position_table(f, seed=seed).sort_values(["method", "slots"]) for name, f in frames.items()}
-    positions = [table.assign(model=name) for name, table in in_order.items()]
+    effects = {m.name: _effects(m, frames[m.name], seed) for m in slotted}
+    positions = [table.sort_values(["method", "slots"]).assign(model=name) for name, table in effects.items()]
     scores = {m.name: lens_scores(m.decoded, problems) for m in slotted if m.decoded is not None}
     hits = [lens_hits(m.decoded, problems).assign(model=m.name) for m in slotted if m.decoded is not None]
     readings, notes = _readings(zoo, labels, seed)
@@ -77,6 +77,13 @@ def analyse_zoo(models: Sequence[Measured], problems: Sequence[Problem], labels:
         "checks": _checks(zoo),
     }
     return ZooResult(zoo, {name: _with_ids(table, IDS[name]) for name, table in tables.items()}, tuple(notes))
+
+
+def _effects(model: Measured, frame: Frame, seed: int) -> pd.DataFrame:
+    """A model's position table; which slots are dead, or fed alike to all problems, its certificate says."""
+    said = model.certificate or {}
+    dead, alike = (said.get(name) or () for name in ("dead_slots", "shared_slots"))
+    return position_table(frame, seed=seed, dead_slots=dead, shared_slots=alike)
 
 
 def _readings(zoo: tuple[Measured, ...], labels: pd.DataFrame, seed: int) -> tuple[list[StateReadings], list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from thoughtgraft.analysis.lens_hits import ANY, FINAL, INTERMEDIATE
+from thoughtgraft.analysis.verdicts import Verdict
 from thoughtgraft.analysis.zoo import ZooResult
 from thoughtgraft.analysis.zoo.accuracy import ALL, EXPLICIT
 from thoughtgraft.analysis.zoo.findings import WORDS
@@ -100,16 +101,19 @@ def impact(result: ZooResult) -> Display | Skipped:
     panels = []
     for model in result.models:
         mine = table[table.model == model.name]
-        lines = []
+        lines: list[Line] = []
+        still: list[Point] = []
         for method, shift in (("swap", -0.2), ("mean", 0.0), ("zero", 0.2)):
-            rows = records_of(mine[mine.method == method])
-            points = tuple(Point.of(labels.index(r["slots"]) + shift, r, "impact_pp") for r in rows)
+            rows = [(labels.index(r["slots"]) + shift, r) for r in records_of(mine[mine.method == method])]
+            still += [Point(x, 0) for x, r in rows if r["verdict"] == Verdict.BY_CONSTRUCTION]
+            points = tuple(Point.of(x, r, "impact_pp") for x, r in rows if r["verdict"] != Verdict.BY_CONSTRUCTION)
             lines.append(Line(method, *look(method), points))
+        lines += [Line("0 by construction", GREY, "x", tuple(still))] if still else []
         panels.append(Panel(model.name, tuple(lines) if len(mine) else (), "" if len(mine) else NO_SLOTS))
     caption = (
         "Accuracy of the clean run minus that of the edited one, paired by problem. Thin: the 95% interval of each "
         "effect alone, clustered over hosts and donors; thick: those of a method's single slots hold all together in "
-        "95% of runs, that of all slots by itself. In a pause model swap and mean are the identity by construction."
+        "95% of runs, that of all slots by itself. In a pause model swap and mean are the identity, 0 by construction."
     )
     return SmallMultiples("impact", title, caption, tuple(panels), labels, "replaced thought", "accuracy lost (pp)")
 
@@ -133,9 +137,9 @@ def lens(result: ZooResult) -> Display | Skipped:
         panels.append(Panel(model.name, tuple(lines) if len(mine) else (), "" if len(mine) else NO_SLOTS))
     caption = (
         "Share of problems whose most probable token at a slot is a value of the problem's own steps (filled), and the "
-        "share at which the same tokens are a value of other problems with as many steps (hollow); bars: 95% t "
-        "interval of the difference over problems, drawn from the other problems' share up. In a pause model these "
-        "states saw the problem through attention, but are never fed."
+        "share at which the same tokens are a value of other problems with as many steps (hollow); bars: the 95% "
+        "interval of each difference alone, over problems, drawn from the other problems' share up. In a pause model "
+        "these states saw the problem through attention, but are never fed."
     )
     return SmallMultiples("lens", title, caption, tuple(panels), labels, "slot", "problems (%)")
 
