@@ -20,7 +20,7 @@ from thoughtgraft.engine.verify import bench as bench_module
 from thoughtgraft.engine.verify.catalogue import STATEMENTS
 from thoughtgraft.engine.verify.certificate import at_least, at_most
 from thoughtgraft.engine.verify.weights import fingerprint
-from thoughtgraft.errors import CheckpointError, PlanError
+from thoughtgraft.errors import CheckpointError, ModelError, PlanError
 from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.fingerprint import Fingerprint, read_fingerprint, write_fingerprint
 from thoughtgraft.models.load import load_model, model_folder
@@ -47,6 +47,14 @@ def test_the_checks_hold_where_questions_are_encoded_in_parts(monkeypatch):
     monkeypatch.setattr(clean, "CPU_TOKENS", 1)
     certificate = verify(tiny("codi-gpt2", "float32"), problems("codi-gpt2"), answer_tokens=2)
     assert certificate.passed, [(c.name, c.figure, c.threshold) for c in certificate.checks if not c.passed]
+
+
+def test_a_model_whose_thoughts_overflow_is_refused_in_a_sentence():
+    model = tiny("codi-gpt2", "float32")
+    with torch.no_grad():
+        next(model.parts[1].parameters()).mul_(1e30)
+    with pytest.raises(ModelError, match="not finite numbers; got NaN or infinite in"):
+        verify(model, problems("codi-gpt2"), identity="overflowing")
 
 
 def test_tiny_codi_passes_every_check_and_its_fingerprint():

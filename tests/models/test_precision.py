@@ -16,7 +16,6 @@ from thoughtgraft.engine.features import features_of
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.run import run
 from thoughtgraft.engine.verify import verify
-from thoughtgraft.engine.verify.plain import plain_run
 from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.precision import ieee_products
@@ -119,13 +118,11 @@ def everything(model: Any) -> list[Any]:
     thoughts = collect_thoughts(model, PROBLEMS, progress=False)
     records = run(model, PROBLEMS, Plan((Arm("baseline"), Arm("swap", (1,))), n_donors=1), progress=False)
     reference = reference_run(model, prompt, max_new_tokens=2)
-    plain = plain_run(model, PROBLEMS[0].question)
     checks = verify(model, PROBLEMS, level="core", answer_tokens=2).checks
     return [
         thoughts.fed.tolist(),
         records.drop(columns=["token_ids", "slots"]).to_csv(),
         [reference.fed.tolist(), reference.first_logits.tolist()],
-        [plain.fed.tolist(), plain.logits.tolist()],
         [part.tolist() for part in features_of(model, [prompt], [0, 1])],
         decode_thoughts(model, thoughts).to_csv(),
         explicit_correct(model, PROBLEMS, progress=False),

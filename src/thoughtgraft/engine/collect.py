@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -109,7 +109,7 @@ def collect_thoughts(
             bar.update(len(batch))
     found = [results[i] for i in range(len(problems))]
     hidden = torch.stack([out.hidden[at] for out, at in found]).cpu()
-    _refuse_broken(hidden, [out.failed[at] for out, at in found], problems)
+    refuse_broken(hidden, [out.failed[at] for out, at in found], problems)
     ids = tuple(out.answers.token_ids[at] for out, at in found)
     texts = tuple(model.text(answer) for answer in ids)
     numbers = [extract_answer(text) for text in texts]
@@ -127,7 +127,8 @@ def collect_thoughts(
     )
 
 
-def _refuse_broken(hidden: torch.Tensor, failed: list[str | None], problems: ProblemSet) -> None:
+def refuse_broken(hidden: torch.Tensor, failed: Sequence[str | None], problems: ProblemSet) -> None:
+    """Raise a ModelError where a clean run's `hidden` [P, K+1, d] is not finite, or where it has `failed` [P]."""
     thought = (~hidden.isfinite().flatten(1).all(1)).tolist()
     for what, broken in (("thoughts", thought), ("logits", [reason is not None for reason in failed])):
         if any(broken):

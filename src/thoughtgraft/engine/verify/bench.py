@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from thoughtgraft.engine.collect import encode
+from thoughtgraft.engine.collect import encode, refuse_broken
 from thoughtgraft.engine.grid import Row
 from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
 from thoughtgraft.engine.verify.listen import disturbing
@@ -48,6 +48,7 @@ class Bench:
         self.prompts = encode(model, problems)
         self.source: Source | None = None
         self.base = self.roll(self.rows("baseline"))
+        refuse_broken(self.base.hidden, self.base.failed, problems)
         self.source = Source.from_fed(self.base.fed.clone())
 
     def row(self, method: str, slots: Sequence[int], host: int, donor: int | None = None, op: Op | None = None) -> Row:
