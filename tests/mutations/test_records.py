@@ -11,14 +11,18 @@ from tests.mutations.edit_plants import EDIT_MUTATIONS
 from tests.mutations.plant import Mutation
 from tests.mutations.record_plants import RECORD_MUTATIONS
 from tests.mutations.subjects import ARMS, spaced, trained
+from torch import Tensor
 
+from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.verify.catalogue import STATEMENTS
 from thoughtgraft.engine.verify.certificate import Check
 from thoughtgraft.engine.verify.records import CELLS, CHECKS, GRADES, SCORES, VECTORS, Records
 from thoughtgraft.engine.verify.trial import CROWD, Trial, make_trial, standard_plan
 from thoughtgraft.interventions.arms import DOWNSTREAM, METHODS, Arm
 from thoughtgraft.interventions.donors import STRATA
+from thoughtgraft.interventions.ops import EditContext, Op
 from thoughtgraft.interventions.plan import Plan
+from thoughtgraft.interventions.site import Resid
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.problems import load_problems
 from thoughtgraft.records.schema import RECORD_SCHEMA
@@ -94,3 +98,31 @@ def test_explicit_swaps_are_tried_as_they_are() -> None:
     assert len(trial.problems) == 2 and trial.plan.triples == ((1, 0, 1), (0, 0, 0))
     records = Records(model, trial)
     assert [check.name for check in (c(records) for c in CHECKS) if not check.passed] == []
+
+
+def _of_the_batch(live: Tensor, context: EditContext) -> Tensor:
+    return live.mean(0, keepdim=True).expand_as(live).clone()
+
+
+def _in_place(live: Tensor, context: EditContext) -> Tensor:
+    return live.mul_(0.5)
+
+
+def _of_others_than(host: float) -> Op:
+    def op(live: Tensor, context: EditContext) -> Tensor:
+        if ((context.host[:, 0, 0] - host).abs() < 1e-3).any():
+            raise ValueError("not this one")
+        return 2 * live
+
+    return op
+
+
+def test_edits_of_ones_own_are_called_row_by_row_and_may_fail_but_not_hang_on_their_neighbours() -> None:
+    model, problems = trained()[0], load_problems("arithmetic:test", n=5)
+    chosen = make_trial(model, problems, Plan((Arm("baseline"),)), 4).problems
+    host = float(collect_thoughts(model, chosen, progress=False).fed[1, 0, 0])
+    for op, sound in ((_in_place, True), (_of_others_than(host), True), (_of_the_batch, False)):
+        arms = (Arm("own", 2, op=op), Arm("own at L1", 2, op=op, site=Resid(1)))
+        records = Records(model, make_trial(model, problems, Plan(arms), 4))
+        failed = [check.name for check in (check(records) for check in CHECKS) if not check.passed]
+        assert (failed == []) == sound, failed

@@ -223,11 +223,11 @@ class Oracle:
     def _try(self, edit: Change, live: Tensor, row: int, failed: dict[int, str]) -> Tensor:
         """What an edit makes of a vector; the vector itself where the edit fails, which is remembered."""
         try:
-            found = edit(live).to(live)
+            found = edit(live.clone()).to(live)
         except Exception as error:  # Whatever a user's edit raises is the finding here.
             failed[row] = f"{type(error).__name__}: {error}"
             return live
-        if not found.isfinite().all():
+        if not _exact(found).norm().isfinite():  # a norm that overflows is one for the model, too
             failed[row] = "not finite"
             return live
         return found

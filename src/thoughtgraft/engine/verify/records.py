@@ -221,7 +221,8 @@ def wild(records: Records) -> Check:
 def _elsewhere(name: str, records: Records, model: LatentReasoner, fed: Tensor, limit: int) -> Check:
     """The answers of a model that speaks otherwise, where edits draw on `fed`: texts and tokens."""
     limit, slots = min(limit, records.trial.limit), tuple(range(model.num_latents))
-    arms = [Arm("baseline"), *([Arm("self", slots[-1:]), Arm("swap", slots[:1]), Arm("swap", slots)] if slots else [])]
+    arms = [Arm("baseline"), *([Arm("self", slots[-1:])] if slots else [])]
+    arms += [Arm("swap", some) for some in dict.fromkeys((slots[:1], slots)) if some]
     donors = min(records.trial.plan.n_donors, len(records.trial.problems) - 1)
     plan = Plan(tuple(arms), n_donors=donors, hosts=_FEW_HOSTS)
     saved = collect_thoughts(model, records.trial.problems, max_new_tokens=limit, progress=False)

@@ -76,7 +76,7 @@ def verify(
     Args:
         model: The model. In half precision it is checked in float32: what is proved is that the right thing is
             computed, which rounding to 8 bits would hide.
-        problems: At least 2; the first `n_problems` are used.
+        problems: At least 2; the first `n_problems` are used, and as many as a trial of the plan needs.
         level: `core`, seconds before every run, or `full`.
         plan: What is to run on them: all its arms are tried. None tries every method.
         n_problems: How many.

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import product
 from math import ceil
 
 from torch import Tensor
@@ -28,6 +29,7 @@ CROWD = 65
 """Rows of one edit at one step that a run asks for at least: what holds for few need not hold for many."""
 _HOSTS, _DONORS = 3, 3
 _MOST = 1200  # records
+_SEEDS = 20
 _HAIR = Fraction(1, 10**18)  # relative; no float can tell it
 _ROOM = 40  # tokens for an answer, and for the numbers that are put in its place
 _TRIPLES = 12
@@ -103,7 +105,8 @@ def make_trial(model: LatentReasoner, problems: ProblemSet, plan: Plan, tokens: 
     if len(arms) < len(plan.arms):
         notes.append(f"{len(arms)} of the plan's {len(plan.arms)} arms were tried, spread evenly over it")
     small = replace(plan, arms=arms, n_donors=donors, hosts=hosts, only_correct=False)
-    return Trial(_probing(model, chosen, small, hosts, limit, notes), small, limit, tuple(notes))
+    probing, seed = _probing(model, _distinct(chosen), small, hosts, limit, notes)
+    return Trial(probing, replace(small, seed=seed), limit, tuple(notes))
 
 
 def _with_room(model: LatentReasoner, problems: ProblemSet) -> list[Problem]:
@@ -148,10 +151,19 @@ def _choose(problems: Sequence[Problem], arms: Sequence[Arm], hosts: int, wanted
     return chosen
 
 
+def _distinct(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems, with another gold answer where one is the same as an earlier one: it would be the same cell."""
+    found: list[Problem] = []
+    for i, problem in enumerate(problems):
+        twice = problem.content_hash in {other.content_hash for other in found}
+        found.append(replace(problem, gold=Fraction(-1 - i)) if twice else problem)
+    return found
+
+
 def _probing(
     model: LatentReasoner, problems: Sequence[Problem], plan: Plan, hosts: int, limit: int, notes: list[str]
-) -> ProblemSet:
-    """The problems with the first two made into those that show what ordinary ones would hide."""
+) -> tuple[ProblemSet, int]:
+    """The problems with some made into those that show what ordinary ones would hide, and the seed that pairs them."""
     name = "the certificate's"
     made = [replace(problems[0], question=problems[0].question.replace(" ", "  ")), *problems[1:]]
     found = collect_thoughts(model, ProblemSet(tuple(made), name), max_new_tokens=limit, progress=False).pred
@@ -160,19 +172,20 @@ def _probing(
         made[0] = replace(made[0], gold=numbers[0] * (1 + _HAIR))
     else:
         notes.append("no answer that is wrong by a hair was tried: the first answer holds no number to begin with")
-    twin = len(made) - 1
-    if twin >= hosts:
-        made[twin] = replace(made[1], id=made[twin].id, gold=numbers[1])
-        numbers[twin] = numbers[1]
-    for donor, number in enumerate(numbers):
-        if number is None or number == numbers[1]:
+    # The second host's gold is a donor's answer, and the last problem asks what the second does, if it is no host.
+    twins = {len(made) - 1} if len(made) > hosts else set()
+    others = {number: donor for donor, number in enumerate(numbers) if number not in (None, numbers[1])}
+    for seed, (number, donor) in product(range(plan.seed, plan.seed + _SEEDS), others.items()):
+        if donor in twins:
             continue
-        tried = ProblemSet((made[0], replace(made[1], gold=number), *made[2:]), name)
-        drawn = draw_donors(tried, plan.n_donors, plan.seed)[1]
-        if donor in drawn and (twin in drawn or twin < hosts):
-            return tried
+        asked = [made[0], replace(made[1], gold=number), *made[2:]]
+        for twin in twins:
+            asked[twin] = replace(made[1], id=made[twin].id, gold=numbers[1])
+        tried = ProblemSet(tuple(asked), name)
+        if {donor, *twins} <= set(draw_donors(tried, plan.n_donors, seed)[1]):
+            return tried, seed
     notes.append("no donor whose answer is the host's gold was tried: the answers are all alike, or hold no number")
-    return ProblemSet(tuple(made), name)
+    return ProblemSet(tuple(made), name), plan.seed
 
 
 def _of_triples(problems: ProblemSet, plan: Plan) -> tuple[ProblemSet, Plan]:
