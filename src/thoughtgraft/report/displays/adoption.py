@@ -82,6 +82,6 @@ class AdoptionPerSlot:
             ax.set_title("excess over the null")
             interval_key(ax, self.level, "the slots")
             margin_line(ax, self.margin_pp)
-            shared_legend(ax, 3)
+            shared_legend(ax)
         slot_ticks(ax, self.labels)
         ax.set_xlabel("swapped thought")

@@ -107,4 +107,4 @@ class DriftPerSlot:
         if panel == 0:
             interval_key(ax, "95%", "a protocol's slots")
         else:
-            shared_legend(ax, 3)
+            shared_legend(ax)

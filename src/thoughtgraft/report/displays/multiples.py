@@ -82,7 +82,7 @@ class SmallMultiples:
             if any(p.sim_low == p.sim_low for shown in self.shown for line in shown.lines for p in line.points):
                 interval_key(ax, "95%", "a method's slots")
             # A panel without slots has no lines: the legend is gathered from all.
-            shared_legend(ax, 6)
+            shared_legend(ax)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from thoughtgraft.report.formats import visible
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, GREY, INK = "#56B4E9", "#CC79A7", "#7A7A7A", "#222222"
 
+COLUMN_INCHES = 2.7
+"""What a column of a legend takes, the longest label's with others beside it."""
+
 # An interval alone lies upon the one that holds together with its family's, which is never the shorter.
 THIN: dict[str, Any] = {"linewidth": 1.3, "solid_capstyle": "butt", "zorder": 3}
 THICK: dict[str, Any] = {"linewidth": 5.0, "alpha": 0.3, "solid_capstyle": "butt", "zorder": 2}
@@ -125,8 +128,8 @@ def margin_line(ax: Any, margin_pp: float) -> None:
     ax.axhline(margin_pp, color="#555555", linewidth=0.8, linestyle=dotted, zorder=1, label=label)
 
 
-def shared_legend(ax: Any, ncols: int) -> None:
-    """One legend below all panels of the figure, with what any of them shows."""
+def shared_legend(ax: Any) -> None:
+    """One legend below all panels of the figure, with what any of them shows, in as many columns as have room."""
     handles: dict[str, Any] = {}
     for other in ax.figure.axes:
         for handle, label in zip(*other.get_legend_handles_labels(), strict=True):
@@ -134,7 +137,8 @@ def shared_legend(ax: Any, ncols: int) -> None:
     if handles:
         # The pad keeps it off the foot line.
         where = {"loc": "outside lower left", "borderaxespad": 2.4}
-        ax.figure.legend(handles.values(), handles.keys(), ncols=ncols, **where)
+        columns = max(1, int(ax.figure.get_figwidth() // COLUMN_INCHES))
+        ax.figure.legend(handles.values(), handles.keys(), ncols=columns, **where)
 
 
 def slot_ticks(ax: Any, labels: tuple[str, ...]) -> None:

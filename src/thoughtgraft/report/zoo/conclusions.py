@@ -105,13 +105,12 @@ def _compared(row: dict[str, Any]) -> Conclusion:
 def _finding(row: dict[str, Any]) -> Conclusion:
     own, control, gap = (Verdict(row[name]) for name in ("own_verdict", "control_verdict", "verdict"))
     short, end = _beside(own, control, gap)
-    forced = short == SURVIVES and control is Verdict.BY_CONSTRUCTION
+    by_construction = control is Verdict.BY_CONSTRUCTION
+    forced = short == SURVIVES and by_construction
     if forced:
         end += ", which by construction cannot show it"
     name = row["finding"][0].upper() + row["finding"][1:]
-    theirs = estimate(row["in_control"], row["control_low"], row["control_high"])
-    if row["in_control"] == 0 and not is_number(row["control_low"]):
-        theirs = "0"
+    theirs = "0" if by_construction else estimate(row["in_control"], row["control_low"], row["control_high"])
     text = (
         f"{name}: {estimate(row['own'], row['own_low'], row['own_high'])} in {row['model']}, {own}; {theirs} in "
         f"{row['control']}, {control}; difference {estimate(row['difference'], row['ci_low'], row['ci_high'])}, {gap} "
