@@ -64,4 +64,4 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if caught:
         terminalreporter.section("planted mistakes, and what caught them")
         for mistake, by, checks in caught:
-            terminalreporter.write_line(f"{mistake:48} {by:15} {checks}")
+            terminalreporter.write_line(f"{mistake:58} {by:15} {checks}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.mutations.analysis_plants import ANALYSIS_MUTATIONS
 from tests.mutations.edit_plants import EDIT_MUTATIONS
 from tests.mutations.plants import MUTATIONS, UNSEEN
 from tests.mutations.record_plants import RECORD_MUTATIONS
@@ -20,7 +21,7 @@ def tables() -> dict[str, list[str]]:
         f"| {s.name} | {'core' if s.core else 'full'} | {s.proves} | {s.consequence} |" for s in STATEMENTS.values()
     ]
     mutations = ["| mistake | planted into | caught by | checks that fail | in words |", "|---|---|---|---|---|"]
-    for m in (*MUTATIONS, *EDIT_MUTATIONS, *RECORD_MUTATIONS):
+    for m in (*MUTATIONS, *EDIT_MUTATIONS, *RECORD_MUTATIONS, *ANALYSIS_MUTATIONS):
         words = f"“{m.words}”" if m.words else ""
         mutations.append(f"| {m.name} | {m.where} | {m.caught_by} | {', '.join(m.checks) or '–'} | {words} |")
     return {"checks": checks, "mutations": mutations, "unseen": [f"- **{what}**: {why}" for what, why in UNSEEN]}

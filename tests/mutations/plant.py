@@ -8,7 +8,7 @@ from typing import Any
 
 from pytest import MonkeyPatch
 
-SELF, LOADER, OFFICIAL, NOTHING = "self-checks", "strict loading", "official cases", "nothing"
+SELF, LOADER, OFFICIAL, TEST, NOTHING = "self-checks", "strict loading", "official cases", "a test", "nothing"
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Mutation:
         name: What went wrong, in a few words.
         where: What it is planted into.
         plant: Plants it.
-        caught_by: The first line that sees it: the certificate's own checks, strict loading, the official cases; or
-            nothing.
-        checks: Checks that must fail, beside others.
+        caught_by: The first line that sees it: the certificate's own checks, strict loading, the official cases, a
+            test; or nothing.
+        checks: Checks that must fail, beside others; or the test.
         words: What the diagnosis must say.
         reload: Whether the model must be loaded with the mistake in place.
         full: Whether only a full certificate sees it.

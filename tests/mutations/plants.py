@@ -345,14 +345,28 @@ MUTATIONS = (
 
 UNSEEN = (
     (
-        "wrong alpha, another prompt or another norm epsilon, on a model that has neither official cases nor a "
-        "fingerprint",
+        "wrong alpha or another norm epsilon (and, for an adapter of your own, another prompt), on a model that has "
+        "neither official cases nor a fingerprint",
         "engine, reference and files agree with each other; only what the publisher printed could tell. Compare the "
         "accuracy with the published one (`thoughtgraft evaluate`).",
     ),
     (
         "wrong gold answers in the problem file",
         "the certificate asks what the model computes, not whether the problems are right.",
+    ),
+    (
+        "an edit of one's own that is not what its name says",
+        "the oracle calls the same function, row by row: it sees edits that hang on their neighbours, on their calls "
+        "or on unseeded chance, and not what was meant.",
+    ),
+    (
+        "what only more than a trial shows",
+        "answers longer than the trial's 12 tokens, packs larger than its rows, and of plans with very many arms those "
+        "that were left out. The tests of the engine go further, on small models.",
+    ),
+    (
+        "rounding to half precision",
+        "such models are checked in float32: what is proved is that the right thing is computed, not how exactly.",
     ),
     (
         "the intended model, trained another way than its authors say",
