@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.coverage import Score, line, score, settings
+from benchmarks.coverage import HEADER, Score, line, score, settings
 from benchmarks.worlds import World
 
 from thoughtgraft.analysis import clustered, intervals, proportions
@@ -99,6 +100,13 @@ def test_tables_name_the_worst_of_a_setting() -> None:
     assert line(row, scores) == [
         "1% lost", "10 x 3", "96.0%", "95.0%", "4.0%", "0% to 50%", "0% to 25%", "5.0 to 10.0 pp"
     ]  # fmt: skip
+
+
+def test_the_page_shows_every_setting() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in text.split("|")[1:3]] for text in page.splitlines() if text.count("|") > 6]
+    assert rows[0] == list(HEADER[:2])
+    assert rows[2:] == [[row.effect, row.size] for row in settings()]
 
 
 @pytest.mark.parametrize("world", [row.worlds[-1] for row in settings()], ids=str)
