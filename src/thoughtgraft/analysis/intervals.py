@@ -69,7 +69,7 @@ class Bounds:
         sim_low: Lower end of the simultaneous interval.
         sim_high: Its upper end.
         method: "two-way t", "proportions", "exact", or "" where there is no interval.
-        too_small: Whether no interval is known to hold for a design of this size.
+        too_small: Whether the design is too small for a verdict (`MIN_HOSTS`, `MIN_DONORS`), or has no interval.
         note: Why something is undefined, or why another method than t was taken.
     """
 
