@@ -12,7 +12,7 @@ from tests.analysis.invent import make_records
 
 from thoughtgraft.analysis.claims import claim_table
 from thoughtgraft.analysis.decision import decide
-from thoughtgraft.analysis.estimate import position_table
+from thoughtgraft.analysis.estimate import TOO_SMALL, position_table
 from thoughtgraft.analysis.frame import build_frame
 from thoughtgraft.analysis.rule import RULE, Rule
 from thoughtgraft.analysis.verdicts import Verdict, verdict
@@ -69,6 +69,13 @@ def test_every_claim_is_the_verdict_of_its_own_row_and_of_its_own_table(records:
             assert Verdict(row.verdict).says(f"{rule.margin_pp:g} pp") == row.says
             own = {"H0": "", "H1": "impact_given_correct_", "H4": "adoption_excess_"}[row.claim]
             assert positions.loc[("swap", row.subject), f"{own}verdict"] == row.verdict
+
+
+def test_a_design_too_small_says_so_in_the_place_of_words_that_its_interval_would_belie() -> None:
+    claims = decide(make_records(12, 4, loss=LOSS, adopt=0.5, host_sd=0.02, seed=9), certificate=EXTERNAL).claims
+    judged = claims[claims.claim.isin(["H0", "H1", "H4"])]
+    assert set(judged.verdict) == {"UNRESOLVED"} and (judged.sim_low > judged.margin).any()
+    assert set(judged.says) == {TOO_SMALL}
 
 
 def test_all_slots_are_no_member_of_the_single_slots_family(records: pd.DataFrame) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from thoughtgraft.analysis.estimate import OF_EXCESS, OF_GIVEN, OF_IMPACT
+from thoughtgraft.analysis.estimate import OF_EXCESS, OF_GIVEN, OF_IMPACT, TOO_SMALL
 from thoughtgraft.analysis.frame import Frame
 from thoughtgraft.analysis.rule import RULE, ClaimRule, Rule
 from thoughtgraft.analysis.slots import is_single
@@ -86,8 +86,11 @@ def _line(
     claim = next(claim for claim in rule.claims if claim.name == name)
     said = Verdict(row[f"{column}verdict"])
     found = {end: scale * row[f"{column}{end}"] for end in _ENDS}
-    found |= {"estimate": value, "verdict": said, "says": said.says(rule.margin_words(claim))}
-    notes = "; ".join(x for x in (note, *_own_notes(row["note"], _NOTES[column])) if x)
+    own = _own_notes(row["note"], _NOTES[column])
+    # The words of UNRESOLVED are about an interval's place; here the interval is none to go by.
+    says = TOO_SMALL if said is Verdict.UNRESOLVED and TOO_SMALL in own else said.says(rule.margin_words(claim))
+    found |= {"estimate": value, "verdict": said, "says": says}
+    notes = "; ".join(x for x in (note, *own) if x)
     return (
         _words(rule, claim, subject) | {n: row[n] for n in _COUNTS} | found | {"p_holm": row["p_holm"], "note": notes}
     )
@@ -107,7 +110,9 @@ def _words(rule: Rule, claim: ClaimRule, subject: str) -> Row:
 def _compared(rule: Rule, row: Mapping[str, Any]) -> Row:
     claim = next(claim for claim in rule.claims if claim.name == "H3")
     said = Agreement(row["verdict"])
-    found = {"estimate": row["r_disattenuated"], "verdict": said, "says": said.says(rule.margin_words(claim))}
+    small = said is Agreement.UNRESOLVED and TOO_SMALL in row["note"].split("; ")
+    says = TOO_SMALL if small else said.says(rule.margin_words(claim))
+    found = {"estimate": row["r_disattenuated"], "verdict": said, "says": says}
     for low, high in (("ci_low", "ci_high"), ("sim_low", "sim_high")):
         found |= {low: row["r_dis_low"], high: row["r_dis_high"]}
     counts = {"n_hosts": row["n_hosts"], "n_donors": row["n_donors"], "n_gen": np.nan}

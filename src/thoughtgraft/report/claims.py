@@ -50,13 +50,18 @@ def section(context: Context) -> Section:
 
 
 def verdicts(context: Context) -> list[tuple[ClaimRule, str, list[dict[str, Any]]]]:
-    """Questions of the rule in order, each once per verdict given; "not asked", no rows where its arms were not run."""
+    """Questions of the rule in order, each once per verdict given and what that says.
+
+    "not asked", no rows where its arms were not run.
+    """
     found = records_of(context.analysis.decision.claims)
     out: list[tuple[ClaimRule, str, list[dict[str, Any]]]] = []
     for claim in context.analysis.decision.rule.claims:
         rows = [row for row in found if row["claim"] == claim.name]
-        split = [(claim, word, [row for row in rows if row["verdict"] == word]) for word in ORDER]
-        out += [item for item in split if item[2]] or [(claim, "not asked", [])]
+        said = dict.fromkeys((row["verdict"], row["says"]) for row in rows)
+        for word, says in sorted(said, key=lambda pair: ORDER.index(pair[0])):
+            out.append((claim, word, [row for row in rows if (row["verdict"], row["says"]) == (word, says)]))
+        out += [] if rows else [(claim, "not asked", [])]
     return out
 
 
