@@ -17,6 +17,7 @@ from thoughtgraft.analysis.frame import build_frame
 from thoughtgraft.analysis.rule import RULE, Rule
 from thoughtgraft.analysis.verdicts import Verdict, verdict
 from thoughtgraft.errors import AnalysisError
+from thoughtgraft.studies.sizing import from_pilot
 
 LOSS = {(0,): 0.0, (1,): 0.5, (2,): 0.06, tuple(range(3)): 0.8}
 EXTERNAL = {"certificate": True, "transplant": True}
@@ -162,6 +163,16 @@ def test_pilot_verdict_depends_on_variance_and_supply_only() -> None:
     flipped["correct"] = flipped["correct"].astype(bool)
     flipped["base_correct"] = ~flipped["base_correct"].astype(bool)
     assert decide(flipped, available_hosts=2_000).pilot.needed == go.needed
+
+
+def test_a_pilot_asks_for_the_hosts_and_names_the_effects_of_the_rules_own_alpha() -> None:
+    pilot = make_records(20, 5, loss={(k,): 0.3 for k in range(3)}, seed=4)
+    usual, strict = (decide(pilot, available_hosts=2_000, rule=Rule.of(alpha=alpha)).pilot for alpha in (0.05, 0.01))
+    assert usual.needed is not None and strict.needed is not None and strict.needed > 1.3 * usual.needed
+    asked = from_pilot(pilot, 100, RULE.full_draws, Rule.of(alpha=0.01))
+    assert asked.needed == strict.needed
+    first, second = (position_table(pilot, resamples=9, rule=Rule.of(alpha=alpha)).mde80_pp for alpha in (0.05, 0.01))
+    assert (second[first.notna()] > 1.2 * first[first.notna()]).all()
 
 
 def test_a_pilot_without_a_change_bounds_an_effect_and_shows_none_absent() -> None:

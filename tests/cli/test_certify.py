@@ -19,6 +19,8 @@ from thoughtgraft.engine import verify as verify_module
 from thoughtgraft.engine.verify import Certificate, Check
 from thoughtgraft.engine.verify.catalogue import STATEMENTS
 from thoughtgraft.errors import PlanError
+from thoughtgraft.interventions.arms import Arm
+from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.embedded import model_folder
 from thoughtgraft.problems import Problem, ProblemSet
 
@@ -90,9 +92,9 @@ def test_a_model_of_nan_is_refused_wherever_it_is_asked_for(tmp_path: Path) -> N
 def test_a_run_is_certified_once_and_again_only_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def verify(*_: Any, level: str, **__: Any) -> Certificate:
+    def verify(*_: Any, level: str, plan: Plan | None, **__: Any) -> Certificate:
         asked.append(level)
-        return Certificate("m", "official", "float32", level, ())
+        return Certificate("m", "official", "float32", level, (), plan_hash="" if plan is None else plan.plan_hash)
 
     monkeypatch.setattr(verify_module, "verify", verify)
     model, problems = tiny("codi-gpt2", "float32"), ProblemSet((Problem("0", "?", None),))
@@ -106,5 +108,12 @@ def test_a_run_is_certified_once_and_again_only_for_more(tmp_path: Path, monkeyp
     (tmp_path / "certificate.json").write_text(json.dumps(full))
     assert certificate_for(model, problems, tmp_path, "full") is None
     assert asked == ["core", "full"]
+    # A plan whose arms were not tried is certified anew.
+    plans = [Plan((Arm("swap", slot),)) for slot in (1, 2)]
+    of_one = certificate_for(model, problems, tmp_path, "auto", plans[0])
+    assert of_one is not None and of_one["plan_hash"] == plans[0].plan_hash
+    (tmp_path / "certificate.json").write_text(json.dumps(of_one))
+    assert certificate_for(model, problems, tmp_path, "auto", plans[0]) is None
+    assert certificate_for(model, problems, tmp_path, "auto", plans[1]) is not None
     with pytest.raises(PlanError, match=r"--certify; got 'maybe'; expected auto, full, off"):
         certificate_for(model, problems, tmp_path, "maybe")

@@ -30,6 +30,7 @@ from thoughtgraft.engine.verify.precision import in_float32
 from thoughtgraft.errors import ModelError, RunError
 from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.plan import Plan
+from thoughtgraft.models import live
 from thoughtgraft.models.live import admitted, changes
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
@@ -252,6 +253,14 @@ def test_a_tensor_that_is_neither_parameter_nor_buffer_is_read_too(model: Any) -
     rotary.original_inv_freq = rotary.original_inv_freq * 2
     with pytest.raises(ModelError, match=r"model\.rotary_emb\.original_inv_freq has other numbers"):
         run(model, PROBLEMS, PLAN, **QUICK)
+
+
+def test_a_run_and_its_clean_thoughts_read_the_weights_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Any] = []
+    read = live._numbers
+    monkeypatch.setattr(live, "_numbers", lambda parts: looks.append(parts) or read(parts))
+    run(model, PROBLEMS, PLAN, **QUICK)
+    assert len(looks) == 1
 
 
 def test_everything_that_runs_a_model_looks(model: Any, tmp_path: Path) -> None:

@@ -207,6 +207,12 @@ def test_a_certificate_of_another_model_counts_as_failed(build_run, no_figures):
     assert "another model or protocol was certified" in text
 
 
+def test_a_certificate_of_another_plan_counts_as_failed(build_run, no_figures):
+    text = write_report(build_run(certificate=passing() | {"plan_hash": "beef"})).md.read_text()
+    assert "check belongs to this run" in text
+    assert "another plan was tried, not this" in text
+
+
 def test_a_dead_slot_has_no_figure_and_a_verdict_of_its_own(build_run, no_figures):
     dead = {"dead_slots": [5], "shared_slots": [4], "notes": ["CT5: structurally null; read by nothing"]}
     run = build_run(certificate=passing() | dead)

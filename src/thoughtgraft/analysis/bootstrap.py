@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from thoughtgraft.analysis.cells import Cells
 from thoughtgraft.analysis.frame import Frame, as_frame
@@ -50,15 +51,14 @@ def pigeonhole(
         return BootstrapInterval(np.nan, np.nan, np.nan, np.nan, resamples)
     rows = np.unique(host, return_inverse=True)[1]
     columns = np.zeros_like(rows) if donor is None else np.unique(donor, return_inverse=True)[1]
-    shape = (rows.max() + 1, columns.max() + 1)
-    total, count = np.zeros(shape), np.zeros(shape)
-    np.add.at(total, (rows, columns), values)
-    np.add.at(count, (rows, columns), 1.0)
-    w = multiplicities(shape[0], resamples, rng)
-    v = np.ones((resamples, 1)) if donor is None else multiplicities(shape[1], resamples, rng)
-    drawn = ((w @ count) * v).sum(1)
+    shape = (columns.max() + 1, rows.max() + 1)
+    # Few of all hosts and donors ever meet.
+    total, count = (sparse.coo_array((x, (columns, rows)), shape=shape).tocsr() for x in (values, np.ones(len(rows))))
+    w = np.ascontiguousarray(multiplicities(shape[1], resamples, rng).T)
+    v = np.ones((1, resamples)) if donor is None else multiplicities(shape[0], resamples, rng).T
+    drawn = ((count @ w) * v).sum(0)
     # A resample of a sparse crossing may meet no cell at all; it says nothing about the mean.
-    means = (((w @ total) * v).sum(1))[drawn > 0] / drawn[drawn > 0]
+    means = (((total @ w) * v).sum(0))[drawn > 0] / drawn[drawn > 0]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return BootstrapInterval(float(values.mean()), float(means.std(ddof=1)), float(low), float(high), resamples)
 

@@ -79,7 +79,7 @@ def pilot_verdict(
     run = frame.singles(method, downstream, frame.primary_stratum())
     arms = {slot: cells for slot, cells in run.items() if slot not in null_slots}
     wanted = {
-        slot: hosts_after_pilot(cells, rule.margin, n_draws=rule.full_draws, power=rule.pilot_power)
+        slot: hosts_after_pilot(cells, rule.margin, n_draws=rule.full_draws, alpha=rule.alpha, power=rule.pilot_power)
         for slot, cells in arms.items()
     }
     known = {slot: n for slot, n in wanted.items() if n is not None}

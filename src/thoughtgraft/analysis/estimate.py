@@ -175,7 +175,7 @@ def _row(frame: Frame, cells: Cells, found: _Effects, rule: Rule) -> dict[str, A
     row |= _columns("impact_given_correct_", found.given, 100)
     row |= {"changed_rate": float(cells.weight @ cells.changed), "kl": arm_mean(cells, cells.kl).value}
     row |= {"dlogp": found.dlogp.estimate.value} | _columns("dlogp_", found.dlogp, 1)
-    row |= {"p": effect.p, "mde80_pp": detectable_pp(effect.se, effect.df)}
+    row |= {"p": effect.p, "mde80_pp": detectable_pp(effect.se, effect.df, alpha=rule.alpha)}
     if effect.se > 0 and np.isnan(row["mde80_pp"]):
         notes.append("no MDE: not even a loss of 100 pp would be found with 80% power")
     half = (found.impact.sim_high - found.impact.sim_low) / 2

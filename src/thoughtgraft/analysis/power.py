@@ -39,9 +39,9 @@ def _noncentrality(df: float, alpha: float, power: float) -> float:
     return float(optimize.brentq(shortfall, 0, high, xtol=1e-6))
 
 
-def detectable_pp(se: float, df: float) -> float:
+def detectable_pp(se: float, df: float, *, alpha: float = 0.05) -> float:
     """`detectable_effect` of a difference of shares in percentage points; NaN where not even 100 could be found."""
-    effect = detectable_effect(se, df)
+    effect = detectable_effect(se, df, alpha=alpha)
     return 100 * effect if effect <= 1 else np.nan
 
 
@@ -180,13 +180,16 @@ def variance_components(values: np.ndarray, host: np.ndarray, donor: np.ndarray)
     return Components(v_host, v_donor, max(square - mean_square - v_host - v_donor, 0.0))
 
 
-def hosts_after_pilot(cells: Cells, effect: float = 0.05, *, n_draws: int = 10, power: float = 0.8) -> int | None:
+def hosts_after_pilot(
+    cells: Cells, effect: float = 0.05, *, n_draws: int = 10, alpha: float = 0.05, power: float = 0.8
+) -> int | None:
     """Hosts that a full run needs for a minimum detectable effect of `effect`, from a pilot arm's own variances.
 
     Args:
         cells: One arm of the pilot; its paired accuracy differences are used, never their sign or mean.
         effect: Wanted minimum detectable effect, as a fraction (.05 = 5 pp).
         n_draws: Donors per host in the full run.
+        alpha: Level of the full run's test.
         power: Wanted power.
 
     Returns:
@@ -194,4 +197,4 @@ def hosts_after_pilot(cells: Cells, effect: float = 0.05, *, n_draws: int = 10, 
     """
     parts = variance_components(cells.difference, cells.host, cells.donor)
     sd = parts.se(1, n_draws)
-    return needed_hosts(sd, effect, power=power) if np.isfinite(sd) and sd > 0 else None
+    return needed_hosts(sd, effect, alpha=alpha, power=power) if np.isfinite(sd) and sd > 0 else None

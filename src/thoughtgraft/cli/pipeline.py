@@ -178,7 +178,15 @@ def dry_run(job: Job, out: Path) -> None:
     lines += job.warnings
     if job.plan.only_correct:
         lines.append("--only-correct: fewer hosts, as many as are right without an edit")
-    spec = make_spec(model, problems, job.plan, cells, study=STUDY, rule=job.rule.to_json())
+    spec = make_spec(
+        model,
+        problems,
+        job.plan,
+        cells,
+        study=STUDY,
+        max_new_tokens=job.max_new_tokens,
+        rule=job.rule.to_json(),
+    )
     spec = with_looks(spec, out, *roles(problems, cells), job.beside)
     lines += spec.looks.lines(spec.run_id) if spec.looks else []
     for line in lines:

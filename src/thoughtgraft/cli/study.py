@@ -39,7 +39,7 @@ def resampling(
         Path | None,
         typer.Option(
             callback=checks.run,
-            help="A pilot's folder: its problems are left out, and its variances say how many hosts to take.",
+            help="A pilot's folder: its problems are left out, and with --hosts auto it sizes the run.",
         ),
     ] = None,
     margin: options.Margin = None,

@@ -44,19 +44,18 @@ def encode(model: LatentReasoner, problems: ProblemSet) -> list[Prompt]:
     return prompts
 
 
-def answer_limit(tokens: int | None) -> int | None:
-    """The longest answer that was asked for; None takes the model's.
+def answer_limit(model: LatentReasoner, tokens: int | None) -> int:
+    """The longest answer, in tokens: what was asked for, or the model's own where that is None.
 
     Raises:
         ModelError: It is no whole number from 1.
     """
-    return None if tokens is None else whole(tokens, "max_new_tokens", ModelError, least=1)
+    return model.max_new_tokens if tokens is None else whole(tokens, "max_new_tokens", ModelError, least=1)
 
 
 def answer_identity(model: LatentReasoner, max_new_tokens: int | None = None) -> dict[str, Any]:
     """What every answer of a model rests on: its identity, how long an answer may be, and how answers are read."""
-    limit = model.max_new_tokens if max_new_tokens is None else max_new_tokens
-    return {**model.identity, "max_new_tokens": limit, "task": TASK}
+    return {**model.identity, "max_new_tokens": answer_limit(model, max_new_tokens), "task": TASK}
 
 
 @answers_for_calls(ModelError)
@@ -91,7 +90,20 @@ def collect_thoughts(
     model, problems = admitted(as_model(model), identity), as_problems(problems)
     if not len(problems):
         raise ModelError("there are no problems to think about", fix="load at least one problem")
-    max_new_tokens = answer_limit(max_new_tokens)
+    limit = answer_limit(model, max_new_tokens)
+    return think_clean_runs(model, problems, limit, batch_size=batch_size, progress=progress, stop=stop)
+
+
+def think_clean_runs(
+    model: LatentReasoner,
+    problems: ProblemSet,
+    max_new_tokens: int,
+    *,
+    batch_size: int | str = "auto",
+    progress: bool = False,
+    stop: Callable[[], bool] | None = None,
+) -> Thoughts:
+    """`collect_thoughts` of a model that was admitted already: to admit it is to read all of its weights."""
     prompts = encode(model, problems)
     clean = tuple([Action(Feed.CLEAN)] * model.num_latents)
     budget = plan_budget(model, batch_size, max(map(len, prompts), default=0))

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import binomtest
 from tqdm import tqdm
 
-from thoughtgraft.engine.collect import collect_thoughts, encode
+from thoughtgraft.engine.collect import encode, think_clean_runs
 from thoughtgraft.engine.run import run
 from thoughtgraft.interventions.arms import Arm
 from thoughtgraft.interventions.plan import Plan
@@ -120,7 +120,7 @@ def measure(
         ModelError: The model is not as it was loaded and no name is given, or a question does not fit its context.
     """
     model = admitted(model, identity)
-    thoughts = collect_thoughts(model, problems, batch_size=batch_size, progress=progress)
+    thoughts = think_clean_runs(model, problems, model.max_new_tokens, batch_size=batch_size, progress=progress)
     main = THOUGHTS if model.num_latents else ANSWER
     correct: dict[str, tuple[bool | None, ...]] = {main: thoughts.correct}
     correct |= _with_other_thoughts(model, problems, thoughts, batch_size, progress, seed)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thoughtgraft.engine.collect import answer_identity, collect_thoughts, encode
+from thoughtgraft.engine.collect import answer_identity, answer_limit, encode, think_clean_runs
 from thoughtgraft.engine.features import extract_features, feature_writer
 from thoughtgraft.engine.run import tell_looks, with_looks
 from thoughtgraft.models.live import admitted
@@ -89,13 +89,13 @@ def run_features(
         "untrained_seed": UNTRAINED_SEED if untrained else None,
         **(design or {}),
     }
-    limit = model.max_new_tokens if max_new_tokens is None else max_new_tokens
+    limit = answer_limit(model, max_new_tokens)
     spec = _spec(model, problems, plan, study=study, seed=seed, limit=limit, untrained=untrained, facts=facts)
     spec = with_looks(spec, out, problems, (), beside)
     with RunStore.create(out, spec) as store:
         if progress:
             tell_looks(store.spec)
-        thoughts = _thoughts(model, problems, out / THOUGHTS_FILE, batch_size, max_new_tokens, progress)
+        thoughts = _thoughts(model, problems, out / THOUGHTS_FILE, batch_size, limit, progress)
         if not (out / PROBLEMS_FILE).exists():
             table = with_labels(problem_table(problems), labels)
             answers: dict[str, Any] = {"base_pred": list(thoughts.pred), "base_correct": list(thoughts.correct)}
@@ -161,14 +161,12 @@ def _thoughts(
     problems: ProblemSet,
     file: Path,
     batch_size: int | str,
-    max_new_tokens: int | None,
+    max_new_tokens: int,
     progress: bool,
 ) -> Thoughts:
     if file.exists():
         made_by = answer_identity(model, max_new_tokens)
         return Thoughts.load(file, identity=made_by, problem_hash=problems.content_hash)
-    thoughts = collect_thoughts(
-        model, problems, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress
-    )
+    thoughts = think_clean_runs(model, problems, max_new_tokens, batch_size=batch_size, progress=progress)
     thoughts.save(file)
     return thoughts

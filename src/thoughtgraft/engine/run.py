@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from thoughtgraft.arguments import answers_for_calls, items, need, path_of, shown
 from thoughtgraft.engine.cells import Finished, Work, try_edits
-from thoughtgraft.engine.collect import answer_identity, answer_limit, collect_thoughts, encode
+from thoughtgraft.engine.collect import answer_identity, answer_limit, encode, think_clean_runs
 from thoughtgraft.engine.edits import check_sites
 from thoughtgraft.engine.executors import Executor, LocalExecutor
 from thoughtgraft.errors import PlanError, RunError
@@ -108,7 +108,7 @@ def run(
         check_folder(folder)
     places = items(beside, "the places beside", RunError, expected="a list of folders", fix="beside=['runs/earlier']")
     beside = [path_of(place, "a place beside") for place in places]
-    max_new_tokens = answer_limit(max_new_tokens)
+    max_new_tokens = answer_limit(model, max_new_tokens)
     _check_extras(study, rule, thoughts, executor, facts=facts, design=design, certificate=certificate)
     if len(problems) == 0:
         raise PlanError("there are no problems to run", fix="load at least one problem")
@@ -127,8 +127,8 @@ def run(
         path = None if folder is None else folder / THOUGHTS_FILE
         if thoughts is None and path is not None and path.exists():
             return Thoughts.load(path, identity=made_by, problem_hash=problems.content_hash)
-        return thoughts or collect_thoughts(
-            model, problems, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress, stop=stop
+        return thoughts or think_clean_runs(
+            model, problems, max_new_tokens, batch_size=batch_size, progress=progress, stop=stop
         )
 
     # Which problems are hosts may hang on the clean answers; then they come before the plan.
@@ -162,7 +162,7 @@ def run(
             run_id=spec.run_id,
             seed=plan.seed,
             batch_size=batch_size,
-            max_new_tokens=model.max_new_tokens if max_new_tokens is None else max_new_tokens,
+            max_new_tokens=max_new_tokens,
             keep_logits=keep_logits,
         )
         kept: list[dict[str, Any]] = []
@@ -256,7 +256,7 @@ def make_spec(
         n_donors=plan.n_donors,
         n_cells=len(cells),
         decision_hash=None if rule is None else hashlib.sha256(rule.encode()).hexdigest()[:16],
-        max_new_tokens=model.max_new_tokens if max_new_tokens is None else max_new_tokens,
+        max_new_tokens=answer_limit(model, max_new_tokens),
         task=TASK,
         model_identity=model.identity,
         rule=None if rule is None else RuleFacts.of_text(rule),

@@ -1,7 +1,7 @@
 """What every record of a run must say, made from the definitions and nothing that made the records.
 
-The plain loop (`plain`) is fed what the arms' definitions say, slot by slot; answers are read and numbers written by
-`reading`. Keys, donors and every column follow here once more.
+The plain loop (`plain`) is fed what the arms' definitions (`planned`) say, slot by slot; answers are read, and numbers
+written as tokens, by `reading`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from thoughtgraft.interventions.ops import EditContext
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.problems import ProblemSet
 
-_ROWS = 128  # that run at once
+_ROWS, _BYTES = 128, 1 << 29  # that run at once, and of their keys and values
 
 Change = Callable[[Tensor], Tensor]
 
@@ -158,8 +158,10 @@ class Oracle:
             groups.setdefault((one.host, length), []).append(i)
         found: dict[int, Measured] = {}
         for (host, _), members in groups.items():
-            for start in range(0, len(members), _ROWS):
-                part = members[start : start + _ROWS]
+            bytes_each = sum(part.nbytes for both in self.clean[host].columns for part in both)
+            size = max(1, min(_ROWS, _BYTES // bytes_each))
+            for start in range(0, len(members), size):
+                part = members[start : start + size]
                 some = self._measure(host, [wanted[i] for i in part], [answers[i] for i in part])
                 found.update(zip(part, some, strict=True))
         return [found[i] for i in range(len(wanted))]

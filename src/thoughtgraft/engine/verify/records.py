@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from thoughtgraft.engine.collect import collect_thoughts, encode
+from thoughtgraft.engine.collect import encode, think_clean_runs
 from thoughtgraft.engine.features import features_of
 from thoughtgraft.engine.run import run
 from thoughtgraft.engine.verify import bench
@@ -55,7 +55,7 @@ class Records:
 
     def __init__(self, model: LatentReasoner, trial: Trial) -> None:
         self.model, self.trial = model, trial
-        self.thoughts = collect_thoughts(model, trial.problems, max_new_tokens=trial.limit, progress=False)
+        self.thoughts = think_clean_runs(model, trial.problems, trial.limit)
         answers = [Answer(*pair) for pair in zip(self.thoughts.token_ids, self.thoughts.stopped, strict=True)]
         with plainly(model):
             self.exact = Oracle(model, trial.problems, answers)
@@ -225,7 +225,7 @@ def _elsewhere(name: str, records: Records, model: LatentReasoner, fed: Tensor, 
     arms += [Arm("swap", some) for some in dict.fromkeys((slots[:1], slots)) if some]
     donors = min(records.trial.plan.n_donors, len(records.trial.problems) - 1)
     plan = Plan(tuple(arms), n_donors=donors, hosts=_FEW_HOSTS)
-    saved = collect_thoughts(model, records.trial.problems, max_new_tokens=limit, progress=False)
+    saved = think_clean_runs(model, records.trial.problems, limit)
     rows = records.run(model, plan, limit, thoughts=replace(saved, fed=fed.to(saved.fed)))
     wanted = records.plan(plan, limit).cells()[: len(rows)]
     given = answers_of(rows)[: len(wanted)]

@@ -15,7 +15,7 @@ from math import ceil
 
 from torch import Tensor
 
-from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.collect import think_clean_runs
 from thoughtgraft.engine.verify.plain import ask
 from thoughtgraft.interventions.arms import DOWNSTREAM, METHODS, Arm
 from thoughtgraft.interventions.donors import STRATA, draw_donors
@@ -166,7 +166,7 @@ def _probing(
     """The problems with some made into those that show what ordinary ones would hide, and the seed that pairs them."""
     name = "the certificate's"
     made = [replace(problems[0], question=problems[0].question.replace(" ", "  ")), *problems[1:]]
-    found = collect_thoughts(model, ProblemSet(tuple(made), name), max_new_tokens=limit, progress=False).pred
+    found = think_clean_runs(model, ProblemSet(tuple(made), name), limit).pred
     numbers = [None if pred is None else Fraction(pred) for pred in found]
     if numbers[0]:
         made[0] = replace(made[0], gold=numbers[0] * (1 + _HAIR))
