@@ -10,9 +10,9 @@ import torch
 from transformers.models.llama import modeling_llama as llama
 
 from benchmarks.ours import Sweep
-from thoughtgraft.engine import decode
+from thoughtgraft.engine import answer as decode
 from thoughtgraft.engine import rollout as engine
-from thoughtgraft.models import prefix
+from thoughtgraft.models import attention as prefix
 
 _PARTS: tuple[tuple[Any, str, str], ...] = (
     (torch.nn.Linear, "forward", "matrix products with weights"),

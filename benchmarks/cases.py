@@ -10,7 +10,7 @@ from benchmarks.compare import Case
 from benchmarks.shapes import SHAPES, random_model, trained_model
 from benchmarks.workload import make_workload
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import load_problems
+from thoughtgraft.tasks.load import load_problems
 
 FORCED = 8
 NATURAL = 32

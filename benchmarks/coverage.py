@@ -9,9 +9,9 @@ import numpy as np
 
 from benchmarks.tables import table
 from benchmarks.worlds import World
-from thoughtgraft.analysis.intervals import family_bounds
-from thoughtgraft.analysis.rule import RULE
-from thoughtgraft.analysis.verdicts import Verdict, verdict
+from thoughtgraft.effects.gates import RULE
+from thoughtgraft.stats.intervals import family_bounds
+from thoughtgraft.stats.verdicts import Verdict, verdict
 
 DESIGNS = 1_000
 SPREADS = ((0.0, 0.0), (2.0, 0.0), (0.0, 2.0), (2.0, 2.0))

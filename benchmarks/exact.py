@@ -7,10 +7,9 @@ import time
 from benchmarks.ours import Sweep
 from benchmarks.shapes import trained_model
 from benchmarks.workload import make_workload
+from thoughtgraft.edits.arms import Arm, schedule
 from thoughtgraft.engine.reference import reference_run
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.schedule import schedule
-from thoughtgraft.problems import load_problems
+from thoughtgraft.tasks.load import load_problems
 
 
 def check(cells: int, device: str) -> dict[str, float]:

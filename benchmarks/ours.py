@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from benchmarks.workload import Workload, rows_of, source_of
-from thoughtgraft.engine import clean
 from thoughtgraft.engine import rollout as engine
+from thoughtgraft.engine import think as clean
+from thoughtgraft.engine.answer import Draft
 from thoughtgraft.engine.batching import Budget, packs, plan_budget
 from thoughtgraft.engine.collect import CPU_ROWS, GPU_ROWS
-from thoughtgraft.engine.drafts import Draft
-from thoughtgraft.models.prefix import ColumnCache
+from thoughtgraft.models.attention import ColumnCache
 from thoughtgraft.models.reasoner import LatentReasoner
 
 _TAIL = 3  # tokens of a number and the end behind it

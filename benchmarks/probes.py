@@ -8,13 +8,10 @@ import time
 import numpy as np
 import pandas as pd
 
-from thoughtgraft.analysis.probing.controls import control_task
-from thoughtgraft.analysis.probing.exchange import label_orders
-from thoughtgraft.analysis.probing.features import Place
-from thoughtgraft.analysis.probing.folds import make_folds
-from thoughtgraft.analysis.probing.linear_map import Setup, map_p, probe_linear
-from thoughtgraft.analysis.probing.rows import join
-from thoughtgraft.analysis.probing.workers import each
+from thoughtgraft.probing.controls import Setup, control_task, map_p, probe_linear
+from thoughtgraft.probing.rows import Place, join, make_folds
+from thoughtgraft.probing.scores import label_orders
+from thoughtgraft.probing.stratum import each
 
 LAYERS, POSITIONS, PROBLEMS, WIDTH = 16, 7, 600, 2048
 FOLDS, REPEATS, PERMUTATIONS, FUNCTIONS = 10, 5, 200, 20

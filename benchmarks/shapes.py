@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from thoughtgraft.models.checkpoints import Checkpoint
+from thoughtgraft.models.checkpoint.assembly import build_projection
+from thoughtgraft.models.checkpoint.read import Checkpoint
 from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.load import load_model
-from thoughtgraft.models.projection import build_projection
 
 _SPECIAL_ROWS = 3
 _NEVER = -1

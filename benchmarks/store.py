@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.tables import table
-from thoughtgraft.interventions.plan import Cell, Plan
-from thoughtgraft.problems import ProblemSet, load_problems
-from thoughtgraft.problems.table import problem_table
-from thoughtgraft.records import RunSpec, RunStore, arm_key
-from thoughtgraft.records.layout import PROBLEMS_FILE
-from thoughtgraft.records.provenance import package_versions
-from thoughtgraft.studies.resampling import resampling_plan
+from thoughtgraft.edits.plan import Cell, Plan
+from thoughtgraft.records.schema import arm_key
+from thoughtgraft.records.spec import PROBLEMS_FILE, RunSpec, package_versions
+from thoughtgraft.records.store import RunStore
+from thoughtgraft.studies.resampling.design import resampling_plan
+from thoughtgraft.tasks.load import load_problems, problem_table
+from thoughtgraft.tasks.problem import ProblemSet
 
 SIZES = (100_000, 1_000_000)
 _DONORS, _BLOCK = 10, 100
@@ -31,14 +31,14 @@ _IDENTITY = {"model": "invented", "num_latents": 6}
 _MAIN = "from thoughtgraft.cli.app import main; main()"
 _READ = "import thoughtgraft; records = thoughtgraft.load_records(sys.argv[1])"
 _ANALYSE = (
-    "\nfrom thoughtgraft.analysis import analyse; from thoughtgraft.runs import load_run"
+    "\nfrom thoughtgraft.analysis import analyse; from thoughtgraft.studies.resampling.run import load_run"
     f"\nanalyse(records, load_run(sys.argv[1]).problem_set(), largest={_LARGEST})"
 )
 _VERBS = {
     "`status --json`": (_MAIN, ("status", "RUN", "--json")),
     "`status`": (_MAIN, ("status", "RUN")),
     "`load_records`": (_READ, ("RUN",)),
-    "`build_frame`": (_READ + "; from thoughtgraft.analysis.frame import build_frame; build_frame(records)", ("RUN",)),
+    "`build_frame`": (_READ + "; from thoughtgraft.effects.frame import build_frame; build_frame(records)", ("RUN",)),
     "`analyse`: every table and test": (_READ + _ANALYSE, ("RUN",)),
     "`records --format csv`": (_MAIN, ("records", "RUN", "--format", "csv")),
     "`records --format parquet`": (_MAIN, ("records", "RUN", "--format", "parquet")),

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thoughtgraft.engine.grid import Row
-from thoughtgraft.engine.rollout import Source, rollout
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.ops import OPS
-from thoughtgraft.interventions.schedule import Action, Feed, schedule
+from thoughtgraft.edits.arms import Action, Arm, Feed, schedule
+from thoughtgraft.edits.edit import OPS
+from thoughtgraft.engine.rollout import rollout
+from thoughtgraft.engine.rows import Row, Source
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from thoughtgraft.analysis.adoption import adoption, donor_answers
-from thoughtgraft.analysis.cells import ArmKey, Cells
-from thoughtgraft.analysis.intervals import Sample
+from thoughtgraft.effects.frame import ArmKey, Cells
+from thoughtgraft.effects.positions import adoption, donor_answers
+from thoughtgraft.stats.intervals import Sample
 
 ANSWERS = 1 / np.arange(1, 41)
 """How common each answer is, up to a factor; the first is much more common than the last, as in real problem sets."""

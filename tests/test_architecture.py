@@ -152,7 +152,7 @@ def test_files_are_small_and_say_their_job(file):
 @pytest.mark.parametrize(
     ("room", "line", "expected"),
     [
-        ("models", "from thoughtgraft.interventions.ops import swap", "interventions"),
+        ("models", "from thoughtgraft.edits.edit import swap", "interventions"),
         ("interventions", "import thoughtgraft.models.reasoner", "models"),
         ("problems", "def f():\n    from thoughtgraft import records", "records"),
         ("records", "from ..problems import load_problems", "problems"),

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import thoughtgraft
-from thoughtgraft import Arm, Plan, Problem, ProblemSet, Resid, load_problems
+from thoughtgraft import Resid
 from thoughtgraft.arguments import (
     LARGEST_SEED,
     answers_for_calls,
@@ -31,10 +31,13 @@ from thoughtgraft.arguments import (
     typed_number,
     whole,
 )
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.errors import PlanError, ProblemError, RunError, ThoughtgraftError
-from thoughtgraft.problems import Ref, Step
-from thoughtgraft.problems.answers import as_number, format_number, parse_number
-from thoughtgraft.records import check_folder, prove_writable
+from thoughtgraft.records.store import check_folder, prove_writable
+from thoughtgraft.tasks.grading import as_number, format_number, parse_number
+from thoughtgraft.tasks.load import load_problems
+from thoughtgraft.tasks.problem import Problem, ProblemSet, Ref, Step
 
 
 def an_edit(live: Any, context: Any) -> Any:

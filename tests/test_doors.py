@@ -16,27 +16,24 @@ from hypothesis import strategies as st
 
 import thoughtgraft
 from tests.engine.tiny import loaded, questions
-from thoughtgraft import (
-    Arm,
-    Plan,
-    Problem,
-    ProblemSet,
-    Thoughts,
-    analyse,
-    collect_thoughts,
-    decode_thoughts,
-    load_features,
-    load_model,
-    load_records,
-    load_run,
-    run,
-    verify,
-    write_report,
-)
-from thoughtgraft.analysis import compare_runs
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
+from thoughtgraft.effects.compare import compare_runs
+from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.executors import make_executor
+from thoughtgraft.engine.run import run
+from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.errors import AnalysisError, ModelError, PlanError, ProblemError, RunError, ThoughtgraftError
+from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.readouts import decode_thoughts
+from thoughtgraft.records.export import load_records
+from thoughtgraft.records.features import load_features
+from thoughtgraft.studies.resampling.analysis import analyse
+from thoughtgraft.studies.resampling.report import write_report
+from thoughtgraft.studies.resampling.run import load_run
+from thoughtgraft.tasks.problem import Problem, ProblemSet
+from thoughtgraft.thoughts import Thoughts
 
 STORED = Path(__file__).parent / "stored" / "rule1-schema1"
 PLAN = Plan([Arm("baseline")])

@@ -13,12 +13,12 @@ import pytest
 
 import thoughtgraft
 from tests.planted.reasoner import Planted, planted_problems
-from thoughtgraft.analysis import RULE
+from thoughtgraft.effects.gates import RULE
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import AnalysisError, RunError
-from thoughtgraft.problems.table import problem_table, problems_from_table
-from thoughtgraft.report import write_report
-from thoughtgraft.studies.resampling import resampling_plan
+from thoughtgraft.studies.resampling.design import resampling_plan
+from thoughtgraft.studies.resampling.report import write_report
+from thoughtgraft.tasks.load import problem_table, problems_from_table
 
 DESIGN = {"preset": "pilot", "available_hosts": 50, "largest_number": 24}
 

@@ -6,41 +6,43 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thoughtgraft.analysis import analyse
+    from thoughtgraft.edits.arms import Arm, Resid
+    from thoughtgraft.edits.plan import Plan
     from thoughtgraft.engine.collect import collect_thoughts
     from thoughtgraft.engine.run import run
-    from thoughtgraft.engine.verify import verify
-    from thoughtgraft.interventions.arms import Arm
-    from thoughtgraft.interventions.plan import Plan
+    from thoughtgraft.engine.verify.suite import verify
     from thoughtgraft.models.load import load_model
-    from thoughtgraft.problems import Problem, ProblemSet, load_problems
-    from thoughtgraft.readouts.lens import decode_thoughts
-    from thoughtgraft.records import Features, load_features, load_records
-    from thoughtgraft.report import write_report
-    from thoughtgraft.runs import Run, load_run
+    from thoughtgraft.readouts import decode_thoughts
+    from thoughtgraft.records.export import load_records
+    from thoughtgraft.records.features import Features, load_features
+    from thoughtgraft.studies.resampling.analysis import analyse
+    from thoughtgraft.studies.resampling.report import write_report
+    from thoughtgraft.studies.resampling.run import Run, load_run
+    from thoughtgraft.tasks.load import load_problems
+    from thoughtgraft.tasks.problem import Problem, ProblemSet
     from thoughtgraft.thoughts import Thoughts
 
 # Loaded when first asked for, so that reading records never imports torch.
 _HOMES = {
-    "Arm": "interventions.plan",
-    "Features": "records",
-    "Plan": "interventions.plan",
-    "Problem": "problems",
-    "ProblemSet": "problems",
-    "Resid": "interventions.site",
-    "Run": "runs",
+    "Arm": "edits.arms",
+    "Features": "records.features",
+    "Plan": "edits.plan",
+    "Problem": "tasks.problem",
+    "ProblemSet": "tasks.problem",
+    "Resid": "edits.arms",
+    "Run": "studies.resampling.run",
     "Thoughts": "thoughts",
-    "analyse": "analysis",
+    "analyse": "studies.resampling.analysis",
     "collect_thoughts": "engine.collect",
-    "decode_thoughts": "readouts.lens",
-    "load_features": "records",
+    "decode_thoughts": "readouts",
+    "load_features": "records.features",
     "load_model": "models.load",
-    "load_problems": "problems",
-    "load_records": "records",
-    "load_run": "runs",
+    "load_problems": "tasks.load",
+    "load_records": "records.export",
+    "load_run": "studies.resampling.run",
     "run": "engine.run",
-    "verify": "engine.verify",
-    "write_report": "report",
+    "verify": "engine.verify.suite",
+    "write_report": "studies.resampling.report",
 }
 
 __all__ = [

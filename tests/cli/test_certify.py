@@ -15,14 +15,13 @@ from typer.testing import CliRunner, Result
 
 from thoughtgraft.cli.app import app
 from thoughtgraft.cli.certify import certificate_for
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine import verify as verify_module
-from thoughtgraft.engine.verify import Certificate, Check
-from thoughtgraft.engine.verify.catalogue import STATEMENTS
+from thoughtgraft.engine.verify.certificate import STATEMENTS, Certificate, Check
 from thoughtgraft.errors import PlanError
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.models.embedded import model_folder
-from thoughtgraft.problems import Problem, ProblemSet
+from thoughtgraft.models.names import model_folder
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 CORE = ["verify", "--level", "core", "--device", "cpu"]
 

@@ -10,10 +10,10 @@ import pytest
 from tests.planted.reasoner import Planted, planted_problems
 from typer.testing import CliRunner
 
-from thoughtgraft.analysis import RULE
 from thoughtgraft.cli.app import app
+from thoughtgraft.effects.gates import RULE
 from thoughtgraft.engine.run import run
-from thoughtgraft.studies.resampling import resampling_plan
+from thoughtgraft.studies.resampling.design import resampling_plan
 
 
 def make(path: Path, design: str = "own", seed: int = 0) -> Path:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from thoughtgraft.cli.app import app
 from thoughtgraft.errors import ModelError
-from thoughtgraft.records import RunStore
+from thoughtgraft.records.store import RunStore
 
 FIXED, ORIGINAL = "cot-exploration-fixed", "cot-exploration-original"
 SIZE = ["drift", "--hosts", "6", "--donors", "2", "--seed", "3"]

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from thoughtgraft.cli.app import app
-from thoughtgraft.records import RunStore, read_status
+from thoughtgraft.records.status import read_status
+from thoughtgraft.records.store import RunStore
 
 OPERATIONS = "run operations --per-class 8 --device cpu --layers 0,3 --certify off --no-analyze --no-untrained --out"
 FEW = ("--device", "cpu", "--layers", "0,3", "--slots", "1,5", "--draws", "19", "--hosts", "6", "--certify", "off")

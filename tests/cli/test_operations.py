@@ -16,10 +16,12 @@ from tests.architecture import SRC
 from typer.testing import CliRunner, Result
 
 from thoughtgraft.cli.app import app
-from thoughtgraft.problems import ProblemSet, load_problems, read_problems
-from thoughtgraft.problems import gsm8k as hub
-from thoughtgraft.records import RunStore, read_status
-from thoughtgraft.runs import load_run
+from thoughtgraft.records.status import read_status
+from thoughtgraft.records.store import RunStore
+from thoughtgraft.studies.resampling.run import load_run
+from thoughtgraft.tasks import load as hub
+from thoughtgraft.tasks.load import load_problems, read_problems
+from thoughtgraft.tasks.problem import ProblemSet
 
 SMALL = [
     "run",

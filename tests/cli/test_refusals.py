@@ -17,15 +17,16 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from thoughtgraft.analysis.probing.learners import PROBES
-from thoughtgraft.cli import checks, errors
-from thoughtgraft.cli import runs as runs_module
+from thoughtgraft.cli import app as errors
+from thoughtgraft.cli import checks
+from thoughtgraft.cli import read as runs_module
 from thoughtgraft.cli.app import app
-from thoughtgraft.engine.features import STORAGE
-from thoughtgraft.engine.verify import LEVELS
-from thoughtgraft.models.language_models import PACKAGED
+from thoughtgraft.engine.collect import STORAGE
+from thoughtgraft.engine.verify.suite import LEVELS
+from thoughtgraft.models.lm import PACKAGED
 from thoughtgraft.models.load import _DTYPES
 from thoughtgraft.models.names import BASES, DTYPES
+from thoughtgraft.probing.probes import PROBES
 from thoughtgraft.training.recipe import TINY
 
 STORED = Path(__file__).parents[1] / "stored" / "rule1-schema1"

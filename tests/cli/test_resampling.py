@@ -13,14 +13,15 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from thoughtgraft.analysis import RULE
-from thoughtgraft.analysis.decision import PilotVerdict
-from thoughtgraft.analysis.intervals import MIN_HOSTS
-from thoughtgraft.cli import certify, pipeline
+from thoughtgraft.cli import certify
 from thoughtgraft.cli.app import app
+from thoughtgraft.effects.decision import PilotVerdict
+from thoughtgraft.effects.gates import RULE
 from thoughtgraft.models import load
-from thoughtgraft.runs import Run, load_run
-from thoughtgraft.studies.sizing import Pilot
+from thoughtgraft.stats.intervals import MIN_HOSTS
+from thoughtgraft.studies.resampling import measure as pipeline
+from thoughtgraft.studies.resampling.run import Run, load_run
+from thoughtgraft.studies.sample import Pilot
 
 SMALL = ["run", "resampling", "--preset", "pilot", "--hosts", "4", "--donors", "2", "--device", "cpu"]
 

@@ -14,17 +14,17 @@ from rich.console import Console
 from tests.report.invent import FEW, make_run, passing
 from typer.testing import CliRunner, Result
 
-from thoughtgraft.analysis.rule import RULE, Rule
-from thoughtgraft.cli import pipeline
 from thoughtgraft.cli.app import app
-from thoughtgraft.cli.tables import run_summary
+from thoughtgraft.cli.console import run_summary
+from thoughtgraft.effects.gates import RULE, Rule
 from thoughtgraft.errors import RunError
-from thoughtgraft.records import RunStore
 from thoughtgraft.records.spec import RuleFacts, refuse_another_run
-from thoughtgraft.report import write_report
-from thoughtgraft.report.formats import interval, judged
-from thoughtgraft.runs import load_run
-from thoughtgraft.studies.sizing import Pilot
+from thoughtgraft.records.store import RunStore
+from thoughtgraft.report.document import interval, judged
+from thoughtgraft.studies.resampling import measure as pipeline
+from thoughtgraft.studies.resampling.report import write_report
+from thoughtgraft.studies.resampling.run import load_run
+from thoughtgraft.studies.sample import Pilot
 
 SMALL = ["run", "resampling", "--preset", "demo", "--hosts", "4", "--donors", "2", "--device", "cpu"]
 

@@ -13,8 +13,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from thoughtgraft.cli import signals
-from thoughtgraft.cli.errors import ErrorGroup
+from thoughtgraft import signals
+from thoughtgraft.cli.app import ErrorGroup
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 app = typer.Typer(cls=ErrorGroup, add_completion=False)
@@ -96,7 +96,7 @@ def test_a_second_signal_ends_at_once():
     code = (
         "import signal, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from thoughtgraft.cli.signals import ECHO_S, listening\n"
+        "from thoughtgraft.signals import ECHO_S, listening\n"
         "with listening() as interruption, interruption.held():\n"
         "    print('ready', flush=True)\n"
         "    while not interruption.asked(): time.sleep(0.01)\n"

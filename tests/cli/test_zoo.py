@@ -14,9 +14,10 @@ import torch
 from typer.testing import CliRunner, Result
 
 from thoughtgraft.cli.app import app
-from thoughtgraft.models import embedded, load
+from thoughtgraft.models import load
+from thoughtgraft.models import names as embedded
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems.arithmetic import arithmetic
+from thoughtgraft.tasks.arithmetic import arithmetic
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.recipe import train
 

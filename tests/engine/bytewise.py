@@ -9,8 +9,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from thoughtgraft.models.checkpoints import write_checkpoint
-from thoughtgraft.models.projection import build_projection
+from thoughtgraft.models.checkpoint.assembly import build_projection
+from thoughtgraft.models.checkpoint.read import write_checkpoint
 
 UGLY = [
     "Zoë’s “naïve” café sells 3 crêpes at $4.50 each and 20% off; how much for 1,200?",

@@ -10,17 +10,16 @@ import torch
 from tests.engine.tiny import FAMILIES, GOLDEN
 from torch import Tensor
 
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.edit import OPS, EditContext
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts
-from thoughtgraft.engine.evaluate import Evaluation, always_explicit, measure
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import RunError
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.ops import OPS, EditContext
-from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.load import load_model
-from thoughtgraft.problems import Problem, ProblemSet
-from thoughtgraft.problems.arithmetic import arithmetic
-from thoughtgraft.problems.problem import Step
+from thoughtgraft.studies.zoo.measure import Evaluation, always_explicit, measure
+from thoughtgraft.tasks.arithmetic import arithmetic
+from thoughtgraft.tasks.problem import Problem, ProblemSet, Step
 
 
 @pytest.fixture(scope="module")

@@ -12,16 +12,17 @@ import torch
 from tests.engine.tiny import loaded, questions, tiny
 from torch import Tensor
 
+from thoughtgraft.edits.arms import Arm, Resid
+from thoughtgraft.edits.edit import EditContext
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine import cells as cells_module
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import ModelError, PlanError
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.ops import EditContext
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.interventions.site import Resid
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import Problem, ProblemSet, extract_answer
-from thoughtgraft.records import RunStore, read_status
+from thoughtgraft.records.status import read_status
+from thoughtgraft.records.store import RunStore
+from thoughtgraft.tasks.grading import extract_answer
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 TOKENS, HOSTS, DONORS, VICTIM = 6, 6, 3, "2"
 OUTCOME = [

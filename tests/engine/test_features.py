@@ -10,21 +10,15 @@ import pytest
 import torch
 from tests.engine.tiny import FAMILIES, difference, questions, tiny
 
-from thoughtgraft.engine import clean
-from thoughtgraft.engine import features as engine
-from thoughtgraft.engine.features import (
-    default_storage,
-    extract_features,
-    feature_writer,
-    features_of,
-    residual_streams,
-)
+from thoughtgraft.engine import collect as engine
+from thoughtgraft.engine import think as clean
+from thoughtgraft.engine.collect import default_storage, extract_features, feature_writer, features_of, residual_streams
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.errors import ModelError, RunError
 from thoughtgraft.models.codi import CodiReasoner
-from thoughtgraft.models.untrained import untrained_twin
-from thoughtgraft.problems import Problem, ProblemSet
+from thoughtgraft.models.load import untrained_twin
 from thoughtgraft.records.features import read_block
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 
 def problem_set(family: str, n: int = 6) -> ProblemSet:

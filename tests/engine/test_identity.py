@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 from tests.engine.tiny import GOLDEN, questions
 
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import answer_identity, collect_thoughts
-from thoughtgraft.engine.feature_run import run_features
-from thoughtgraft.engine.ray_executor import Worker, worker_versions
-from thoughtgraft.engine.run import run
+from thoughtgraft.engine.ray import Worker, worker_versions
+from thoughtgraft.engine.run import run, run_features
 from thoughtgraft.errors import ModelError, RunError
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import Problem, ProblemSet
-from thoughtgraft.problems.table import problem_table
-from thoughtgraft.records import RunStore, load_records
-from thoughtgraft.report import write_report
+from thoughtgraft.records.export import load_records
+from thoughtgraft.records.store import RunStore
+from thoughtgraft.studies.resampling.report import write_report
+from thoughtgraft.tasks.load import problem_table
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 from thoughtgraft.thoughts import Thoughts
 
 PLAN = Plan((Arm("baseline"), Arm("swap", (1,)), Arm("noise", (2,))), n_donors=2, seed=5)

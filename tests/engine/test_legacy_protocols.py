@@ -10,17 +10,17 @@ from tests.engine.test_rollout_parity import BOUND, arms, assert_equal
 from tests.engine.tiny import EARLY_ENDS, FAMILIES, Case, Oracle, difference, questions, run_cases, tiny
 from torch import Tensor
 
+from thoughtgraft.edits.arms import Arm, schedule
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import answer_identity, collect_thoughts
 from thoughtgraft.engine.reference import reference_run
-from thoughtgraft.engine.rollout import Source
+from thoughtgraft.engine.rows import Source
 from thoughtgraft.engine.run import run
-from thoughtgraft.engine.verify import verify
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.interventions.schedule import schedule
+from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
-from thoughtgraft.problems import ProblemSet, load_problems
+from thoughtgraft.tasks.load import load_problems
+from thoughtgraft.tasks.problem import ProblemSet
 from thoughtgraft.thoughts import Thoughts
 
 ORIGINAL, FIXED = "cot-exploration-original", "cot-exploration-fixed"

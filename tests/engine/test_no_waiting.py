@@ -16,15 +16,12 @@ from tests.engine.tiny import FAMILIES, Case, own_op, questions, run_cases, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from thoughtgraft.engine import decode
-from thoughtgraft.engine.clean import think_clean
-from thoughtgraft.engine.edits import EditLog, Source
-from thoughtgraft.engine.forked import plan_steps, think_forked
-from thoughtgraft.engine.grid import Grid
+from thoughtgraft.edits.arms import Arm, Resid
+from thoughtgraft.engine import answer as decode
 from thoughtgraft.engine.rollout import shared_bias
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.site import Resid
-from thoughtgraft.models.prefix import ATTENTION, ColumnCache, Prefix
+from thoughtgraft.engine.rows import EditLog, Grid, Source
+from thoughtgraft.engine.think import plan_steps, think_clean, think_forked
+from thoughtgraft.models.attention import ATTENTION, ColumnCache, Prefix
 from thoughtgraft.models.reasoner import attention_implementation
 
 K = 6

@@ -15,15 +15,16 @@ import pytest
 import torch
 from tests.engine.tiny import loaded, questions, tiny
 
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import encode
 from thoughtgraft.engine.executors import LocalExecutor, make_executor
-from thoughtgraft.engine.ray_executor import RayExecutor, Worker, make_tasks, worker_versions
+from thoughtgraft.engine.ray import RayExecutor, Worker, make_tasks, worker_versions
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import MissingExtraError, ModelError, PlanError, RunError
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.problems import Problem, ProblemSet, extract_answer
-from thoughtgraft.records import read_status
+from thoughtgraft.records.status import read_status
+from thoughtgraft.tasks.grading import extract_answer
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 # A loaded machine may need longer to start workers than it takes until that is said.
 pytestmark = pytest.mark.filterwarnings("ignore:no worker is ready")

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thoughtgraft.engine.drafts import make_draft
+from thoughtgraft.engine.answer import make_draft
 from thoughtgraft.engine.verify.reading import Words, last_number, written
 from thoughtgraft.models.load import load_model
-from thoughtgraft.problems import extract_answer, format_number, number_start
+from thoughtgraft.tasks.grading import extract_answer, format_number, number_start
 
 # What models write beside digits, and characters that look like them.
 PIECES = ["", " ", "is ", *"0 1 12 345 6789 , . / - \u2212 $ % ( ) a = << \n \t \u0664 \u00b2".split(" ")]

@@ -12,20 +12,20 @@ from tests.engine.bytewise import UGLY, write_bytewise
 from tests.engine.tiny import tiny
 
 from thoughtgraft.cli.certify import certificate_for
-from thoughtgraft.engine import evaluate
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts, encode
-from thoughtgraft.engine.evaluate import explicit_correct
-from thoughtgraft.engine.feature_run import run_features
 from thoughtgraft.engine.reference import reference_run
-from thoughtgraft.engine.run import run
+from thoughtgraft.engine.run import run, run_features
 from thoughtgraft.errors import ModelError
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import Problem, ProblemSet, extract_answer, grade
 from thoughtgraft.records.export import export_records
-from thoughtgraft.runs import load_run
+from thoughtgraft.studies.resampling.run import load_run
+from thoughtgraft.studies.zoo import measure as evaluate
+from thoughtgraft.studies.zoo.measure import explicit_correct
+from thoughtgraft.tasks.grading import extract_answer, grade
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 
 def problems(*questions: str) -> ProblemSet:

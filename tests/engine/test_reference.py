@@ -11,10 +11,9 @@ import torch
 from tests.engine.tiny import FAMILIES, Oracle, questions, tiny
 from torch import Tensor
 
+from thoughtgraft.edits.arms import Action, Arm, Feed, schedule
 from thoughtgraft.engine import reference
 from thoughtgraft.engine.reference import ReferenceRun, reference_run
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.schedule import Action, Feed, schedule
 
 K = 6
 EVERY = pytest.mark.parametrize("family", FAMILIES)

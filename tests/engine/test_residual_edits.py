@@ -9,15 +9,14 @@ import torch
 from tests.engine.tiny import EARLY_ENDS, FAMILIES, Case, Oracle, difference, own_op, questions, run_cases, tiny
 from torch import Tensor
 
-from thoughtgraft.engine.features import features_of
-from thoughtgraft.engine.rollout import Source
+from thoughtgraft.edits.arms import Arm, Resid
+from thoughtgraft.edits.edit import EditContext, Project, Projection
+from thoughtgraft.edits.plan import Plan
+from thoughtgraft.engine.collect import features_of
+from thoughtgraft.engine.rows import Source
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import PlanError
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.ops import EditContext, Project, Projection
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.interventions.site import Resid
-from thoughtgraft.problems import Problem, ProblemSet
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 K = 6
 EVERY = pytest.mark.parametrize("family", FAMILIES)

@@ -26,11 +26,13 @@ from tests.engine.tiny import (
     tiny,
 )
 
-from thoughtgraft.engine import clean, decode
-from thoughtgraft.engine.drafts import Draft
+from thoughtgraft.edits.arms import DOWNSTREAM, METHODS, Arm
+from thoughtgraft.engine import answer as decode
+from thoughtgraft.engine import think as clean
+from thoughtgraft.engine.answer import Draft
 from thoughtgraft.engine.reference import ReferenceRun
-from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
-from thoughtgraft.interventions.arms import DOWNSTREAM, METHODS, Arm
+from thoughtgraft.engine.rollout import RolloutResult, rollout
+from thoughtgraft.engine.rows import Source
 from thoughtgraft.models.reasoner import Prompt
 
 BOUND = 1e-9

@@ -9,14 +9,16 @@ import pytest
 import torch
 from tests.engine.tiny import loaded, questions
 
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine import cells as cells_module
 from thoughtgraft.engine.collect import answer_identity, collect_thoughts
 from thoughtgraft.engine.run import make_spec, run
 from thoughtgraft.errors import PlanError, RunError
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.problems import Problem, ProblemSet, extract_answer, format_number
-from thoughtgraft.records import RECORD_SCHEMA, RunStore
+from thoughtgraft.records.schema import RECORD_SCHEMA
+from thoughtgraft.records.store import RunStore
+from thoughtgraft.tasks.grading import extract_answer, format_number
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 from thoughtgraft.thoughts import Thoughts
 
 TOKENS = 8

@@ -15,16 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine.tiny import tiny
 
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine import cells, collect, run
+from thoughtgraft.engine.answer import best_token
 from thoughtgraft.engine.batching import Budget, packs, plan_budget, surviving
-from thoughtgraft.engine.decode import best_token
 from thoughtgraft.engine.memory import free_memory, is_out_of_memory, keep_freed_memory
 from thoughtgraft.errors import ModelError
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models import load
 from thoughtgraft.models.load import load_model
-from thoughtgraft.problems import ProblemSet, load_problems
+from thoughtgraft.tasks.load import load_problems
+from thoughtgraft.tasks.problem import ProblemSet
 
 CPU = torch.device("cpu")
 PLAN = Plan(

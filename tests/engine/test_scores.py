@@ -10,13 +10,14 @@ import torch
 from tests.engine.tiny import FAMILIES, Case, loaded, questions, run_cases, tiny
 from torch import Tensor
 
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
+from thoughtgraft.engine.answer import make_draft, number_tail
 from thoughtgraft.engine.collect import collect_thoughts
-from thoughtgraft.engine.drafts import make_draft, number_tail
-from thoughtgraft.engine.rollout import Source
+from thoughtgraft.engine.rows import Source
 from thoughtgraft.engine.run import run
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.problems import Problem, ProblemSet, extract_answer
+from thoughtgraft.tasks.grading import extract_answer
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 TOKENS, K = 8, 6
 ARMS = [Arm("baseline"), Arm("swap", (0,)), Arm("swap", (2, 4)), Arm("zero", (3,)), Arm("swap", (5,))]

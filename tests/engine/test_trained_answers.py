@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import random
 
+from thoughtgraft.edits.arms import Action, Arm, Feed, schedule
+from thoughtgraft.edits.edit import OPS
+from thoughtgraft.engine.answer import make_draft
 from thoughtgraft.engine.collect import encode
-from thoughtgraft.engine.drafts import make_draft
-from thoughtgraft.engine.grid import Row
 from thoughtgraft.engine.reference import reference_run
-from thoughtgraft.engine.rollout import Source, rollout
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.ops import OPS
-from thoughtgraft.interventions.schedule import Action, Feed, schedule
+from thoughtgraft.engine.rollout import rollout
+from thoughtgraft.engine.rows import Row, Source
 from thoughtgraft.models.load import load_model
-from thoughtgraft.problems import load_problems
+from thoughtgraft.tasks.load import load_problems
 
 HOSTS, TOKENS = 10, 24
 

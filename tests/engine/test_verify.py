@@ -14,17 +14,18 @@ import torch
 from tests.engine.tiny import EVERY_MODEL, GOLDEN, loaded, questions, tiny
 from torch import Tensor
 
-from thoughtgraft.engine import clean
-from thoughtgraft.engine.verify import Certificate, verify
+from thoughtgraft.engine import think as clean
 from thoughtgraft.engine.verify import bench as bench_module
-from thoughtgraft.engine.verify.catalogue import STATEMENTS
-from thoughtgraft.engine.verify.certificate import at_least, at_most
+from thoughtgraft.engine.verify.certificate import STATEMENTS, Certificate, at_least, at_most
+from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.engine.verify.weights import fingerprint
 from thoughtgraft.errors import CheckpointError, ModelError, PlanError
+from thoughtgraft.models.checkpoint.audit import Fingerprint, read_fingerprint, write_fingerprint
 from thoughtgraft.models.codi import CodiReasoner
-from thoughtgraft.models.fingerprint import Fingerprint, read_fingerprint, write_fingerprint
-from thoughtgraft.models.load import load_model, model_folder
-from thoughtgraft.problems import Problem, ProblemSet, load_problems
+from thoughtgraft.models.load import load_model
+from thoughtgraft.models.names import model_folder
+from thoughtgraft.tasks.load import load_problems
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 
 def problems(family: str) -> ProblemSet:

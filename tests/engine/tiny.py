@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from thoughtgraft.engine.grid import Row
+from thoughtgraft.edits.arms import Arm, schedule
+from thoughtgraft.edits.edit import OPS, EditContext, Op
 from thoughtgraft.engine.reference import ReferenceRun, reference_run
-from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.ops import OPS, EditContext, Op
-from thoughtgraft.interventions.schedule import schedule
-from thoughtgraft.models.checkpoints import write_checkpoint
+from thoughtgraft.engine.rollout import RolloutResult, rollout
+from thoughtgraft.engine.rows import Row, Source
+from thoughtgraft.models.checkpoint.read import write_checkpoint
 from thoughtgraft.models.coconut import CoconutReasoner
 from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.load import load_model

@@ -11,10 +11,11 @@ import pytest
 from tests.engine.tiny import loaded, questions
 from tests.faults.runner import table
 
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.run import run
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.problems import Problem, ProblemSet, extract_answer
+from thoughtgraft.tasks.grading import extract_answer
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 SmallRun = Callable[..., pd.DataFrame]
 

@@ -19,8 +19,9 @@ from thoughtgraft.engine import cells as cells_module
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import ThoughtgraftError
 from thoughtgraft.models.load import load_model
-from thoughtgraft.records import RunStore, shards
-from thoughtgraft.studies.resampling import resampling_plan
+from thoughtgraft.records import shards
+from thoughtgraft.records.store import RunStore
+from thoughtgraft.studies.resampling.design import resampling_plan
 from thoughtgraft.studies.sample import draw_sample
 
 # Made before the fork, so once for all runs.

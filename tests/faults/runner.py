@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from thoughtgraft.records import load_records
+from thoughtgraft.records.export import load_records
 
 FULL = os.environ.get("THOUGHTGRAFT_FAULTS") == "full"
 """Whether `make faults` runs: many kills on thousands of cells, instead of a few on hundreds."""

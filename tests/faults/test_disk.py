@@ -19,9 +19,11 @@ import pytest
 from tests.faults.conftest import SmallRun
 from tests.faults.runner import same_bits
 
+from thoughtgraft import files as atomic_module
 from thoughtgraft.errors import RunError
-from thoughtgraft.records import RunStore, load_records, read_status
-from thoughtgraft.records import atomic as atomic_module
+from thoughtgraft.records.export import load_records
+from thoughtgraft.records.status import read_status
+from thoughtgraft.records.store import RunStore
 
 
 def _fills_up(monkeypatch: pytest.MonkeyPatch, after: int) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tests.faults.runner import FULL, Runner, same_bits, table
 
-from thoughtgraft.records import RunStore, read_status
+from thoughtgraft.records.status import read_status
+from thoughtgraft.records.store import RunStore
 
 # A background job's SIGINT is ignored, and so is its children's: not here.
 _MAIN = (

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 from tests.faults.runner import FULL, Log, Runner, differing, gaps, same_bits, table
 
-from thoughtgraft.records import RunStore, read_status
-from thoughtgraft.records.heartbeat import process_started
+from thoughtgraft.records.alive import process_started
+from thoughtgraft.records.status import read_status
+from thoughtgraft.records.store import RunStore
 
 KILLS = 50 if FULL else 4
 SMALL = {"hosts": 10, "donors": 3}

@@ -28,13 +28,14 @@ import torch
 from tests.engine.tiny import FAMILIES, Case, Oracle, difference, expected, questions, run_cases, tiny
 from torch import Tensor
 
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.reference import _mask
-from thoughtgraft.engine.rollout import Source, rollout
+from thoughtgraft.engine.rollout import rollout
+from thoughtgraft.engine.rows import Source
 from thoughtgraft.errors import PlanError
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, attention_implementation
-from thoughtgraft.problems import Problem, ProblemSet
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 GOLDEN = (*FAMILIES, "coconut-gpt2")
 NOISE = {"codi-gpt2": 3e-4, "codi-llama": 6e-3, "coconut-gpt2": 3e-4}

@@ -205,7 +205,7 @@ def write_all(root: Path, marker: Path) -> list[str]:
 
 def examine_all(root: Path, count: int) -> list[dict[str, Any]]:
     """Diagnoses every folder; CPU seconds, those of a sound one, peak resident megabytes so far, verdict and words."""
-    from thoughtgraft.models.doctor import diagnose
+    from thoughtgraft.models.doctor.examine import diagnose
 
     diagnose("tiny-codi")  # imports and first-use costs are not the attack's
     start = time.process_time()

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from thoughtgraft.cli.app import app
 from thoughtgraft.errors import CheckpointError
-from thoughtgraft.models.doctor import diagnose
+from thoughtgraft.models.checkpoint.lora import LoraScale
+from thoughtgraft.models.doctor.examine import diagnose
 from thoughtgraft.models.load import load_model
-from thoughtgraft.models.lora import LoraScale
 
 COCONUT_BASE = COCONUT.parents[1] / "base-tiny-gpt2"
 

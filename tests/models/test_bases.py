@@ -17,16 +17,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 from typer.testing import CliRunner
 
 from thoughtgraft.cli.app import app
-from thoughtgraft.engine.grid import Row
+from thoughtgraft.edits.arms import Action, Feed
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.rollout import rollout
+from thoughtgraft.engine.rows import Row
 from thoughtgraft.errors import ModelError
-from thoughtgraft.interventions.schedule import Action, Feed
-from thoughtgraft.models import prefix, twin
-from thoughtgraft.models.doctor import diagnose
+from thoughtgraft.models import attention as prefix
+from thoughtgraft.models.checkpoint import twin
+from thoughtgraft.models.checkpoint.twin import check_base
+from thoughtgraft.models.doctor.examine import diagnose
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.models.twin import check_base
 
 TOKENIZER = GOLDEN / "codi-llama" / "base-tiny-llama"
 VOCAB = 103

@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from transformers import AutoConfig
 
 from thoughtgraft.errors import CheckpointError
-from thoughtgraft.models.assembly import build_lm
-from thoughtgraft.models.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
-from thoughtgraft.models.known_bases import KNOWN_BASES
-from thoughtgraft.models.lora import merge_lora
+from thoughtgraft.models.checkpoint.assembly import build_lm
+from thoughtgraft.models.checkpoint.bases import KNOWN_BASES
+from thoughtgraft.models.checkpoint.lora import merge_lora
+from thoughtgraft.models.checkpoint.read import Checkpoint, read_checkpoint, write_checkpoint
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 FAMILIES = {"codi-gpt2": "base-tiny-gpt2", "codi-llama": "base-tiny-llama"}
@@ -321,7 +321,7 @@ def test_llama_bases_scale_their_rotary_frequencies() -> None:
 
 def make_known(monkeypatch: pytest.MonkeyPatch) -> None:
     values = json.loads((base_of("codi-llama") / "config.json").read_text())
-    monkeypatch.setattr("thoughtgraft.models.bases.KNOWN_BASES", {"made-up/tiny": values})
+    monkeypatch.setattr("thoughtgraft.models.checkpoint.bases.KNOWN_BASES", {"made-up/tiny": values})
 
 
 def test_known_base_is_found_by_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +348,9 @@ def test_known_base_without_its_tokenizer_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     values = json.loads((base_of("codi-llama") / "config.json").read_text())
-    monkeypatch.setattr("thoughtgraft.models.bases.KNOWN_BASES", {"meta-llama/Llama-3.2-1B-Instruct": values})
+    monkeypatch.setattr(
+        "thoughtgraft.models.checkpoint.bases.KNOWN_BASES", {"meta-llama/Llama-3.2-1B-Instruct": values}
+    )
     message = refuse(GOLDEN / "codi-llama" / "checkpoint", base=None)
     assert "tokenizer of meta-llama/Llama-3.2-1B-Instruct is needed" in message
     assert "--tokenizer unsloth/Llama-3.2-1B-Instruct" in message
@@ -390,7 +392,7 @@ def test_hub_refusals(
     def fails(*_: object, **__: object) -> str:
         raise error
 
-    monkeypatch.setattr("thoughtgraft.models.sources.snapshot_download", fails)
+    monkeypatch.setattr("thoughtgraft.models.checkpoint.files.snapshot_download", fails)
     assert said in refuse("someone/codi")
 
 

@@ -17,21 +17,23 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from thoughtgraft.cli.app import app
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
+from thoughtgraft.engine.answer import make_draft
 from thoughtgraft.engine.collect import collect_thoughts
-from thoughtgraft.engine.drafts import make_draft
-from thoughtgraft.engine.evaluate import evaluate
 from thoughtgraft.engine.reference import reference_run
-from thoughtgraft.engine.rollout import Source, rollout
+from thoughtgraft.engine.rollout import rollout
+from thoughtgraft.engine.rows import Source
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import CheckpointError, ModelError
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.models.checkpoints import read_checkpoint, write_checkpoint
+from thoughtgraft.models.checkpoint.format import COCONUT, CODI, find_family
+from thoughtgraft.models.checkpoint.read import read_checkpoint, write_checkpoint
 from thoughtgraft.models.coconut import CoconutReasoner
-from thoughtgraft.models.families import COCONUT, CODI, find_family
 from thoughtgraft.models.load import load_model
-from thoughtgraft.problems import Problem, ProblemSet, grade
-from thoughtgraft.readouts.lens import decode_thoughts, token_text
+from thoughtgraft.readouts import decode_thoughts, token_text
+from thoughtgraft.studies.zoo.measure import evaluate
+from thoughtgraft.tasks.grading import grade
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 ROOT = GOLDEN / "coconut-gpt2"
 FILE, BASE = ROOT / "checkpoint" / "checkpoint_25", ROOT / "base-tiny-gpt2"
@@ -223,7 +225,7 @@ def test_the_tokenizer_written_may_know_the_markers_and_the_dtype_is_chosen(tmp_
 
 def known_base(monkeypatch: pytest.MonkeyPatch, base: Path) -> None:
     values = json.loads((base / "config.json").read_text())
-    monkeypatch.setattr("thoughtgraft.models.bases.KNOWN_BASES", {"made-up/tiny": values})
+    monkeypatch.setattr("thoughtgraft.models.checkpoint.bases.KNOWN_BASES", {"made-up/tiny": values})
 
 
 def test_simcot_coconut_is_a_coconut_whose_second_model_is_ignored(

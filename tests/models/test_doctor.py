@@ -15,12 +15,10 @@ from typer.testing import CliRunner
 
 from thoughtgraft.cli.app import app
 from thoughtgraft.errors import ThoughtgraftError
-from thoughtgraft.models.doctor import Diagnosis, Finding, diagnose
-from thoughtgraft.models.doctor.facts import read_facts
-from thoughtgraft.models.doctor.published import published_for
-from thoughtgraft.models.doctor.rules import row_rules, stop_rules
+from thoughtgraft.models.checkpoint.tensors import StoredTensor
+from thoughtgraft.models.doctor.examine import diagnose
+from thoughtgraft.models.doctor.rules import Diagnosis, Finding, published_for, read_facts, row_rules, stop_rules
 from thoughtgraft.models.load import load_model
-from thoughtgraft.models.tensors import StoredTensor
 
 
 def said(diagnosis: Diagnosis) -> str:

@@ -14,18 +14,19 @@ from tests.conftest import ROOT
 from typer.testing import CliRunner
 
 from thoughtgraft.cli.app import app
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.run import run
-from thoughtgraft.engine.verify import verify
 from thoughtgraft.engine.verify.certificate import Check
+from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.engine.verify.weights import fingerprint, weights
 from thoughtgraft.errors import ModelError, PlanError
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.models.embedded import EMBEDDED, model_folder
-from thoughtgraft.models.fingerprint import Fingerprint, read_fingerprint
+from thoughtgraft.models.checkpoint.audit import Fingerprint, read_fingerprint
 from thoughtgraft.models.load import load_model
+from thoughtgraft.models.names import EMBEDDED, model_folder
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import ProblemSet, load_problems
+from thoughtgraft.tasks.load import load_problems
+from thoughtgraft.tasks.problem import ProblemSet
 from thoughtgraft.training.card import markdown, read_card
 from thoughtgraft.training.config import TrainingConfig
 

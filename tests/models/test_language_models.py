@@ -7,8 +7,8 @@ import importlib.util
 import pytest
 
 from thoughtgraft.errors import ModelError
-from thoughtgraft.models import language_models
-from thoughtgraft.models.language_models import PACKAGED, load_language_model
+from thoughtgraft.models import lm as language_models
+from thoughtgraft.models.lm import PACKAGED, load_language_model
 
 SMOLLM2 = PACKAGED["smollm2"]
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from tests.models.broken import GOLDEN
 
 from thoughtgraft.errors import CheckpointError, ThoughtgraftError
-from thoughtgraft.models.doctor import diagnose
+from thoughtgraft.models.doctor.examine import diagnose
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
 

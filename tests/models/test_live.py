@@ -18,29 +18,27 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.nn.utils import parametrizations, parametrize
 from transformers.models.llama import modeling_llama
 
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts
-from thoughtgraft.engine.evaluate import evaluate
 from thoughtgraft.engine.executors import make_executor
-from thoughtgraft.engine.feature_run import run_features
 from thoughtgraft.engine.reference import reference_run
-from thoughtgraft.engine.run import run
-from thoughtgraft.engine.verify import verify
-from thoughtgraft.engine.verify.listen import disturbing, listening
-from thoughtgraft.engine.verify.precision import in_float32
+from thoughtgraft.engine.run import run, run_features
+from thoughtgraft.engine.verify.bench import disturbing, in_float32, listening
+from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.errors import ModelError, RunError
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.models import live
+from thoughtgraft.models import identity as live
 from thoughtgraft.models.live import admitted, changes
-from thoughtgraft.models.load import load_model
+from thoughtgraft.models.load import load_model, untrained_twin
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.models.untrained import untrained_twin
-from thoughtgraft.problems import Problem, ProblemSet
-from thoughtgraft.problems.table import problem_table
-from thoughtgraft.readouts.lens import decode_thoughts
-from thoughtgraft.records import RunStore, load_records
+from thoughtgraft.readouts import decode_thoughts
+from thoughtgraft.records.export import load_records
 from thoughtgraft.records.status import read_status
-from thoughtgraft.report import write_report
+from thoughtgraft.records.store import RunStore
+from thoughtgraft.studies.resampling.report import write_report
+from thoughtgraft.studies.zoo.measure import evaluate
+from thoughtgraft.tasks.load import problem_table
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 PLAN = Plan((Arm("baseline"), Arm("swap", (1,))), n_donors=1)
 PROBLEMS = ProblemSet(tuple(Problem(str(i), q, None) for i, q in enumerate(questions("codi-llama")[:3])), "golden")
@@ -257,8 +255,8 @@ def test_a_tensor_that_is_neither_parameter_nor_buffer_is_read_too(model: Any) -
 
 def test_a_run_and_its_clean_thoughts_read_the_weights_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[Any] = []
-    read = live._numbers
-    monkeypatch.setattr(live, "_numbers", lambda parts: looks.append(parts) or read(parts))
+    read = live.numbers_of
+    monkeypatch.setattr(live, "numbers_of", lambda parts: looks.append(parts) or read(parts))
     run(model, PROBLEMS, PLAN, **QUICK)
     assert len(looks) == 1
 

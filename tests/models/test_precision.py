@@ -10,17 +10,16 @@ import pytest
 import torch
 from tests.engine.tiny import questions, tiny
 
-from thoughtgraft.engine.collect import collect_thoughts
-from thoughtgraft.engine.evaluate import explicit_correct
-from thoughtgraft.engine.features import features_of
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
+from thoughtgraft.engine.collect import collect_thoughts, features_of
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.run import run
-from thoughtgraft.engine.verify import verify
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
+from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.models.precision import ieee_products
-from thoughtgraft.problems import Problem, ProblemSet
-from thoughtgraft.readouts.lens import decode_thoughts
+from thoughtgraft.readouts import decode_thoughts
+from thoughtgraft.studies.zoo.measure import explicit_correct
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 NEW = hasattr(torch._C, "_get_fp32_precision_getter")
 PROBLEMS = ProblemSet(tuple(Problem(str(i), q, None) for i, q in enumerate(questions("codi-llama")[:3])))

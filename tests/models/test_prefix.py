@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from thoughtgraft.models.prefix import ColumnCache, Prefix, _weighted, prefix_attention
+from thoughtgraft.models.attention import ColumnCache, Prefix, _weighted, prefix_attention
 
 LAYER = types.SimpleNamespace(layer_idx=0)
 LOW = torch.finfo(torch.float64).min

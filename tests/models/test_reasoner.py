@@ -10,10 +10,10 @@ from tests.engine.tiny import FAMILIES, loaded, questions, tiny
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from thoughtgraft.engine.grid import Row
+from thoughtgraft.edits.arms import Action, Feed
 from thoughtgraft.engine.rollout import rollout
+from thoughtgraft.engine.rows import Row
 from thoughtgraft.errors import ModelError
-from thoughtgraft.interventions.schedule import Action, Feed
 from thoughtgraft.models.protocols import find_protocol, padding
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, attention_implementation
 

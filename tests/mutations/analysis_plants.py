@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pytest import MonkeyPatch
-from tests.analysis import test_adoption, test_decision, test_positions
-from tests.analysis.invent import make_records
+from tests.effects import test_adoption, test_decision, test_positions
+from tests.effects.invent import make_records
 from tests.mutations.plant import TEST, Function, Mutation, Plant, arguments, result, together
 
-from thoughtgraft.analysis import estimate, intervals
-from thoughtgraft.analysis.cells import Cells
+from thoughtgraft.effects import positions as estimate
+from thoughtgraft.effects.frame import Cells
+from thoughtgraft.stats import intervals
 
 
 @functools.cache
 def _positions() -> pd.DataFrame:
-    """As tests/analysis/test_positions.py invents them."""
+    """As tests/effects/test_positions.py invents them."""
     return make_records(
         100, 10, loss=test_positions.LOSS, methods=("swap", "zero", "noise"), adopt=0.5, host_sd=0.05, seed=5
     )
@@ -27,7 +28,7 @@ def _positions() -> pd.DataFrame:
 
 @functools.cache
 def _decision() -> pd.DataFrame:
-    """As tests/analysis/test_decision.py does."""
+    """As tests/effects/test_decision.py does."""
     return make_records(100, 10, loss=test_decision.LOSS, adopt=0.5, host_sd=0.02, seed=9)
 
 

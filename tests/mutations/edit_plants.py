@@ -12,11 +12,15 @@ from pytest import MonkeyPatch
 from tests.mutations.plant import SELF, Function, Mutation, Plant, arguments, result, together, wrap
 from torch import Tensor
 
-from thoughtgraft.engine import cells, collect, decode, edits, features, forked, grid, rollout, score
+from thoughtgraft.edits import edit as ops
+from thoughtgraft.edits.arms import Action, Arm, Feed
+from thoughtgraft.engine import answer as decode
+from thoughtgraft.engine import cells, collect, rollout, score
+from thoughtgraft.engine import collect as features
+from thoughtgraft.engine import rows as edits
+from thoughtgraft.engine import rows as grid
+from thoughtgraft.engine import think as forked
 from thoughtgraft.engine.verify import records
-from thoughtgraft.interventions import ops
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.schedule import Action, Feed
 from thoughtgraft.models import codi
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.thoughts import Thoughts

@@ -13,14 +13,14 @@ from pytest import MonkeyPatch
 from tests.mutations.plant import LOADER, OFFICIAL, SELF, Mutation, wrap
 from torch import Tensor, nn
 
-from thoughtgraft.engine import clean as clean_module
-from thoughtgraft.engine import forked as forked_module
-from thoughtgraft.engine import grid as grid_module
+from thoughtgraft.edits import edit as ops
+from thoughtgraft.edits.arms import Action, Feed
 from thoughtgraft.engine import rollout as rollout_module
-from thoughtgraft.engine.grid import Row
-from thoughtgraft.interventions import ops
-from thoughtgraft.interventions.schedule import Action, Feed
-from thoughtgraft.models import assembly
+from thoughtgraft.engine import rows as grid_module
+from thoughtgraft.engine import think as clean_module
+from thoughtgraft.engine import think as forked_module
+from thoughtgraft.engine.rows import Row
+from thoughtgraft.models.checkpoint import assembly
 from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.reasoner import LatentReasoner
 
@@ -188,7 +188,7 @@ def _other_epsilon(patch: MonkeyPatch) -> None:
                 module.eps = 0.3
         return lm
 
-    patch.setattr("thoughtgraft.models.checkpoints.build_lm", build)
+    patch.setattr("thoughtgraft.models.checkpoint.read.build_lm", build)
 
 
 MUTATIONS = (

@@ -12,8 +12,11 @@ from pytest import MonkeyPatch
 from tests.mutations.plant import SELF, Function, Mutation, Plant, arguments, result, together, wrap
 from torch import Tensor
 
-from thoughtgraft.engine import cells, collect, drafts, grading, grid, score
-from thoughtgraft.interventions import plan
+from thoughtgraft.edits import plan
+from thoughtgraft.engine import answer as drafts
+from thoughtgraft.engine import cells, collect, score
+from thoughtgraft.engine import cells as grading
+from thoughtgraft.engine import rows as grid
 from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.thoughts import Thoughts

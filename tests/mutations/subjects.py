@@ -11,14 +11,14 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from thoughtgraft.edits.arms import DOWNSTREAM, Arm, Resid
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.verify.weights import take_fingerprint
-from thoughtgraft.interventions.arms import DOWNSTREAM, Arm
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.interventions.site import Resid
-from thoughtgraft.models.fingerprint import Fingerprint
+from thoughtgraft.models.checkpoint.audit import Fingerprint
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import Problem, ProblemSet, load_problems
+from thoughtgraft.tasks.load import load_problems
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 ARMS = (
     Arm("baseline"),

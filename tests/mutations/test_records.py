@@ -13,19 +13,16 @@ from tests.mutations.record_plants import RECORD_MUTATIONS
 from tests.mutations.subjects import ARMS, spaced, trained
 from torch import Tensor
 
+from thoughtgraft.edits.arms import DOWNSTREAM, METHODS, STRATA, Arm, Resid
+from thoughtgraft.edits.edit import EditContext, Op
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts
-from thoughtgraft.engine.verify.catalogue import STATEMENTS
-from thoughtgraft.engine.verify.certificate import Check
+from thoughtgraft.engine.verify.certificate import STATEMENTS, Check
 from thoughtgraft.engine.verify.records import CELLS, CHECKS, GRADES, SCORES, VECTORS, Records
 from thoughtgraft.engine.verify.trial import CROWD, Trial, make_trial, standard_plan
-from thoughtgraft.interventions.arms import DOWNSTREAM, METHODS, Arm
-from thoughtgraft.interventions.donors import STRATA
-from thoughtgraft.interventions.ops import EditContext, Op
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.interventions.site import Resid
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import load_problems
 from thoughtgraft.records.schema import RECORD_SCHEMA
+from thoughtgraft.tasks.load import load_problems
 
 
 @functools.cache

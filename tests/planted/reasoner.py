@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import Problem, ProblemSet, Step
+from thoughtgraft.tasks.problem import Problem, ProblemSet, Step
 
 NUMBERS = 24
 CASES = 200

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from tests.planted.reasoner import Planted, planted_problems, said
 
-from thoughtgraft.analysis import Analysis, analyse
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.run import run
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.problems import ProblemSet
+from thoughtgraft.studies.resampling.analysis import Analysis, analyse
+from thoughtgraft.tasks.problem import ProblemSet
 
 HOSTS, DONORS, SLOTS = 110, 4, 5
 READS, LEAKS, DEAD = 2, (0, 1), (3, 4)

@@ -9,11 +9,12 @@ import pytest
 from scipy import stats
 from tests.planted.nulls import noise_records
 
-from thoughtgraft.analysis import RULE, build_frame
-from thoughtgraft.analysis.agreement import agreement_table
-from thoughtgraft.analysis.decision import decide
-from thoughtgraft.analysis.estimate import position_table
-from thoughtgraft.analysis.verdicts import Agreement, Verdict
+from thoughtgraft.effects.comparisons import agreement_table
+from thoughtgraft.effects.decision import decide
+from thoughtgraft.effects.frame import build_frame
+from thoughtgraft.effects.gates import RULE
+from thoughtgraft.effects.positions import position_table
+from thoughtgraft.stats.verdicts import Agreement, Verdict
 
 NULLS = 220
 AT_THE_MARGIN = 200

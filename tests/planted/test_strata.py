@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from tests.planted.reasoner import Planted, planted_problems
 
-from thoughtgraft.analysis import RULE, build_frame
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
+from thoughtgraft.effects.frame import build_frame
+from thoughtgraft.effects.gates import RULE
 from thoughtgraft.engine import cells as engine_cells
 from thoughtgraft.engine import run as engine
 from thoughtgraft.errors import PlanError, RunError
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.records import RunStore
-from thoughtgraft.studies.resampling import resampling_plan
+from thoughtgraft.records.store import RunStore
+from thoughtgraft.studies.resampling.design import resampling_plan
 
 PLAN = Plan(
     (Arm("baseline"), *(Arm("swap", (2,), stratum=s) for s in ("random", "operation", "steps", "answer"))), n_donors=4

@@ -7,9 +7,8 @@ from tests.engine.tiny import loaded, questions
 
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.models.load import load_model
-from thoughtgraft.problems import Problem, ProblemSet
-from thoughtgraft.readouts.lens import decode_thoughts, token_text
-from thoughtgraft.readouts.vocabulary import unseen_words
+from thoughtgraft.readouts import decode_thoughts, token_text, unseen_words
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 
 def test_rank_0_is_the_argmax_of_each_hidden_state():

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from thoughtgraft.records import RunSpec, RunStore, arm_key
+from thoughtgraft.records.schema import arm_key
+from thoughtgraft.records.spec import RunSpec
+from thoughtgraft.records.store import RunStore
 
 Row = dict[str, Any]
 

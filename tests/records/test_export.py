@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from thoughtgraft.errors import RunError
-from thoughtgraft.records import RECORD_SCHEMA, RunStore, export_records, load_records
-from thoughtgraft.records.card import COLUMN_MEANINGS
+from thoughtgraft.records.export import COLUMN_MEANINGS, export_records, load_records
 from thoughtgraft.records.filters import RecordFilter
+from thoughtgraft.records.schema import RECORD_SCHEMA
+from thoughtgraft.records.store import RunStore
 
 
 def test_parquet_and_jsonl_round_trip(run_folder, tmp_path):

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from tests.architecture import SRC
 
 from thoughtgraft.errors import RunError
-from thoughtgraft.records import load_features
-from thoughtgraft.records.tensorfile import map_tensors
+from thoughtgraft.files import map_tensors
+from thoughtgraft.records.features import load_features
 
 N, P, L, D = 5, 3, 2, 4
 

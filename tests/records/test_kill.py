@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from thoughtgraft.records import RunStore
+from thoughtgraft.records.store import RunStore
 
 KILLS = 3
 UNITS = 150

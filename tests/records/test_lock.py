@@ -11,8 +11,9 @@ import sys
 import pytest
 
 from thoughtgraft.errors import RunError
-from thoughtgraft.records import RunStore, read_status
-from thoughtgraft.records import lock as lock_module
+from thoughtgraft.records import alive as lock_module
+from thoughtgraft.records.status import read_status
+from thoughtgraft.records.store import RunStore
 
 _WRITER = """
 import sys, time

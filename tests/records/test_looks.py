@@ -11,9 +11,11 @@ import pandas as pd
 import pytest
 
 from thoughtgraft.errors import RunError
-from thoughtgraft.records import RunSpec, RunStore, read_status
-from thoughtgraft.records.looks import Content, Look, Looks, find_looks
-from thoughtgraft.records.spec import read_spec
+from thoughtgraft.records.earlier import Content, find_looks
+from thoughtgraft.records.looks import Look, Looks
+from thoughtgraft.records.spec import RunSpec, read_spec
+from thoughtgraft.records.status import read_status
+from thoughtgraft.records.store import RunStore
 
 Make = Callable[..., Path]
 SWAPS = [{"method": "baseline", "slots": []}, {"method": "swap", "slots": [0], "stratum": "random"}]

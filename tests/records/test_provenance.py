@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from thoughtgraft.records import provenance as provenance_module
-from thoughtgraft.records.provenance import Meter, collect_provenance, source_state, without_home
+from thoughtgraft.records import spec as provenance_module
+from thoughtgraft.records.spec import Meter, collect_provenance, source_state, without_home
 
 
 def test_the_facts_are_there_and_nothing_private(monkeypatch):
@@ -29,7 +29,7 @@ def test_the_facts_are_there_and_nothing_private(monkeypatch):
 
 
 def test_versions_are_read_without_importing_torch():
-    code = "import sys, thoughtgraft.records.provenance as p; p.collect_provenance(); print('torch' in sys.modules)"
+    code = "import sys, thoughtgraft.records.spec as p; p.collect_provenance(); print('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert run.stdout == "False\n"

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thoughtgraft.errors import RunError
-from thoughtgraft.records import RECORD_SCHEMA, RunStore, rows_to_table
 from thoughtgraft.records import shards as shards_module
-from thoughtgraft.records.migrations import TABLE_MIGRATIONS
-from thoughtgraft.records.schema import REQUIRED_COLUMNS, SCHEMA_VERSION, VERSION_KEY
-from thoughtgraft.records.shardfile import read_shard, write_parquet
+from thoughtgraft.records.schema import RECORD_SCHEMA, REQUIRED_COLUMNS, SCHEMA_VERSION, VERSION_KEY, rows_to_table
+from thoughtgraft.records.shards import read_shard, write_parquet
+from thoughtgraft.records.spec import TABLE_MIGRATIONS
+from thoughtgraft.records.store import RunStore
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 _VALUES = {

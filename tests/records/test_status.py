@@ -11,12 +11,13 @@ import time
 import pytest
 from typer.testing import CliRunner
 
-from thoughtgraft.cli import runs as runs_module
+from thoughtgraft.cli import read as runs_module
 from thoughtgraft.cli.app import app
 from thoughtgraft.errors import RunError
-from thoughtgraft.records import RunStore, read_status
-from thoughtgraft.records import heartbeat as heartbeat_module
-from thoughtgraft.records.heartbeat import process_runs, process_started
+from thoughtgraft.records import alive as heartbeat_module
+from thoughtgraft.records.alive import process_runs, process_started
+from thoughtgraft.records.status import read_status
+from thoughtgraft.records.store import RunStore
 
 
 def test_a_finished_run(run_folder):

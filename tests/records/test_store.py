@@ -14,10 +14,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from thoughtgraft import files as atomic_module
 from thoughtgraft.errors import RunError
-from thoughtgraft.records import RunStore
-from thoughtgraft.records import atomic as atomic_module
-from thoughtgraft.records import heartbeat as heartbeat_module
+from thoughtgraft.records import alive as heartbeat_module
+from thoughtgraft.records.store import RunStore
 
 
 def test_what_goes_in_comes_out(run_folder, make_rows):

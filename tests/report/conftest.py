@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from tests.report.invent import FEW, FULL, Arm, make_run, passing
 
-from thoughtgraft.report import ReportPaths, write_report
+from thoughtgraft.report.render import ReportPaths
+from thoughtgraft.studies.resampling.report import write_report
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def build_run(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without figures, for tests of what is written."""
-    monkeypatch.setattr("thoughtgraft.report.write.make_figures", lambda run, analysis, foot: {})
+    monkeypatch.setattr("thoughtgraft.studies.resampling.report.make_figures", lambda run, analysis, foot: {})
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from thoughtgraft.records import RunSpec, RunStore
+from thoughtgraft.records.spec import RunSpec
+from thoughtgraft.records.store import RunStore
 
 HOSTS, DONORS, SLOTS = 12, 4, 6
 HOSTILE = 'Tom has <script>alert("x")</script> 3 & 4 | apples_ at $5 each. `How` many*?'

@@ -14,16 +14,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from tests.report.invent import FULL, make_run, passing
 
-from thoughtgraft.analysis.verdicts import Verdict
-from thoughtgraft.report.context import Context
-from thoughtgraft.report.displays.adoption import AdoptionPerSlot
-from thoughtgraft.report.displays.base import Point
-from thoughtgraft.report.displays.dose import DoseResponse
-from thoughtgraft.report.displays.impact import ImpactPerSlot
-from thoughtgraft.report.displays.save import draw
-from thoughtgraft.report.displays.style import BLUE, THICK, THIN, errorbars, look
-from thoughtgraft.report.tables import edited
-from thoughtgraft.report.write import analysed
+from thoughtgraft.report.figures.kit import BLUE, THICK, THIN, Point, draw, errorbars, look
+from thoughtgraft.stats.verdicts import Verdict
+from thoughtgraft.studies.resampling.context import Context
+from thoughtgraft.studies.resampling.figures import AdoptionPerSlot, DoseResponse, ImpactPerSlot, edited
+from thoughtgraft.studies.resampling.report import analysed
 
 NAN = math.nan
 
@@ -144,7 +139,7 @@ def test_doses_are_effects_within_0_and_100(context: Context) -> None:
 def test_figures_show_the_margin_and_level_of_the_runs_own_rule(
     margin_pp: float, build_run: Callable[..., Path]
 ) -> None:
-    from thoughtgraft.analysis.rule import Rule
+    from thoughtgraft.effects.gates import Rule
 
     rule = Rule.of(margin_pp, 0.1)
     run = build_run(decision_hash=rule.hash)

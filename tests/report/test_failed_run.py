@@ -12,17 +12,18 @@ from rich.console import Console
 from tests.engine.tiny import loaded, questions
 from typer.testing import CliRunner
 
-from thoughtgraft.analysis.rule import RULE
 from thoughtgraft.cli.app import app
-from thoughtgraft.cli.tables import run_summary, status_lines
+from thoughtgraft.cli.console import run_summary, status_lines
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
+from thoughtgraft.effects.gates import RULE
 from thoughtgraft.engine.run import run
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.problems import Problem, ProblemSet, extract_answer
-from thoughtgraft.records import read_status
-from thoughtgraft.report import write_report
-from thoughtgraft.runs import load_run
-from thoughtgraft.tracking.folder import final_metrics, running_metrics
+from thoughtgraft.records.status import read_status
+from thoughtgraft.studies.resampling.report import write_report
+from thoughtgraft.studies.resampling.run import load_run
+from thoughtgraft.tasks.grading import extract_answer
+from thoughtgraft.tasks.problem import Problem, ProblemSet
+from thoughtgraft.tracking.tracking import final_metrics, running_metrics
 
 HOSTS = 6
 
@@ -64,7 +65,7 @@ def many(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
-    monkeypatch.setattr("thoughtgraft.report.write.make_figures", lambda run, analysis, foot: {})
+    monkeypatch.setattr("thoughtgraft.studies.resampling.report.make_figures", lambda run, analysis, foot: {})
 
 
 def printed(what) -> str:

@@ -9,11 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thoughtgraft.analysis.verdicts import verdict
-from thoughtgraft.report import positions_summary
-from thoughtgraft.report.displays.style import drawable
-from thoughtgraft.report.document import Notes
-from thoughtgraft.report.formats import (
+from thoughtgraft.report.document import (
+    Notes,
     bounded,
     estimate,
     interval,
@@ -27,7 +24,10 @@ from thoughtgraft.report.formats import (
     size,
     visible,
 )
+from thoughtgraft.report.figures.kit import drawable
 from thoughtgraft.report.render import fence
+from thoughtgraft.stats.verdicts import verdict
+from thoughtgraft.studies.resampling.context import positions_summary
 
 NAN = math.nan
 

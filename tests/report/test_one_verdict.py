@@ -16,15 +16,14 @@ from rich.console import Console
 from tests.report.invent import FULL, make_run, parse_table, passing
 
 import thoughtgraft
-from thoughtgraft.analysis.rule import RULE, Rule
-from thoughtgraft.analysis.verdicts import Agreement, Verdict, agreement_verdict, verdict
-from thoughtgraft.cli.tables import run_summary
+from thoughtgraft.cli.console import run_summary
+from thoughtgraft.effects.gates import RULE, Rule
 from thoughtgraft.errors import AnalysisError
-from thoughtgraft.problems import Problem, ProblemSet
-from thoughtgraft.problems.problem import Ref, Step
-from thoughtgraft.problems.table import problem_table
-from thoughtgraft.records import RunStore
-from thoughtgraft.report import write_report
+from thoughtgraft.records.store import RunStore
+from thoughtgraft.stats.verdicts import Agreement, Verdict, agreement_verdict, verdict
+from thoughtgraft.studies.resampling.report import write_report
+from thoughtgraft.tasks.load import problem_table
+from thoughtgraft.tasks.problem import Problem, ProblemSet, Ref, Step
 
 OLD_WORDS = ("SUPPORTED", "REFUTED", "UNDERPOWERED", "CONVERGENT", "DIVERGENT", "INCONCLUSIVE", "equivalent")
 COLUMNS = {"H0": "### Accuracy", "H1": "### Accuracy of hosts that are right", "H4": "### Answers and probabilities"}
@@ -41,7 +40,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     problems = [two_steps(*pair) for pair in zip(golds.problem_id, golds.gold, strict=True)]
     RunStore.open(run).write_table("problems.parquet", problem_table(ProblemSet(tuple(problems))))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("thoughtgraft.report.write.make_figures", lambda run, analysis, foot: {})
+        patch.setattr("thoughtgraft.studies.resampling.report.make_figures", lambda run, analysis, foot: {})
         write_report(run, problems=problems)
     return run
 
@@ -139,7 +138,7 @@ def test_claims_positions_terminal_and_files_say_the_same_of_the_same_estimate(j
 def test_many_subjects_of_one_verdict_are_counted_with_their_range(
     judged: Path, tmp_path: Path, no_figures: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("thoughtgraft.report.claims._LISTED", 3)
+    monkeypatch.setattr("thoughtgraft.studies.resampling.report._LISTED", 3)
     run = shutil.copytree(judged, tmp_path / "run")
     known = thoughtgraft.load_run(run).problem_set()
     summary = parse_table(write_report(run, problems=known).md.read_text(), "## Claims and verdicts")

@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from tests.analysis.probing.plant import features, labels
-from tests.analysis.probing.test_planted import QUICK
+from tests.probing.plant import features, labels
+from tests.probing.test_planted import QUICK
 from tests.report.invent import parse_table, passing, spec
 
-from thoughtgraft.analysis.operations import analyze_operations
-from thoughtgraft.analysis.verdicts import verdict
 from thoughtgraft.errors import RunError
-from thoughtgraft.records import RunStore
 from thoughtgraft.records.looks import Look, Looks
-from thoughtgraft.report.operations.data import analysed_targets
-from thoughtgraft.report.operations.write import write_operations_report
+from thoughtgraft.records.store import RunStore
+from thoughtgraft.stats.verdicts import verdict
+from thoughtgraft.studies.operations.analysis import analyze_operations
+from thoughtgraft.studies.operations.figures import analysed_targets
+from thoughtgraft.studies.operations.report import write_operations_report
 
 HOSTILE = "<script>alert(1)</script>"
 FIGURES = {"probe_map", "confusion", "learning_curve", "components", "similarity", "cka"}

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 from tests.report.invent import FEW, HOSTILE, make_run, parse_table, passing
 
-from thoughtgraft.analysis import analyse
 from thoughtgraft.errors import RunError
-from thoughtgraft.problems import Problem, Step
-from thoughtgraft.records import RunStore
-from thoughtgraft.report import write_report
-from thoughtgraft.report.formats import estimate, judged, markdown, percent
+from thoughtgraft.records.store import RunStore
+from thoughtgraft.report.document import estimate, judged, markdown, percent
+from thoughtgraft.studies.resampling.analysis import analyse
+from thoughtgraft.studies.resampling.report import write_report
+from thoughtgraft.tasks.problem import Problem, Step
 
 ALL_FIGURES = {
     "impact", "agreement", "mediation", "adoption", "dose", "problems_by_slot", "distribution", "decoded_thoughts",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from thoughtgraft.errors import PlanError
-from thoughtgraft.studies.operations import MODES, choose_layers, named_layers
+from thoughtgraft.studies.operations.design import MODES, choose_layers, named_layers
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from thoughtgraft.analysis import RULE
-from thoughtgraft.analysis.intervals import MIN_DONORS, MIN_HOSTS, Sample, family_bounds
-from thoughtgraft.analysis.power import needed_hosts, too_small
+from thoughtgraft.effects.gates import RULE
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.spec import PilotFacts
-from thoughtgraft.studies.sizing import Pilot, Sizing, planned
+from thoughtgraft.stats.intervals import MIN_DONORS, MIN_HOSTS, Sample, family_bounds
+from thoughtgraft.stats.power import needed_hosts, too_small
+from thoughtgraft.studies.sample import Pilot, Sizing, planned
 
 
 def test_before_any_data_the_spread_is_assumed_and_said() -> None:

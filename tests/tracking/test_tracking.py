@@ -15,14 +15,14 @@ import pytest
 from tests.report.invent import FEW, make_run, passing
 
 from thoughtgraft.errors import MissingExtraError, RunError
-from thoughtgraft.records import read_status
-from thoughtgraft.report import write_report
-from thoughtgraft.tracking import Tracking, open_tracking
+from thoughtgraft.records.status import read_status
+from thoughtgraft.studies.resampling.report import write_report
+from thoughtgraft.tracking.tracking import Tracking, open_tracking
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from thoughtgraft.tracking import open_tracking
+from thoughtgraft.tracking.tracking import open_tracking
 with open_tracking("wandb", Path(sys.argv[1]), study="resampling", group="pilot") as tracking:
     tracking.watch()
 """
@@ -168,7 +168,7 @@ def test_a_runs_own_error_is_passed_on_and_told(run):
 
 def test_looking_often_costs_little(run, monkeypatch):
     looks = []
-    monkeypatch.setattr("thoughtgraft.tracking.tracking.read_status", lambda path: looks.append(1) or read_status(path))
+    monkeypatch.setattr("thoughtgraft.tracking.read_status", lambda path: looks.append(1) or read_status(path))
     tracking = Tracking(Witness, run, "resampling")
     with tracking:
         for _ in range(100):

@@ -14,14 +14,21 @@ from typer.testing import CliRunner
 from thoughtgraft.cli.app import app
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.errors import CheckpointError, ModelError
-from thoughtgraft.models.adapter import DESCRIPTION, ROWS, WEIGHTS, write_official
-from thoughtgraft.models.language_models import load_language_model
+from thoughtgraft.models.checkpoint.adapter import DESCRIPTION, ROWS, WEIGHTS, write_official
+from thoughtgraft.models.lm import load_language_model
 from thoughtgraft.models.load import load_model
-from thoughtgraft.problems.arithmetic import arithmetic
+from thoughtgraft.tasks.arithmetic import arithmetic
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.lora import GrownEmbedding, GrownHead
-from thoughtgraft.training.recipe import load_base, make_encoder, make_objective, prepare, train
-from thoughtgraft.training.tiny import tiny_lm, tiny_tokenizer
+from thoughtgraft.training.recipe import (
+    load_base,
+    make_encoder,
+    make_objective,
+    prepare,
+    tiny_lm,
+    tiny_tokenizer,
+    train,
+)
 from thoughtgraft.training.trainer import make_optimizers
 
 CPU = torch.device("cpu")

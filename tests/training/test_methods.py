@@ -5,20 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
+from thoughtgraft.edits.arms import Arm, schedule
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.run import run
-from thoughtgraft.engine.verify import verify
+from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.errors import ModelError
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.interventions.schedule import schedule
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import require_thoughts
-from thoughtgraft.problems.arithmetic import arithmetic
-from thoughtgraft.training.coconut import CoconutObjective, without_steps
+from thoughtgraft.tasks.arithmetic import arithmetic
 from thoughtgraft.training.config import METHODS, TrainingConfig
 from thoughtgraft.training.data import ANSWER_PREFIX, COCONUT_ANSWER_PREFIX, IGNORE, Encoder
+from thoughtgraft.training.objectives import CoconutObjective, without_steps
 from thoughtgraft.training.recipe import load_base, make_objective, train
 
 CPU = torch.device("cpu")

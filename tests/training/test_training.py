@@ -13,18 +13,16 @@ from safetensors.torch import load_file, save_file
 
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.errors import ModelError
-from thoughtgraft.models.families import FAMILIES
+from thoughtgraft.models.checkpoint.assembly import build_projection
+from thoughtgraft.models.checkpoint.format import FAMILIES
 from thoughtgraft.models.load import ADAPTERS, load_model
-from thoughtgraft.models.projection import build_projection
-from thoughtgraft.problems import ProblemSet
-from thoughtgraft.problems.arithmetic import arithmetic
-from thoughtgraft.training.card import add_accuracies
-from thoughtgraft.training.codi import CodiObjective
+from thoughtgraft.tasks.arithmetic import arithmetic
+from thoughtgraft.tasks.problem import ProblemSet
+from thoughtgraft.training.card import add_accuracies, draw_curves, read_log
 from thoughtgraft.training.config import TrainingConfig
-from thoughtgraft.training.curves import draw_curves, read_log
 from thoughtgraft.training.data import IGNORE, Encoder, batches, problem_stream
-from thoughtgraft.training.recipe import Base, load_base, make_encoder, prepare, train
-from thoughtgraft.training.tiny import tiny_lm, tiny_tokenizer
+from thoughtgraft.training.objectives import CodiObjective
+from thoughtgraft.training.recipe import Base, load_base, make_encoder, prepare, tiny_lm, tiny_tokenizer, train
 from thoughtgraft.training.trainer import learning_rate
 
 CPU = torch.device("cpu")

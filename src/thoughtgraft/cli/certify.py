@@ -15,9 +15,9 @@ from thoughtgraft.cli import checks, options
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from thoughtgraft.interventions.plan import Plan
+    from thoughtgraft.edits.plan import Plan
     from thoughtgraft.models.reasoner import LatentReasoner
-    from thoughtgraft.problems import ProblemSet
+    from thoughtgraft.tasks.problem import ProblemSet
 
 CERTIFY = ("auto", "full", "off")
 
@@ -57,10 +57,10 @@ def verify(
     """Check that model, protocol and engine do what they say; exit 1 if a check fails."""
     from rich.console import Console
 
-    from thoughtgraft.models.embedded import model_folder
-    from thoughtgraft.problems import load_problems
-    from thoughtgraft.records import RunStore, prove_writable
-    from thoughtgraft.records.layout import CERTIFICATE_FILE
+    from thoughtgraft.models.names import model_folder
+    from thoughtgraft.records.spec import CERTIFICATE_FILE
+    from thoughtgraft.records.store import RunStore, prove_writable
+    from thoughtgraft.tasks.load import load_problems
 
     store = None if out is None else RunStore.open(out)
     for folder in [*([] if out is None else [out]), *([model_folder(model)] if fingerprint else [])]:
@@ -68,12 +68,12 @@ def verify(
     whole = load_problems(problems)
 
     # What needs torch comes after everything that can be refused without it.
+    from thoughtgraft.cli.console import certificate_line, certificate_table
     from thoughtgraft.cli.reasoner import open_model
-    from thoughtgraft.cli.tables import certificate_line, certificate_table
-    from thoughtgraft.engine.verify import verify as run_checks
-    from thoughtgraft.engine.verify.conformance import read_cases
+    from thoughtgraft.engine.verify.oracle import read_cases
+    from thoughtgraft.engine.verify.suite import verify as run_checks
     from thoughtgraft.engine.verify.weights import QUESTIONS, take_fingerprint
-    from thoughtgraft.models.fingerprint import read_fingerprint, write_fingerprint
+    from thoughtgraft.models.checkpoint.audit import read_fingerprint, write_fingerprint
 
     official = None if cases is None else read_cases(cases)
     chosen = whole[:QUESTIONS]
@@ -128,12 +128,12 @@ def certificate_for(
         ModelError: One of the problems, checked or not, does not fit the model's context.
     """
     from thoughtgraft.engine.collect import encode
-    from thoughtgraft.engine.verify import verify as run_checks
+    from thoughtgraft.engine.verify.suite import verify as run_checks
     from thoughtgraft.errors import PlanError
-    from thoughtgraft.models.embedded import model_folder
-    from thoughtgraft.models.fingerprint import read_fingerprint
-    from thoughtgraft.records.jsonfile import read_json
-    from thoughtgraft.records.layout import CERTIFICATE_FILE
+    from thoughtgraft.files import read_json
+    from thoughtgraft.models.checkpoint.audit import read_fingerprint
+    from thoughtgraft.models.names import model_folder
+    from thoughtgraft.records.spec import CERTIFICATE_FILE
 
     if certify not in CERTIFY:
         raise PlanError("unknown choice for --certify", got=repr(certify), expected=", ".join(CERTIFY))
@@ -156,7 +156,7 @@ def certified(
         RunError: The certificate failed under the official protocol. The others are there to replay what went wrong.
         PlanError, ModelError: As `certificate_for`.
     """
-    from thoughtgraft.cli.tables import certificate_line
+    from thoughtgraft.cli.console import certificate_line
     from thoughtgraft.errors import RunError
 
     certificate = certificate_for(model, problems, out, certify, plan)
@@ -175,6 +175,6 @@ def certified(
 
 def start_facts(certify: str) -> dict[str, Any]:
     """What run.json keeps of how a run was started: the command as typed, and the choice of checks."""
-    from thoughtgraft.records.provenance import without_home
+    from thoughtgraft.records.spec import without_home
 
     return {"command": without_home(shlex.join(["thoughtgraft", *sys.argv[1:]])), "certify": certify}

@@ -51,15 +51,15 @@ def _resolved(names: Names) -> list[str]:
     return list(getattr(import_module(f"thoughtgraft.{module}"), name))
 
 
-LAYERS = each_of("layer", "studies.operations:LAYER_NAMES", "all", numbers=True)
+LAYERS = each_of("layer", "studies.operations.design:LAYER_NAMES", "all", numbers=True)
 SLOTS = each_of("slot", ("each",), numbers=True)
-RULE = one_of("rule for operations", "problems.operations:RULES")
+RULE = one_of("rule for operations", "tasks.labels:RULES")
 
 
 def tracker(value: str) -> str:
     """A tracker that there is, and that is installed."""
     if value != "none":
-        from thoughtgraft.tracking import check_tracker
+        from thoughtgraft.tracking.tracking import check_tracker
 
         check_tracker(value)
     return value
@@ -128,7 +128,7 @@ def carded(value: list[str] | None) -> list[str] | None:
     """Embedded models, or folders of models, that have a card."""
     if value is None:
         return None
-    from thoughtgraft.models.embedded import model_folder
+    from thoughtgraft.models.names import model_folder
     from thoughtgraft.training.card import read_card
 
     names = [str(place_of(name, "the model", ModelError)) for name in value]
@@ -173,7 +173,7 @@ def problems(value: str | None) -> str | None:
     """A set of problems that has a name, or a file that exists."""
     if value is None:
         return None
-    from thoughtgraft.problems.load import find_problems
+    from thoughtgraft.tasks.load import find_problems
 
     find_problems(value)
     return str(path_of(value, "problems", PlanError)) if value.startswith("~") else value
@@ -196,7 +196,7 @@ def writable_folder(value: Path | None) -> Path | None:
     """A folder that can be made or written."""
     if value is None:
         return None
-    from thoughtgraft.records.folder import prove_writable
+    from thoughtgraft.records.store import prove_writable
 
     folder = path_of(value, "the folder of --out")
     prove_writable(folder)
@@ -207,7 +207,7 @@ def writable_file(value: Path | None) -> Path | None:
     """A file that can be made or replaced."""
     if value is None:
         return None
-    from thoughtgraft.records.folder import prove_writable
+    from thoughtgraft.records.store import prove_writable
 
     file = path_of(value, "the file of --out")
     if file.is_dir():
@@ -262,7 +262,7 @@ def run(value: Path | None) -> Path | None:
     """A run's folder."""
     folder = home(value)
     if folder is not None:
-        from thoughtgraft.records.specfile import read_spec_file
+        from thoughtgraft.records.spec import read_spec_file
 
         read_spec_file(folder)
     return folder

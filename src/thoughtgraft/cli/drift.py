@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from thoughtgraft.report.drift import Side
-    from thoughtgraft.runs import Run
+    from thoughtgraft.studies.drift.report import Side
+    from thoughtgraft.studies.resampling.run import Run
 
 FROM_CERTIFICATE = ("certificate", "transplant")
 """Gates whose evidence is the certificate, which is shown itself."""
@@ -57,9 +57,9 @@ def drift(
     from rich.console import Console
     from rich.markup import escape
 
-    from thoughtgraft.interventions.donors import check_donors
-    from thoughtgraft.records import RunStore, check_folder
-    from thoughtgraft.studies.drift import PROTOCOLS, STANDARD, drift_plan
+    from thoughtgraft.edits.arms import check_donors
+    from thoughtgraft.records.store import RunStore, check_folder
+    from thoughtgraft.studies.drift.analysis import PROTOCOLS, STANDARD, drift_plan
     from thoughtgraft.studies.sample import draw_sample
 
     asked = PROTOCOLS if protocols is None else [name.strip() for name in protocols.split(",")]
@@ -71,14 +71,14 @@ def drift(
     sample = draw_sample(problems, first=0, n=hosts, seed=seed)
 
     # What needs torch comes after everything that can be refused without it.
-    from thoughtgraft.analysis.drift import drift_table
-    from thoughtgraft.cli.compare import failed_gates
-    from thoughtgraft.cli.pipeline import Job, carry_out
+    from thoughtgraft.cli.read import failed_gates
     from thoughtgraft.cli.reasoner import open_model
+    from thoughtgraft.files import to_json
+    from thoughtgraft.folder import read_certificate
     from thoughtgraft.models.reasoner import require_thoughts
-    from thoughtgraft.records.jsonfile import to_json
-    from thoughtgraft.report.certificate import read_certificate
-    from thoughtgraft.report.drift import Side, drift_facts, write_drift
+    from thoughtgraft.studies.drift.analysis import drift_table
+    from thoughtgraft.studies.drift.report import Side, drift_facts, write_drift
+    from thoughtgraft.studies.resampling.measure import Job, carry_out
 
     loaded = open_model(
         model,
@@ -141,12 +141,11 @@ def show(console: Console, table: pd.DataFrame, sides: list[Side]) -> None:
 
 def shown(part: pd.DataFrame, method: str, letters: dict[str, str]) -> Table:
     """One method's rows for a terminal; protocols by their letters, the first the standard."""
-    from thoughtgraft.analysis.estimate import OF_IMPACT, TOO_SMALL
-    from thoughtgraft.analysis.rule import RULE
-    from thoughtgraft.cli.tables import narrow_table
-    from thoughtgraft.report.document import records_of
-    from thoughtgraft.report.drift import METHODS, difference, divergence, reported
-    from thoughtgraft.report.formats import judged
+    from thoughtgraft.cli.console import narrow_table
+    from thoughtgraft.effects.gates import RULE
+    from thoughtgraft.effects.positions import OF_IMPACT, TOO_SMALL
+    from thoughtgraft.report.document import judged, records_of
+    from thoughtgraft.studies.drift.report import METHODS, difference, divergence, reported
 
     standard, first = next(iter(letters.items()))
     level = RULE.level

@@ -1,9 +1,9 @@
-"""`thoughtgraft think` and `evaluate`: a model by itself."""
+"""Commands about a model: think, evaluate, export, doctor."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from thoughtgraft.errors import ModelError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
+
+    from thoughtgraft.models.doctor.rules import Diagnosis
 
 
 def think(
@@ -37,10 +40,9 @@ def think(
 
     from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.collect import collect_thoughts
-    from thoughtgraft.problems import Problem, ProblemSet
-    from thoughtgraft.readouts.lens import decode_thoughts
-    from thoughtgraft.readouts.vocabulary import unseen_words
-    from thoughtgraft.report.formats import visible
+    from thoughtgraft.readouts import decode_thoughts, unseen_words
+    from thoughtgraft.report.document import visible
+    from thoughtgraft.tasks.problem import Problem, ProblemSet
 
     reasoner = open_model(
         model,
@@ -116,11 +118,11 @@ def evaluate(
 
     Also with 0..K thoughts, with all thoughts zero, the mean or another problem's, and with explicit reasoning.
     """
-    from thoughtgraft.problems import load_problems
-    from thoughtgraft.records import prove_writable
+    from thoughtgraft.records.store import prove_writable
+    from thoughtgraft.tasks.load import load_problems
 
     if card:
-        from thoughtgraft.models.embedded import model_folder
+        from thoughtgraft.models.names import model_folder
         from thoughtgraft.training.card import add_accuracies, read_card
 
         if num_latents is not None:
@@ -135,8 +137,8 @@ def evaluate(
 
     # What needs torch comes after everything that can be refused without it.
     from thoughtgraft.cli.reasoner import open_model
-    from thoughtgraft.engine.evaluate import evaluate as measure
-    from thoughtgraft.readouts.vocabulary import warn_of_unseen
+    from thoughtgraft.readouts import warn_of_unseen
+    from thoughtgraft.studies.zoo.measure import evaluate as measure
 
     reasoner = open_model(
         model,
@@ -181,3 +183,73 @@ def _print_accuracies(table: pd.DataFrame, title: str) -> None:
     if failed := int(table["failed"].sum()):
         shown.caption = f"{failed:,} answers failed and are in no n"
     Console().print(shown)
+
+
+_STYLE = {"error": "bold red", "warning": "yellow", "note": "dim"}
+
+
+def doctor(
+    checkpoint: Annotated[
+        str, typer.Argument(callback=checks.model, help="A directory, a weight file, a hub id, or tiny-codi.")
+    ],
+    base: options.Base = None,
+    tokenizer: options.Tokenizer = None,
+    num_latents: options.NumLatents = None,
+    lora_alpha: options.LoraAlpha = None,
+    prompt_suffix: options.PromptSuffix = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Examine a checkpoint: family, base, rows, prj, LoRA, tokenizer, what a run would assume, what is wrong.
+
+    Exit code 0 if it would load, 1 if not. Every number is read once and none is kept; nothing is executed.
+    """
+    from rich.console import Console
+    from transformers.utils.logging import disable_progress_bar
+
+    from thoughtgraft.models.doctor.examine import diagnose
+
+    disable_progress_bar()  # an adapter's base is loaded to be looked at
+    diagnosis = diagnose(
+        checkpoint,
+        base=base,
+        tokenizer=tokenizer,
+        num_latents=num_latents,
+        lora_alpha=lora_alpha,
+        prompt_suffix=prompt_suffix,
+    )
+    if as_json:
+        typer.echo(json.dumps(diagnosis.to_json(), indent=1))
+    else:
+        show(Console(highlight=False, soft_wrap=True), diagnosis)
+    if not diagnosis.loads:
+        raise typer.Exit(1)
+
+
+def show(console: Console, diagnosis: Diagnosis) -> None:
+    """The diagnosis for a terminal; what comes from the file is printed as it is, never as markup."""
+    from rich.text import Text
+
+    verdict, style = ("would load", "green") if diagnosis.loads else ("would NOT load", "bold red")
+    console.print(Text.assemble(f"{diagnosis.name}: {diagnosis.family}, ", (verdict, style)))
+    for name, value in diagnosis.facts.items():
+        console.print(Text(f"  {name.replace('_', ' ')}: {plain(value)}"))
+    for finding in diagnosis.findings:
+        console.print(Text.assemble("\n", (f"{finding.level}: ", _STYLE[finding.level]), finding.what))
+        for label in ("got", "expected", "fix"):
+            if text := getattr(finding, label):
+                console.print(Text(f"  {label}: {text}"))
+    for assumption in diagnosis.assumptions:
+        console.print(Text.assemble("\n", ("assumed: ", "yellow"), str(assumption)))
+    for line in diagnosis.published:
+        console.print(Text(f"\nto compare with: {line}"))
+
+
+def plain(value: Any) -> str:
+    """A fact as people read it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')}: {plain(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(plain, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

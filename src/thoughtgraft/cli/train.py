@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from thoughtgraft.cli import checks, options
-from thoughtgraft.cli.signals import current
 from thoughtgraft.errors import ModelError
+from thoughtgraft.signals import current
 
 
 def train(
@@ -84,7 +84,7 @@ def train(
     of one seed can be compared. Interrupt it and run the same command again to continue.
     Option names are those of the official CODI and Coconut scripts.
     """
-    from thoughtgraft.problems import load_problems
+    from thoughtgraft.tasks.load import load_problems
     from thoughtgraft.training.config import TrainingConfig
 
     config = TrainingConfig.of(
@@ -167,7 +167,7 @@ def export(
     CODI checkpoints do; the base's config and tokenizer lie beside it. An alpha other than the official 32 is
     multiplied into the pairs.
     """
-    from thoughtgraft.models.adapter import write_official
+    from thoughtgraft.models.checkpoint.adapter import write_official
 
     folder = write_official(adapter, out, base)
     typer.echo(f"The model: {folder.resolve()}   (thoughtgraft evaluate --model {folder})")

@@ -44,20 +44,20 @@ def zoo(
     paired tests, fewer and spoiled thoughts, the resampling study, lens and probes, and a page that says which findings
     the controls show too.
     """
-    from thoughtgraft.models.embedded import EMBEDDED
+    from thoughtgraft.models.names import EMBEDDED
 
     names = models or list(EMBEDDED)
     if out is not None:
-        from thoughtgraft.interventions.donors import check_donors
-        from thoughtgraft.problems import load_problems
+        from thoughtgraft.edits.arms import check_donors
         from thoughtgraft.studies.sample import draw_sample
+        from thoughtgraft.tasks.load import load_problems
 
         check_donors(donors, hosts)
         sample = draw_sample(problems, first=0, n=hosts, seed=seed)
         asked = load_problems(problems, n=limit)
 
         # What needs torch comes after everything that can be refused without it.
-        from thoughtgraft.cli.zoo_measure import Job, measure_zoo
+        from thoughtgraft.studies.zoo.measure import Job, measure_zoo
 
         job = Job(asked, sample.problems, donors, seed, device, batch_size)
         page = measure_zoo(names, out, job)
@@ -78,7 +78,7 @@ def card_row(name: str, problems: str = _SET) -> dict[str, Any]:
     Raises:
         CheckpointError: There is no such model, or it has no card.
     """
-    from thoughtgraft.models.embedded import EMBEDDED, model_folder
+    from thoughtgraft.models.names import EMBEDDED, model_folder
     from thoughtgraft.training.card import read_card
 
     card = read_card(model_folder(name))

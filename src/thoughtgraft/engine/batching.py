@@ -1,7 +1,4 @@
-"""Which problems run together: whole problems of like size, up to a number of rows and what memory holds.
-
-A batch is a rectangle, V variants of each of P problems, so its size is P x V, not the sum of its rows.
-"""
+"""How much runs at once: packs of whole hosts within the memory that is free, halved when it is not."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from thoughtgraft.arguments import shown, typed_number
-from thoughtgraft.engine.decode import ANSWER_COLUMNS, LOGITS_AT_ONCE
+from thoughtgraft.engine.answer import ANSWER_COLUMNS, LOGITS_AT_ONCE
 from thoughtgraft.engine.memory import free_memory, is_out_of_memory, release
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.reasoner import LatentReasoner

@@ -9,8 +9,8 @@ from thoughtgraft.arguments import answers_for_calls, choice, need, positive, wh
 from thoughtgraft.errors import PlanError
 
 if TYPE_CHECKING:
+    from thoughtgraft.edits.plan import Cell
     from thoughtgraft.engine.cells import Finished, Record, Work
-    from thoughtgraft.interventions.plan import Cell
     from thoughtgraft.models.reasoner import LatentReasoner
 
 ENGINES = ("local", "ray")
@@ -72,7 +72,7 @@ def make_executor(
     """
     if check_engine(engine, address, workers, cpus_per_worker, gpus_per_worker) == "local":
         return LocalExecutor()
-    from thoughtgraft.engine.ray_executor import RayExecutor
+    from thoughtgraft.engine.ray import RayExecutor
 
     return RayExecutor(address, workers, 1.0 if cpus_per_worker is None else float(cpus_per_worker), gpus_per_worker)
 
@@ -104,7 +104,7 @@ def check_engine(
         raise PlanError("the local engine has no workers", got=", ".join(names), fix=fix)
     if engine == "local":
         return engine
-    from thoughtgraft.engine.ray_session import check_address, check_session_folder, need_ray
+    from thoughtgraft.engine.ray import check_address, check_session_folder, need_ray
 
     need_ray()
     if address is None:

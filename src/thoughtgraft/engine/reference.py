@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thoughtgraft.interventions.schedule import Action, Feed
+from thoughtgraft.edits.arms import Action, Feed
 from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, attention_implementation
 

@@ -12,17 +12,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from thoughtgraft.engine.clean import CleanState, additive, think_clean
-from thoughtgraft.engine.decode import ANSWER_COLUMNS, Answers, begin, finish
-from thoughtgraft.engine.drafts import Draft
-from thoughtgraft.engine.edits import EditLog, Source
-from thoughtgraft.engine.forked import plan_steps, think_forked
-from thoughtgraft.engine.grid import Grid, Row
+from thoughtgraft.engine.answer import ANSWER_COLUMNS, Answers, Draft, begin, finish
 from thoughtgraft.engine.memory import keep_freed_memory
+from thoughtgraft.engine.rows import EditLog, Grid, Row, Source
 from thoughtgraft.engine.score import Scores, verify_drafts
+from thoughtgraft.engine.think import CleanState, additive, plan_steps, think_clean, think_forked
 from thoughtgraft.errors import ModelError
+from thoughtgraft.models.attention import ATTENTION, ColumnCache, Prefix
 from thoughtgraft.models.precision import with_ieee_products
-from thoughtgraft.models.prefix import ATTENTION, ColumnCache, Prefix
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, attention_implementation
 
 

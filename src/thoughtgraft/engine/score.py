@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thoughtgraft.engine.decode import BROKEN, Writing, best_token, feed, forbid, rows_at_once
-from thoughtgraft.engine.drafts import Draft
+from thoughtgraft.engine.answer import BROKEN, Draft, Writing, best_token, feed, forbid, rows_at_once
 from thoughtgraft.models.reasoner import LatentReasoner
 
 

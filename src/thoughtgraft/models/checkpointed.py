@@ -6,8 +6,8 @@ import hashlib
 
 from torch import nn
 
-from thoughtgraft.models.audit import audit
-from thoughtgraft.models.checkpoints import Checkpoint
+from thoughtgraft.models.checkpoint.audit import audit
+from thoughtgraft.models.checkpoint.read import Checkpoint
 from thoughtgraft.models.reasoner import Audit, LatentReasoner
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from thoughtgraft.errors import CheckpointError, ModelError
+from thoughtgraft.models.checkpoint.format import COCONUT
+from thoughtgraft.models.checkpoint.read import Checkpoint
 from thoughtgraft.models.checkpointed import CheckpointReasoner
-from thoughtgraft.models.checkpoints import Checkpoint
-from thoughtgraft.models.families import COCONUT
 
 
 def prompt_text(question: str) -> str:

@@ -1,23 +1,24 @@
-"""`load_model`: from a name to a model that is ready to think."""
+"""`load_model`: any reasoner by its name, and an untrained one of the same shape."""
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from thoughtgraft.arguments import answers_for_calls, choice, need, place_of, positive, whole
 from thoughtgraft.errors import ModelError
-from thoughtgraft.models.checkpoints import read_checkpoint
+from thoughtgraft.models.checkpoint.read import Checkpoint, read_checkpoint
 from thoughtgraft.models.coconut import CoconutReasoner
-from thoughtgraft.models.codi import CodiReasoner
-from thoughtgraft.models.controls import CotReasoner, DirectReasoner, PauseReasoner
-from thoughtgraft.models.embedded import EMBEDDED, model_folder
-from thoughtgraft.models.names import DTYPES, check_device
+from thoughtgraft.models.codi import CodiReasoner, CotReasoner, DirectReasoner, PauseReasoner
+from thoughtgraft.models.names import DTYPES, EMBEDDED, check_device, model_folder
 from thoughtgraft.models.reasoner import LatentReasoner
 
 ADAPTERS: dict[str, Callable[..., LatentReasoner]] = {
@@ -139,3 +140,34 @@ def _find_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if dtype is None or (isinstance(dtype, torch.dtype) and dtype in _DTYPES.values()):
         return dtype
     return _DTYPES[choice(dtype, "dtype", _DTYPES, ModelError)]
+
+
+def untrained_twin(model: LatentReasoner, seed: int = 0) -> LatentReasoner:
+    """A model of the same shape with freshly initialised weights; tokenizer, protocol and K are the model's.
+
+    Everything is initialised as its library initialises it before training: embeddings, layers and projection.
+
+    Args:
+        model: The model; left as it is.
+        seed: Draws the weights. The global generator is left as it was.
+    """
+    twin = copy.copy(model)
+    config = copy.deepcopy(model.lm.config)
+    # Drawn on the CPU, so that the weights do not hang on the device.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        twin.lm = AutoModelForCausalLM.from_config(config, dtype=model.dtype, attn_implementation="sdpa")
+        checkpoint = getattr(model, "checkpoint", None)
+        if isinstance(checkpoint, Checkpoint):
+            feeder = copy.deepcopy(checkpoint.feeder).cpu()
+            for module in feeder.modules():
+                reset = getattr(module, "reset_parameters", None)
+                if callable(reset):
+                    reset()
+            feeder.to(model.device)
+            vars(twin)["checkpoint"] = replace(checkpoint, lm=twin.lm, feeder=feeder)
+    twin.lm.to(model.device).eval().requires_grad_(False)
+    twin.weight_hash = hashlib.sha256(f"untrained {seed} {model.weight_hash}".encode()).hexdigest()[:16]
+    twin.name, twin.edit = f"{model.name}, untrained", None
+    twin.remember()
+    return twin

@@ -1,4 +1,4 @@
-"""The contract of every model that thinks in continuous thoughts; adapters fill it, the engine runs it."""
+"""The contract of every model that thinks in continuous thoughts, and the rules of inference by name."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.arguments import need
 from thoughtgraft.errors import ModelError
-from thoughtgraft.models.assumed import Assumption
-from thoughtgraft.models.bases import refuse_sliding_window
-from thoughtgraft.models.live import LiveEdit, Made
+from thoughtgraft.models.checkpoint.assumed import Assumption
+from thoughtgraft.models.checkpoint.bases import refuse_sliding_window
+from thoughtgraft.models.identity import LiveEdit, Made
 from thoughtgraft.models.precision import PRODUCTS
 from thoughtgraft.models.protocols import Protocol, find_protocol
 

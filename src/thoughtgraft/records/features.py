@@ -1,10 +1,11 @@
-"""Features of problems, read without torch: the residual streams that a run kept, or a user's own arrays."""
+"""Features: a named array problem x position x layer x width, on disk and in memory."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,9 @@ import numpy as np
 
 from thoughtgraft.arguments import answers_for_calls, parse_json, path_of
 from thoughtgraft.errors import RunError
-from thoughtgraft.records.frames import AGAIN_FIX, read_frame
-from thoughtgraft.records.layout import FEATURES_FOLDER, PROBLEMS_FILE, SPEC_FILE, UNTRAINED_FOLDER
-from thoughtgraft.records.tensorfile import StoredTensor, map_tensors
+from thoughtgraft.files import StoredTensor, map_tensors
+from thoughtgraft.records.shards import AGAIN_FIX, read_frame
+from thoughtgraft.records.spec import FEATURES_FOLDER, PROBLEMS_FILE, SPEC_FILE, UNTRAINED_FOLDER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,8 +158,6 @@ def load_features(path: str | Path, labels: str | Path | None = None, *, folder:
     Raises:
         RunError: It cannot be read, has another layout, is unfinished, or labels and features do not fit.
     """
-    from thoughtgraft.records.featurefile import join_labels, read_feature_file, read_labels
-
     path = path_of(path, "the run or file of features")
     if not path.exists():
         raise RunError(f"there is no run or file {path}", fix="check the path; it is read from the current directory")
@@ -220,7 +219,7 @@ def _of_run(path: Path, folder: str) -> Features:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    from thoughtgraft.records.specfile import read_spec_file
+    from thoughtgraft.records.spec import read_spec_file
 
     spec = read_spec_file(path)
     names = ("study", "model", "model_hash", "protocol", "num_latents", "problems", "problem_hash", "seed", "dtype")
@@ -251,3 +250,151 @@ def _joined(blocks: Sequence[Block], labels: pd.DataFrame, source: str, facts: M
 def _listed(names: Sequence[object], most: int = 12) -> str:
     shown = ", ".join(str(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+ARRAY_NAMES = ("resid", "features")
+LAYOUTS = "[n, d], [n, P, d] or [n, P, L, d] (n problems, P positions, L layers, width d)"
+
+
+def read_feature_file(path: Path) -> tuple[Block, pd.DataFrame]:
+    """The features of a file, and the label columns in it (`id` always among them).
+
+    Raises:
+        RunError: It is unreadable, or has another layout (see `load_features`).
+    """
+    import pandas as pd
+
+    readers = {".npz": _npz, ".safetensors": _safetensors}
+    if path.suffix not in readers:
+        expected = "a run's folder, a .npz or a .safetensors file"
+        raise RunError(f"{path} is no file of features", got=repr(path.suffix), expected=expected)
+    arrays, axes, columns = readers[path.suffix](path)
+    tensor = _chosen(path, arrays)
+    n, shape = tensor.shape[0], tensor.shape
+    if len(shape) not in (2, 3, 4) or 0 in shape:
+        raise RunError(f"{path} has features of another layout", got=f"shape {list(shape)}", expected=LAYOUTS)
+    positions = shape[1] if len(shape) > 2 else 1
+    layers = shape[2] if len(shape) > 3 else 1
+    values = tensor.values.reshape(n, positions, layers, shape[-1])
+    ids = [str(name) for name in _axis(path, axes, "ids", n, range(n))]
+    if len(set(ids)) != n:
+        raise RunError(
+            f"{path}: ids occur twice", got=f"{len(set(ids))} different ids of {n} rows", fix="make them one each"
+        )
+    names = [str(name) for name in _axis(path, axes, "positions", positions, [f"P{p}" for p in range(positions)])]
+    try:
+        numbers = [int(layer) for layer in _axis(path, axes, "layers", layers, range(layers))]
+    except (TypeError, ValueError):
+        raise RunError(f"{path}: layers are not whole numbers", got=repr(axes["layers"])[:80]) from None
+    block = Block(tuple(ids), tuple(numbers), tuple(names), StoredTensor(values, tensor.bfloat16))
+    labels = {name: column for name, column in columns.items() if column.shape == (n,) and name not in AXES_KEYS}
+    return block, pd.DataFrame({"id": ids} | labels)
+
+
+def _npz(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any], dict[str, np.ndarray]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise RunError(
+            f"{path} is not a readable .npz file",
+            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            expected="arrays of numbers or text, without pickled objects",
+            fix="write it with numpy.savez(path, features=..., ids=..., layers=..., positions=...)",
+        ) from error
+    wide = {k: StoredTensor(v) for k, v in arrays.items() if v.dtype.kind == "f" and v.ndim > 1}
+    axes = {name: arrays[name].tolist() for name in AXES_KEYS if name in arrays}
+    return wide, axes, {k: v for k, v in arrays.items() if v.ndim == 1}
+
+
+def _safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any], dict[str, np.ndarray]]:
+    tensors, metadata = map_tensors(path)
+    axes: dict[str, Any] = {}
+    for name in AXES_KEYS:
+        if name in metadata:
+            try:
+                axes[name] = parse_json(metadata[name])
+            except ValueError:
+                got = repr(metadata[name][:60])
+                raise RunError(f"{path}: {name} in its metadata is no list", got=got, expected="a JSON list") from None
+    return {k: v for k, v in tensors.items() if len(v.shape) > 1}, axes, {}
+
+
+def _chosen(path: Path, arrays: Mapping[str, StoredTensor]) -> StoredTensor:
+    for name in ARRAY_NAMES:
+        if name in arrays:
+            return arrays[name]
+    if len(arrays) == 1:
+        return next(iter(arrays.values()))
+    raise RunError(
+        f"{path} does not say which array holds the features",
+        got=", ".join(arrays) or "no floating-point array of two or more dimensions",
+        expected=f"one of them named features, of shape {LAYOUTS}",
+    )
+
+
+def _axis(path: Path, axes: Mapping[str, Any], name: str, size: int, default: Sequence[Any]) -> Sequence[Any]:
+    found = axes.get(name)
+    if found is None:
+        return default
+    if not isinstance(found, list) or len(found) != size:
+        got = f"{len(found)} of them" if isinstance(found, list) else repr(found)
+        raise RunError(f"{path}: {name} do not fit the features", got=got, expected=f"a list of {size}")
+    return found
+
+
+def read_labels(path: Path) -> pd.DataFrame:
+    """A table of labels from `.csv`, `.parquet` or `.json` (a list of objects, or an object of lists).
+
+    Raises:
+        RunError: It is missing, unreadable, or of another kind.
+    """
+    import pandas as pd
+
+    readers: dict[str, Callable[[Path], Any]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".json": _json_table}
+    if path.suffix not in readers:
+        raise RunError(f"{path} is no table of labels", got=repr(path.suffix), expected=" or ".join(readers))
+    if not path.is_file():
+        raise RunError(f"there is no file {path}", fix="check the path; it is read from the current directory")
+    try:
+        table: pd.DataFrame = readers[path.suffix](path)
+    except Exception as error:  # each reader has its own classes; all of them mean that the table cannot be read
+        raise RunError(f"{path} cannot be read as a table", got=(str(error).splitlines() or ["?"])[0][:200]) from error
+    return table
+
+
+def _json_table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(parse_json(path.read_text(encoding="utf-8")))
+
+
+def join_labels(features: Features, table: pd.DataFrame, name: str) -> Features:
+    """Features with the columns of a table added; a column of the same name is replaced.
+
+    Raises:
+        RunError: The table has no row for a problem, two rows for one, or, without ids, another number of rows.
+    """
+    own = features.labels
+    if "id" in table:
+        table = table.assign(id=table["id"].astype(str))
+        if table["id"].duplicated().any():
+            twice = table["id"][table["id"].duplicated()].iloc[0]
+            raise RunError(f"{name} has two rows for one problem", got=f"id {twice}", expected="one row per id")
+        lacking = [one for one in features.ids if one not in set(table["id"])]
+        if lacking:
+            raise RunError(
+                f"{name} has no row for {len(lacking)} of {len(features)} problems",
+                got=f"no id {lacking[0]!r}",
+                expected="a row for every id of the features",
+                fix="complete the table, or leave its column id out to match row by row",
+            )
+        table = table.set_index("id").loc[list(features.ids)].reset_index()
+    elif len(table) != len(features):
+        raise RunError(
+            f"{name} does not fit the features",
+            got=f"{len(table)} rows and no column id",
+            expected=f"{len(features)} rows, or a column id",
+        )
+    new = {str(column): table[column].to_numpy() for column in table.columns if column != "id"}
+    return replace(features, labels=own.assign(**new))

@@ -149,6 +149,6 @@ class RecordFilter:
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    from thoughtgraft.records.frames import list_text
+    from thoughtgraft.records.shards import list_text
 
     return list_text(column)

@@ -1,9 +1,4 @@
-"""The `records/` folder: one write-once parquet shard per unit, merged in the background of the writing.
-
-Small shards make every finished unit safe; thousands of them would make reading slow. So whenever `MERGE_UNITS`
-loose shards have gathered they are copied into one `merged-*.parquet`, and only then removed. A merged file names
-its units and is never touched again, so a crash between the two steps leaves a loose shard that readers know to skip.
-"""
+"""Write-once shards of records: written whole or not at all, read as tables, damaged ones set aside."""
 
 from __future__ import annotations
 
@@ -11,21 +6,26 @@ import hashlib
 import json
 import os
 import re
+import struct
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from thoughtgraft.arguments import parse_json
-from thoughtgraft.errors import RunError
-from thoughtgraft.records.atomic import io_error, make_folder, sweep, sync_folder
-from thoughtgraft.records.schema import rows_to_table
-from thoughtgraft.records.shardfile import DamagedShard, read_shard, write_parquet
+from thoughtgraft.errors import RunError, first_line
+from thoughtgraft.files import io_error, make_folder, sweep, sync_folder, write_atomic
+from thoughtgraft.records.schema import RECORD_SCHEMA, SCHEMA_VERSION, rows_to_table
+from thoughtgraft.records.spec import TABLE_MIGRATIONS, migrate, table_version
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MERGE_UNITS = 64
 MERGED_PREFIX = "merged-"
@@ -215,3 +215,118 @@ class ShardFolder:
             except (pa.ArrowException, OSError, KeyError, ValueError):
                 return frozenset()  # Damaged; whoever reads its rows says so.
         return self._merged_units[merged]
+
+
+class DamagedShard(Exception):
+    """A shard that is there but does not parse, or fails its checksums."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = path, reason
+
+
+def write_parquet(path: Path, table: pa.Table, metadata: Mapping[bytes, bytes] | None = None) -> None:
+    """Write a table atomically, with page checksums.
+
+    Raises:
+        RunError: The disk is full, read-only or broken.
+    """
+    if metadata:
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+    buffer = pa.BufferOutputStream()
+    # Statistics of ~40 columns would make up most of a small shard, and nothing here reads them.
+    pq.write_table(table, buffer, compression="zstd", write_statistics=False, write_page_checksum=True)
+    write_atomic(path, memoryview(buffer.getvalue()))
+
+
+def read_shard(path: Path, columns: Iterable[str] | None) -> pa.Table:
+    """One shard in the present schema.
+
+    Raises:
+        DamagedShard: It does not parse or fails a checksum.
+        FileNotFoundError: It is gone.
+        RunError: It is of a newer version, or the system refuses to read it.
+    """
+    wanted = list(RECORD_SCHEMA.names if columns is None else columns)
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            version = table_version(file.metadata.metadata)
+            if version is None:
+                raise DamagedShard(path, "it names no schema version")
+            if version == SCHEMA_VERSION:
+                table = file.read(wanted, use_threads=False)
+            else:
+                table = migrate(file.read(use_threads=False), version, TABLE_MIGRATIONS, str(path))
+            return table.select(wanted).replace_schema_metadata(RECORD_SCHEMA.metadata)
+    except FileNotFoundError:
+        raise
+    except pa.ArrowException as error:
+        raise DamagedShard(path, _first_line(error)) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise io_error(f"{path} cannot be read", error) from error
+        raise DamagedShard(path, _first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
+AGAIN_FIX = "run the command that made this run again; it adds what is missing"
+
+
+def read_frame(file: Path, fix: str = f"delete it, then {AGAIN_FIX}") -> pd.DataFrame:
+    """A parquet table of a run, other than its records.
+
+    Args:
+        file: The table.
+        fix: What to do where it is damaged.
+
+    Raises:
+        RunError: It is missing or damaged.
+    """
+    import pandas as pd
+
+    if not file.is_file():
+        raise RunError(f"{file} is missing", expected="a run that got as far as that", fix=AGAIN_FIX)
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} is damaged", got=first_line(error), fix=fix) from error
+
+
+def table_to_frame(table: pa.Table) -> pd.DataFrame:
+    """A table of records for analysis.
+
+    Booleans are pandas `boolean` and integers `Int32`/`Int64`, so that undefined stays `<NA>`; undefined floats are
+    NaN; `slots` are tuples, so that they can be grouped by; `token_ids` are numpy arrays.
+    """
+    import pandas as pd
+
+    nullable = {pa.bool_(): pd.BooleanDtype(), pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}
+    frame: pd.DataFrame = table.drop_columns([n for n in table.column_names if n == "slots"]).to_pandas(
+        types_mapper=nullable.get
+    )
+    if "slots" in table.column_names:
+        slots = pd.Series(_tuples(table["slots"]), index=frame.index, dtype=object)
+        frame.insert(table.column_names.index("slots"), "slots", slots)
+    return frame
+
+
+def list_text(column: pa.ChunkedArray, separator: str = ",") -> pa.ChunkedArray:
+    """Lists of integers as text: `[0, 3]` becomes `0,3`, and an empty list the empty text."""
+    return pc.binary_join(column.cast(pa.list_(pa.string())), text_scalar(separator))
+
+
+def text_scalar(text: str) -> pa.Scalar:
+    """An arrow scalar made without `pa.scalar`, which imports pandas: longer than all of `status` may take."""
+    data = text.encode()
+    offsets = pa.py_buffer(struct.pack("=2i", 0, len(data)))
+    return pa.StringArray.from_buffers(1, offsets, pa.py_buffer(data))[0]
+
+
+def _tuples(column: pa.ChunkedArray) -> list[tuple[int, ...] | None]:
+    # A run has few distinct slot lists: make each tuple once and share it.
+    encoded = list_text(column).combine_chunks().dictionary_encode()
+    made = [tuple(int(k) for k in text.split(",") if k) for text in encoded.dictionary.to_pylist()]
+    return [None if i is None else made[i] for i in encoded.indices.to_pylist()]

@@ -1,22 +1,30 @@
-"""What `run.json` says of a run, and which of it must match for the run to be continued."""
+"""What run.json says of a run, of any version; its files' names, and where and with what it was made."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thoughtgraft.errors import RunError, differences, first_line
-from thoughtgraft.records.jsonfile import DAMAGE_FIX
-from thoughtgraft.records.layout import SPEC_FILE
+from thoughtgraft.files import DAMAGE_FIX, read_json
 from thoughtgraft.records.looks import Looks
-from thoughtgraft.records.schema import SCHEMA_VERSION
-from thoughtgraft.records.specfile import read_spec_file
+from thoughtgraft.records.schema import SCHEMA_VERSION, VERSION_KEY
 
 _SHOWN_DIFFERENCES = 12
 UNSAID = "the model's config, tokenizer and longest answer"
@@ -204,3 +212,187 @@ def refuse_another_model(spec: RunSpec, identity: Mapping[str, Any], what: str, 
     if lines := differences("", spec.model_identity, identity):
         got = "\n  " + "\n  ".join(lines[:_SHOWN_DIFFERENCES]) + "\n"
         raise RunError(what, got=got, expected=f"{spec.model} as it was", fix=fix)
+
+
+def read_spec_file(path: Path) -> dict[str, Any]:
+    """The fields of a run folder's `run.json`, in the present version, not yet validated.
+
+    Raises:
+        RunError: The folder is not a run's, or the file is damaged or of a newer version.
+    """
+    file = path / SPEC_FILE
+    if not file.is_file():
+        expected = f"a folder with {SPEC_FILE}" if path.exists() else "an existing folder"
+        raise RunError(f"{path} is not a run", expected=expected, fix="give the folder that was given to --out")
+    raw = read_json(file)
+    if not isinstance(raw, dict) or not isinstance(raw.get("schema_version"), int):
+        raise RunError(f"{file} is damaged", got="no schema_version", fix=DAMAGE_FIX)
+    return migrate(raw, raw["schema_version"], SPEC_MIGRATIONS, str(file))
+
+
+SPEC_FILE = "run.json"
+STARTS_FILE = "starts.json"
+CERTIFICATE_FILE = "certificate.json"
+DECISION_FILE = "decision.json"
+THOUGHTS_FILE = "thoughts.safetensors"
+PROBLEMS_FILE = "problems.parquet"
+HEARTBEAT_FILE = "heartbeat.json"
+LOCK_FILE = "run.lock"
+RECORDS_FOLDER = "records"
+QUARANTINE_FOLDER = "quarantine"
+FEATURES_FOLDER = "features"
+UNTRAINED_FOLDER = "features-untrained"
+
+
+Stored = TypeVar("Stored")
+
+
+def _table_from_1(table: pa.Table) -> pa.Table:
+    """Records did not say under which edit of the loaded model they were made; nobody could name one."""
+    return table.append_column("model_edit", pa.nulls(table.num_rows, pa.string()))
+
+
+def _spec_from_1(raw: dict[str, Any]) -> dict[str, Any]:
+    """`run.json` did not say the model's parts, the answer limit or the task: they stay unknown."""
+    return raw | {"schema_version": 2}
+
+
+# version -> what turns a table (or a run.json dict) of that version into one of the next version.
+TABLE_MIGRATIONS: dict[int, Callable[[pa.Table], pa.Table]] = {1: _table_from_1}
+SPEC_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _spec_from_1}
+
+
+def table_version(metadata: Mapping[bytes, bytes] | None) -> int | None:
+    """The schema version that a shard's metadata names; None where it names none."""
+    text = (metadata or {}).get(VERSION_KEY, b"").decode()
+    return int(text) if text.isdigit() else None
+
+
+def migrate(stored: Stored, version: int, steps: Mapping[int, Callable[[Stored], Stored]], where: str) -> Stored:
+    """`stored`, written at `version`, as the present version has it.
+
+    Args:
+        stored: A table or a `run.json` dict.
+        version: The version it was written at.
+        steps: `TABLE_MIGRATIONS` or `SPEC_MIGRATIONS`.
+        where: The file, for messages.
+
+    Raises:
+        RunError: The version is newer than this program knows, or no path leads from it.
+    """
+    if version > SCHEMA_VERSION:
+        raise RunError(
+            f"{where} was written by a newer thoughtgraft",
+            got=f"schema version {version}",
+            expected=f"at most {SCHEMA_VERSION}",
+            fix="pip install --upgrade thoughtgraft",
+        )
+    for step in range(version, SCHEMA_VERSION):
+        if step not in steps:
+            raise RunError(f"{where} has schema version {version}, from which no path leads to {SCHEMA_VERSION}")
+        stored = steps[step](stored)
+    return stored
+
+
+PACKAGES = (
+    "thoughtgraft", "torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "datasets", "numpy",
+    "pandas", "pyarrow", "scipy", "statsmodels", "scikit-learn", "pydantic", "ray", "wandb",
+)  # fmt: skip
+GIT_TIMEOUT_S = 5.0
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of what can change a number, without importing any of it."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def source_state() -> dict[str, Any]:
+    """`commit` and `dirty` of this project's own repository; empty when it does not run from one."""
+    package = Path(__file__).resolve().parents[1]
+    root = _git(package, "rev-parse", "--show-toplevel")
+    # An installed copy may lie inside somebody else's repository: that one's commit says nothing.
+    if root is None or Path(root).resolve() / "src" / package.name != package:
+        return {}
+    commit = _git(package, "rev-parse", "HEAD")
+    changes = _git(package, "status", "--porcelain", "--", ".")  # of the package: run folders beside it are no change
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def collect_provenance() -> dict[str, Any]:
+    """The facts of this start: time (UTC), python, platform, processors, package versions, source state."""
+    return {
+        "started_utc": utc_now(),
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "system": platform.system(),
+        "release": platform.release(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "versions": package_versions(),
+        "source": source_state(),
+    }
+
+
+def without_home(text: str) -> str:
+    """The text with the home folder as `~`, as shells read it: run folders are shared, user names need not be."""
+    home = os.path.expanduser("~").rstrip("/")  # noqa: PTH111 - Path.home() raises where there is none
+    return re.sub(rf"(?<![\w/]){re.escape(home)}(?![\w.-])", "~", text) if home.startswith("/") else text
+
+
+def utc_now() -> str:
+    """The time now, ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Meter:
+    """Measures a process from its making to `finish`."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.monotonic(), _cpu_s()
+
+    def finish(self) -> dict[str, Any]:
+        """`wall_s` and `cpu_s` since the start (seconds, children included) and the process's `peak_memory_mb` (MB)."""
+        return {
+            "ended_utc": utc_now(),
+            "wall_s": round(time.monotonic() - self._wall, 3),
+            "cpu_s": round(_cpu_s() - self._cpu, 3),
+            "peak_memory_mb": _peak_memory_mb(),
+        }
+
+
+def _cpu_s() -> float:
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def _peak_memory_mb() -> float | None:
+    # Linux counts the memory of whoever started a process into its ru_maxrss: a large notebook's, for example.
+    with contextlib.suppress(OSError):
+        if found := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()):
+            return round(int(found[1]) * 1.024e-3, 1)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3 / 1.024), 1)
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=GIT_TIMEOUT_S,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -14,14 +14,11 @@ import pyarrow as pa
 
 from thoughtgraft.arguments import path_of
 from thoughtgraft.errors import RunError
-from thoughtgraft.records.frames import list_text
-from thoughtgraft.records.heartbeat import Heartbeat, read_heartbeat
-from thoughtgraft.records.jsonfile import DAMAGE_FIX, read_json
-from thoughtgraft.records.layout import CERTIFICATE_FILE, QUARANTINE_FOLDER, RECORDS_FOLDER, SPEC_FILE
+from thoughtgraft.files import DAMAGE_FIX, read_json
+from thoughtgraft.records.alive import Heartbeat, read_heartbeat
 from thoughtgraft.records.looks import Looks
-from thoughtgraft.records.shardfile import DamagedShard
-from thoughtgraft.records.shards import ShardFolder
-from thoughtgraft.records.specfile import read_spec_file
+from thoughtgraft.records.shards import DamagedShard, ShardFolder, list_text
+from thoughtgraft.records.spec import CERTIFICATE_FILE, QUARANTINE_FOLDER, RECORDS_FOLDER, SPEC_FILE, read_spec_file
 
 State = Literal["alive", "stopped", "dead", "finished"]
 Certificate = Literal["passed", "failed", "unreadable", "none"]

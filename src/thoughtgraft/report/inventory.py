@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from thoughtgraft.records.card import COLUMN_MEANINGS
+from thoughtgraft.folder import RunData
+from thoughtgraft.records.export import COLUMN_MEANINGS
 from thoughtgraft.records.schema import RECORD_SCHEMA
-from thoughtgraft.report.formats import count, plural
+from thoughtgraft.report.document import count, plural
 from thoughtgraft.report.render import to_text
-from thoughtgraft.report.run import RunData
 
 # The first pattern that fits names the file.
 MEANINGS = (

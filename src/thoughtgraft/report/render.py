@@ -1,13 +1,14 @@
-"""Blocks into Markdown and HTML through two templates; everything that comes from data is escaped."""
+"""A page as Markdown and as one HTML file."""
 
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from thoughtgraft.report.document import Picture, Report, tone_of
-from thoughtgraft.report.formats import markdown
+from thoughtgraft.report.document import Picture, Report, markdown, tone_of
 
 
 def _environment(*, html: bool) -> Environment:
@@ -48,3 +49,12 @@ def to_markdown(report: Report) -> str:
 def to_text(template: str, **values: object) -> str:
     """A small Markdown file from its template; values are escaped by the template's filters."""
     return _environment(html=False).get_template(template).render(**values)
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """Where the report lies; `figures` holds the PNGs, each with an SVG of the same name beside it."""
+
+    md: Path
+    html: Path
+    figures: tuple[Path, ...]

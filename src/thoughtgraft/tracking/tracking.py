@@ -1,18 +1,26 @@
-"""Tell a tracker of a run while it runs and when it ends; a tracker that fails never stops a run."""
+"""Follow a run from elsewhere: `open_tracking`, by the tracker's name."""
 
 from __future__ import annotations
 
+import importlib.util
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from thoughtgraft.records.layout import RECORDS_FOLDER
+from thoughtgraft.arguments import choice
+from thoughtgraft.errors import MissingExtraError, RunError
+from thoughtgraft.records.spec import (
+    RECORDS_FOLDER,
+)
 from thoughtgraft.records.status import read_status
-from thoughtgraft.tracking.folder import configuration, final_metrics, identity, run_files, running_metrics
-from thoughtgraft.tracking.tracker import Tracker
+from thoughtgraft.tracking.tracker import Tracker, configuration, final_metrics, identity, run_files, running_metrics
+
+if TYPE_CHECKING:
+    pass
+
 
 _EVERY_S, _SHARE = 5.0, 0.05  # looks are so far apart, and take at most this share of the time
 
@@ -125,3 +133,45 @@ class Tracking:
             self._warned = True
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             warnings.warn(f"tracking failed, the run goes on without it ({reason})", stacklevel=5)
+
+
+TRACKERS = ("none", "wandb")
+
+
+def check_tracker(name: str) -> str:
+    """The name, if there is such a tracker and it is installed.
+
+    Raises:
+        RunError: There is no tracker of this name.
+        MissingExtraError: It is not installed.
+    """
+    choice(name, "tracker", TRACKERS, RunError)
+    if name == "wandb" and importlib.util.find_spec("wandb") is None:
+        raise MissingExtraError("wandb", "wandb")
+    return name
+
+
+def open_tracking(name: str, run: str | Path, *, study: str, group: str) -> Tracking:
+    """What tells the tracker of this name of a run; use it in a `with` around the run.
+
+    Args:
+        name: `none` or `wandb`.
+        run: The run's folder; it need not exist yet.
+        study: The study; its W&B project is `codi-` and this.
+        group: What goes together, such as the preset: W&B runs are named by it and by their phase.
+
+    Raises:
+        RunError: There is no tracker of this name.
+        MissingExtraError: It is not installed.
+    """
+    folder, project = Path(run), f"codi-{study}"
+    if check_tracker(name) == "none":
+        return Tracking(None, folder, study)
+
+    def make() -> Tracker:
+
+        from thoughtgraft.tracking.wandb_tracker import WandbTracker
+
+        return WandbTracker(folder, project, group)
+
+    return Tracking(make, folder, study, (project, group))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import wandb
 
-from thoughtgraft.records.layout import RECORDS_FOLDER, THOUGHTS_FILE
-from thoughtgraft.tracking.folder import TRACKER_FOLDER, identity
+from thoughtgraft.records.spec import RECORDS_FOLDER, THOUGHTS_FILE
+from thoughtgraft.tracking.tracker import TRACKER_FOLDER, identity
 
 if TYPE_CHECKING:
     import pandas as pd

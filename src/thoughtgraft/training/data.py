@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ModelError, ProblemError
 from thoughtgraft.models import codi
-from thoughtgraft.problems.arithmetic import equations, generate
-from thoughtgraft.problems.problem import Problem, ProblemSet
+from thoughtgraft.tasks.arithmetic import equations, generate
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 IGNORE = -100
 ANSWER_PREFIX = "The answer is:"

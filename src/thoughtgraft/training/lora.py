@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from thoughtgraft.errors import ModelError
-from thoughtgraft.models.families import SPECIAL_ROWS
+from thoughtgraft.models.checkpoint.format import SPECIAL_ROWS
 
 TARGETS = {
     "gpt2": ("c_attn", "c_proj", "c_fc"),

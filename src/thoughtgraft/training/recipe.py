@@ -1,4 +1,4 @@
-"""From a base model and a recipe to a finished latent reasoner on disk, with its card."""
+"""Recipes: the settings that made the embedded models, and the tiny base."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models import coconut, codi
-from thoughtgraft.models.adapter import PREFIX, ROWS, Description, write_adapter
-from thoughtgraft.models.checkpoints import write_checkpoint
-from thoughtgraft.models.families import SPECIAL_ROWS
-from thoughtgraft.models.language_models import LanguageModel, load_language_model
-from thoughtgraft.models.projection import build_projection, pause_vectors
-from thoughtgraft.models.twin import check_base
-from thoughtgraft.problems.augment import TrainingSet, training_set, usable
-from thoughtgraft.problems.problem import ProblemSet
-from thoughtgraft.training.card import CARD, write_card
-from thoughtgraft.training.coconut import CoconutObjective
-from thoughtgraft.training.codi import CodiObjective
+from thoughtgraft.models.checkpoint.adapter import PREFIX, ROWS, Description, write_adapter
+from thoughtgraft.models.checkpoint.assembly import build_projection, pause_vectors
+from thoughtgraft.models.checkpoint.format import SPECIAL_ROWS
+from thoughtgraft.models.checkpoint.read import write_checkpoint
+from thoughtgraft.models.checkpoint.twin import check_base
+from thoughtgraft.models.lm import LanguageModel, load_language_model
+from thoughtgraft.tasks.arithmetic import vocabulary
+from thoughtgraft.tasks.problem import ProblemSet
+from thoughtgraft.training.augment.training_set import TrainingSet, training_set, usable
+from thoughtgraft.training.card import CARD, draw_curves, forward_flops, parameter_count, write_card
 from thoughtgraft.training.config import TrainingConfig
-from thoughtgraft.training.controls import CotObjective, PauseObjective
-from thoughtgraft.training.cost import forward_flops, parameter_count
-from thoughtgraft.training.curves import draw_curves
 from thoughtgraft.training.data import ANSWER_PREFIX, COCONUT_ANSWER_PREFIX, Encoder, refuse_unreadable, short_enough
 from thoughtgraft.training.lora import add_lora, learned
-from thoughtgraft.training.objective import Objective
-from thoughtgraft.training.tiny import tiny_lm, tiny_tokenizer
+from thoughtgraft.training.objectives import CoconutObjective, CodiObjective, CotObjective, Objective, PauseObjective
 from thoughtgraft.training.trainer import Trainer
 
 TINY = "tiny"
@@ -243,3 +246,49 @@ def _facts(objective: Objective, base: Base, card: dict[str, object]) -> dict[st
     if isinstance(steps, int):
         facts["problems_seen"] = steps * config.per_device_train_batch_size * config.gradient_accumulation_steps
     return facts
+
+
+_SYMBOLS = ["<unk>", "<eos>", "<bos>", "<<", ">>", "+", "-", "*", "/", "=", ":", ","]
+_ANSWER_WORDS = ["the", "answer", "is", "###"]
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer: lower case, every known number one token, `<<` and `>>` one token each."""
+    words = dict.fromkeys([*_SYMBOLS, *vocabulary(), *_ANSWER_WORDS])
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Split(Regex(r"<<|>>|###|[0-9]+|[a-z]+|[^\sa-z0-9]"), behavior="isolated"),
+        ]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
+    joined = [(f" {s}", s) for s in ".?,:+-*/=" + ">"] + [(f"{s} ", s) for s in "+-*/=<"]
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.WordPiece(prefix="##", cleanup=False), decoders.Fuse()]
+        + [decoders.Replace(old, new) for old, new in joined]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<eos>", bos_token="<bos>", padding_side="left"
+    )
+
+
+def tiny_lm(vocab_size: int, *, seed: int, hidden_size: int = 128, num_layers: int = 4) -> LlamaForCausalLM:
+    """A randomly initialised Llama of about 0.9M parameters with tied embeddings."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=hidden_size // 32,
+        num_key_value_heads=hidden_size // 32,
+        max_position_embeddings=512,
+        bos_token_id=2,
+        eos_token_id=1,
+        pad_token_id=None,
+        tie_word_embeddings=True,
+        initializer_range=0.02,
+    )
+    return LlamaForCausalLM(config)

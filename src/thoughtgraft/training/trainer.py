@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from thoughtgraft.errors import ModelError, first_line
-from thoughtgraft.problems.problem import ProblemSet
+from thoughtgraft.tasks.problem import ProblemSet
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.data import Batch, Encoder, batches, problem_stream
 from thoughtgraft.training.lora import GrownEmbedding, learned
-from thoughtgraft.training.objective import Objective
+from thoughtgraft.training.objectives import Objective
 
 STATE = "state.pt"
 LOG = "log.jsonl"

@@ -1,4 +1,4 @@
-"""Checks that a problem's answer is its own: whatever runs beside it, in whatever order, behind whatever padding."""
+"""Checks that nothing but the problem decides its answer: batch, order, padding, a second call."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from thoughtgraft.edits.arms import Arm, schedule
 from thoughtgraft.engine.collect import encode
 from thoughtgraft.engine.reference import reference_run
-from thoughtgraft.engine.verify.bench import Bench, gap, logits_of, noise_like
+from thoughtgraft.engine.rows import Source
+from thoughtgraft.engine.verify.bench import Bench, disturbing, gap, logits_of, noise_like
 from thoughtgraft.engine.verify.certificate import Check, at_least, at_most
-from thoughtgraft.engine.verify.listen import disturbing
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.schedule import schedule
 from thoughtgraft.models.reasoner import Prompt
-from thoughtgraft.problems import Problem, ProblemSet
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 
 def batch(bench: Bench) -> Check:
@@ -117,3 +116,27 @@ def visible_positions(bench: Bench) -> Check:
     least = int(moved.argmin())
     detail = f"least at token {least} of {len(prompts)}" + (f", {prompt.pad} of them pads" if prompt.pad else "")
     return at_least(name, float(moved[least]), bench.bound, detail)
+
+
+def determinism(bench: Bench) -> Check:
+    """The clean run and the swaps of every slot, if there is one, each twice."""
+    figure = gap(logits_of(bench.roll(bench.rows("baseline"))), bench.logits)
+    if swaps := bench.every_slot("swap"):
+        first, second = (logits_of(bench.roll(swaps)) for _ in range(2))
+        figure = max(figure, gap(first, second))
+    return at_most("determinism", figure, 0)
+
+
+def cache_isolation(bench: Bench) -> Check:
+    """The saved thoughts that edits drew on, and the clean run, after everything else has run."""
+    assert bench.source is not None
+    kept = Source.from_fed(bench.base.fed)
+    figure, detail = 0.0, ""
+    for what, now, before in (
+        ("the saved thoughts", bench.source.fed, kept.fed),
+        ("their means", bench.source.mean, kept.mean),
+        ("the clean run", logits_of(bench.roll(bench.rows("baseline"))), bench.logits),
+    ):
+        if not torch.equal(now, before):
+            figure, detail = max(figure, gap(now, before)), f"changed: {what}"
+    return at_most("cache isolation", figure, 0, detail)

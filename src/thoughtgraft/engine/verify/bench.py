@@ -1,24 +1,26 @@
-"""The bench that all checks share: some problems, their clean runs, rows of any arm, and the bound for equality."""
+"""What the checks share: a model's clean run, ears at its input, float32 while they last."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from thoughtgraft.edits.arms import Arm, schedule
+from thoughtgraft.edits.edit import OPS, EditContext, Op
 from thoughtgraft.engine.collect import encode, refuse_broken
-from thoughtgraft.engine.grid import Row
-from thoughtgraft.engine.rollout import RolloutResult, Source, rollout
-from thoughtgraft.engine.verify.listen import disturbing
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.ops import OPS, EditContext, Op
-from thoughtgraft.interventions.schedule import schedule
+from thoughtgraft.engine.rollout import RolloutResult, rollout
+from thoughtgraft.engine.rows import Row, Source
+from thoughtgraft.models.attention import ColumnCache
+from thoughtgraft.models.live import as_it_is
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
-from thoughtgraft.problems import ProblemSet
+from thoughtgraft.tasks.problem import ProblemSet
 
 NUDGE = 1e-2
 """The relative error of a thought that every check must be able to see."""
@@ -188,3 +190,87 @@ def gap(a: Tensor, b: Tensor) -> float:
 def slot_name(slot: int) -> str:
     """`CT3`."""
     return f"CT{slot}"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One forward pass of the network.
+
+    Attributes:
+        embeds: What it was fed [R, T, d].
+        states: The final-normed states that came out [R, T, d].
+        positions: The positions [R, T].
+        forked: Whether the rows are variants that share a prefix.
+        keys_values: What each layer wrote, keys and values [R, H, T, hd]; empty unless asked for.
+    """
+
+    embeds: Tensor
+    states: Tensor
+    positions: Tensor
+    forked: bool
+    keys_values: tuple[Tensor, ...] = ()
+
+    @property
+    def one(self) -> bool:
+        """Whether each row was fed a single vector."""
+        return self.embeds.shape[1] == 1
+
+
+@contextmanager
+def listening(model: LatentReasoner, *, keys_values: bool = False) -> Iterator[list[Call]]:
+    """Write down every forward pass of the network while the block runs."""
+    calls: list[Call] = []
+
+    def heard(module: Any, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+        embeds, cache = kwargs["inputs_embeds"], kwargs.get("past_key_values")
+        written = cache.written(embeds.shape[1]) if keys_values and isinstance(cache, ColumnCache) else ()
+        forked = kwargs.get("prefix") is not None
+        calls.append(
+            Call(embeds.clone(), out.last_hidden_state.clone(), kwargs["position_ids"].clone(), forked, written)
+        )
+
+    handle = model.lm.base_model.register_forward_hook(heard, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def after_questions(calls: Sequence[Call], problems: int) -> tuple[Tensor, Sequence[Call]]:
+    """The states at the last tokens of so many questions [P, d], the first one or more calls, and the other calls."""
+    states: list[Tensor] = []
+    while sum(map(len, states)) < problems:
+        states.append(calls[len(states)].states[:, -1])
+    return torch.cat(states), calls[len(states) :]
+
+
+@contextmanager
+def disturbing(model: LatentReasoner, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Replace the questions' embeddings, the first that are looked up in the block: `change(embeds [P, T, d])`."""
+    waiting = [change]
+
+    def speak(module: Any, args: Any, output: Tensor) -> Tensor | None:
+        return waiting.pop()(output) if waiting else None
+
+    handle = model.lm.get_input_embeddings().register_forward_hook(speak)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+@contextmanager
+def in_float32(model: LatentReasoner) -> Iterator[None]:
+    """Compute in float32 for a while, where the model computes in half precision; every value is kept exactly."""
+    halves = {p: p.data for part in model.parts for p in part.parameters() if p.dtype in HALF}
+    try:
+        for parameter, value in halves.items():
+            parameter.data = value.float()
+        with as_it_is(model) if halves else nullcontext():
+            yield
+    finally:
+        for parameter, value in halves.items():
+            parameter.data = value

@@ -17,21 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thoughtgraft.edits.edit import EditContext
 from thoughtgraft.engine.verify.bench import gap
-from thoughtgraft.engine.verify.plain import (
-    Clean,
-    Strip,
-    ask,
-    editing_streams,
-    never_written,
-    think,
-    touched,
-)
+from thoughtgraft.engine.verify.oracle import Clean, Strip, ask, editing_streams, never_written, think, touched
 from thoughtgraft.engine.verify.planned import Wanted, program
 from thoughtgraft.engine.verify.reading import Words, last_number, written
-from thoughtgraft.interventions.ops import EditContext
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import ProblemSet
+from thoughtgraft.tasks.problem import ProblemSet
 
 _ROWS, _BYTES = 128, 1 << 29  # that run at once, and of their keys and values
 

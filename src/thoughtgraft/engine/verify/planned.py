@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.verify.reading import written
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import Problem, ProblemSet
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 _ALIKE: dict[str, Callable[[Problem], object]] = {
     "random": lambda problem: None,

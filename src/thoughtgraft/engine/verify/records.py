@@ -14,18 +14,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from thoughtgraft.engine.collect import encode, think_clean_runs
-from thoughtgraft.engine.features import features_of
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
+from thoughtgraft.engine.collect import encode, features_of, think_clean_runs
 from thoughtgraft.engine.run import run
 from thoughtgraft.engine.verify import bench
 from thoughtgraft.engine.verify.bench import gap
 from thoughtgraft.engine.verify.certificate import Check, at_most
 from thoughtgraft.engine.verify.expected import Answer, Measured, Oracle
-from thoughtgraft.engine.verify.plain import Clean, plainly, touch_of
+from thoughtgraft.engine.verify.oracle import Clean, plainly, touch_of
 from thoughtgraft.engine.verify.planned import Planned, Wanted
 from thoughtgraft.engine.verify.trial import Trial
-from thoughtgraft.interventions.arms import Arm
-from thoughtgraft.interventions.plan import Plan
 from thoughtgraft.models.reasoner import LatentReasoner
 
 CELLS = (

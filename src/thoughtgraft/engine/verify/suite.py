@@ -6,52 +6,52 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from thoughtgraft.arguments import answers_for_calls, choice, whole
-from thoughtgraft.engine.verify import batches, identity, inputs, slots, state
-from thoughtgraft.engine.verify.bench import Bench
+from thoughtgraft.edits.plan import Plan
+from thoughtgraft.engine.verify import batches, edits
+from thoughtgraft.engine.verify.bench import HALF, Bench, in_float32
 from thoughtgraft.engine.verify.certificate import Certificate, Check
-from thoughtgraft.engine.verify.conformance import conformance
-from thoughtgraft.engine.verify.precision import HALF, in_float32
+from thoughtgraft.engine.verify.oracle import conformance
 from thoughtgraft.engine.verify.records import CHECKS, Records
 from thoughtgraft.engine.verify.trial import make_trial, standard_plan
 from thoughtgraft.engine.verify.weights import fingerprint, weights
 from thoughtgraft.errors import PlanError
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.models.fingerprint import Fingerprint
+from thoughtgraft.models.checkpoint.audit import Fingerprint
 from thoughtgraft.models.live import admitted
 from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.reasoner import LatentReasoner, as_model
-from thoughtgraft.problems import ProblemSet, as_problems
+from thoughtgraft.tasks.load import as_problems
+from thoughtgraft.tasks.problem import ProblemSet
 
 Level = Literal["core", "full"]
 LEVELS: tuple[Level, ...] = ("core", "full")
 
 _CORE: tuple[Callable[[Bench], Check], ...] = (
-    inputs.thoughts_fed,
-    inputs.edits_arrive,
-    identity.null_edit,
-    identity.self_swap,
-    identity.can_fail,
-    slots.no_dead_slot,
-    slots.donor_swaps,
-    identity.transplant,
+    edits.thoughts_fed,
+    edits.edits_arrive,
+    edits.null_edit,
+    edits.self_swap,
+    edits.can_fail,
+    edits.no_dead_slot,
+    edits.donor_swaps,
+    edits.transplant,
     batches.batch,
     batches.order,
     batches.padding,
     batches.fast_equals_reference,
-    state.determinism,
+    batches.determinism,
 )
 _WITHOUT_THOUGHTS = (
-    inputs.thoughts_fed,
+    edits.thoughts_fed,
     batches.batch,
     batches.order,
     batches.padding,
     batches.fast_equals_reference,
-    state.determinism,
+    batches.determinism,
 )
 """What can be asked of a model that is fed no thought."""
 
 _FULL: tuple[Callable[[Bench], Check], ...] = (
-    identity.self_swap_keys_values,
+    edits.self_swap_keys_values,
     batches.hidden_positions,
     batches.visible_positions,
 )
@@ -104,7 +104,7 @@ def verify(
         bench = Bench(model, problems[: min(n_problems, len(problems))], answer_tokens)
         if model.num_latents:
             checks += [check(bench) for check in (*_CORE, *(_FULL if level == "full" else ()))]
-            checks.append(state.cache_isolation(bench))
+            checks.append(batches.cache_isolation(bench))
         else:
             checks += [check(bench) for check in _WITHOUT_THOUGHTS]
             notes.append(f"no slot to edit: {model.without_thoughts}; checks of edits do not apply")
@@ -112,7 +112,7 @@ def verify(
         records = Records(model, trial)
         checks += [check(records) for check in CHECKS]
         checks += [conformance(model, cases)] if cases is not None else []
-        notes += [*slots.notes(bench), *trial.notes]
+        notes += [*edits.notes(bench), *trial.notes]
     if level == "full":
         found = [weights(model), *([fingerprint(model, recorded)] if recorded is not None else [])]
         checks += [check for check in found if isinstance(check, Check)]

@@ -15,15 +15,13 @@ from math import ceil
 
 from torch import Tensor
 
+from thoughtgraft.edits.arms import DOWNSTREAM, METHODS, STRATA, Arm, Resid, draw_donors
+from thoughtgraft.edits.edit import EditContext
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import think_clean_runs
-from thoughtgraft.engine.verify.plain import ask
-from thoughtgraft.interventions.arms import DOWNSTREAM, METHODS, Arm
-from thoughtgraft.interventions.donors import STRATA, draw_donors
-from thoughtgraft.interventions.ops import EditContext
-from thoughtgraft.interventions.plan import Plan
-from thoughtgraft.interventions.site import Resid
+from thoughtgraft.engine.verify.oracle import ask
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import Problem, ProblemSet
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 CROWD = 65
 """Rows of one edit at one step that a run asks for at least: what holds for few need not hold for many."""

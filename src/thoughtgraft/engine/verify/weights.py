@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.verify.bench import HALF
 from thoughtgraft.engine.verify.certificate import Check, at_most
-from thoughtgraft.engine.verify.precision import HALF
-from thoughtgraft.models.fingerprint import Fingerprint
+from thoughtgraft.models.checkpoint.audit import Fingerprint
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.problems import Problem, ProblemSet
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 QUESTIONS = 16
 _SHOWN = 3

@@ -10,24 +10,22 @@ from typing import Any, TypeVar
 from transformers import PreTrainedTokenizerBase
 
 from thoughtgraft.errors import CheckpointError, ThoughtgraftError
-from thoughtgraft.models.adapter import assemble, is_adapter
-from thoughtgraft.models.assembly import build_lm, empty_feeder
-from thoughtgraft.models.assumed import Beside
-from thoughtgraft.models.bases import Base, find_base
+from thoughtgraft.models.checkpoint.adapter import assemble, is_adapter
+from thoughtgraft.models.checkpoint.assembly import build_lm, empty_feeder
+from thoughtgraft.models.checkpoint.assumed import Beside
+from thoughtgraft.models.checkpoint.bases import Base, find_base
+from thoughtgraft.models.checkpoint.files import WEIGHT_NAMES, Source, find_checkpoint, shard_names
+from thoughtgraft.models.checkpoint.fit import check_copies, check_keys, check_sizes, fit_vocabulary, share_tied
+from thoughtgraft.models.checkpoint.format import SPECIAL_ROWS
+from thoughtgraft.models.checkpoint.keys import StateKeys, canonical, sort_keys
+from thoughtgraft.models.checkpoint.tensors import StoredTensor, open_tensors
+from thoughtgraft.models.checkpoint.twin import check_base
 from thoughtgraft.models.doctor import rules
-from thoughtgraft.models.doctor.diagnosis import Diagnosis, Finding
-from thoughtgraft.models.doctor.facts import ADAPTER_FILES, Facts, read_facts
-from thoughtgraft.models.doctor.published import published_for
-from thoughtgraft.models.embedded import EMBEDDED, model_folder
-from thoughtgraft.models.families import SPECIAL_ROWS
-from thoughtgraft.models.fit import check_copies, check_keys, check_sizes, fit_vocabulary, share_tied
-from thoughtgraft.models.keys import StateKeys, canonical, sort_keys
+from thoughtgraft.models.doctor.rules import ADAPTER_FILES, Diagnosis, Facts, Finding, published_for, read_facts
+from thoughtgraft.models.lm import check_tokenizer, count_base_tokens, load_tokenizer, own_tokens
 from thoughtgraft.models.load import load_model
+from thoughtgraft.models.names import EMBEDDED, model_folder
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.models.sources import WEIGHT_NAMES, Source, find_checkpoint, shard_names
-from thoughtgraft.models.tensors import StoredTensor, open_tensors
-from thoughtgraft.models.tokenizers import check_tokenizer, count_base_tokens, load_tokenizer, own_tokens
-from thoughtgraft.models.twin import check_base
 
 _Result = TypeVar("_Result")
 

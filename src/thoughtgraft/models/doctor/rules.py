@@ -1,17 +1,83 @@
-"""Known mistakes, each recognised from facts and said with its exact fix."""
+"""What a checkpoint is: facts read from names and shapes, known mistakes with their fixes, published accuracies."""
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from math import prod
 from pathlib import Path
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from thoughtgraft.models.doctor.diagnosis import Finding
-from thoughtgraft.models.doctor.facts import Facts
-from thoughtgraft.models.families import CODI, SPECIAL_ROWS
-from thoughtgraft.models.known_bases import KNOWN_BASES
+from thoughtgraft.errors import ThoughtgraftError
+from thoughtgraft.models.checkpoint.assumed import Assumption
+from thoughtgraft.models.checkpoint.bases import KNOWN_BASES
+from thoughtgraft.models.checkpoint.format import COCONUT, CODI, FAMILIES, SPECIAL_ROWS, Family, is_named_simcot
+from thoughtgraft.models.checkpoint.tensors import StoredTensor
+
+Level = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing worth knowing about a checkpoint.
+
+    Attributes:
+        level: `error`: it does not load; `warning`: it loads, and may mislead; `note`: good to know.
+        what: What was found.
+        got: What is there.
+        expected: What would be right.
+        fix: What to do, a command where there is one.
+    """
+
+    level: Level
+    what: str
+    got: str = ""
+    expected: str = ""
+    fix: str = ""
+
+    @classmethod
+    def refusal(cls, error: ThoughtgraftError) -> Finding:
+        """The finding for what loading raises."""
+        got, expected = ("" if x is None else str(x) for x in (error.got, error.expected))
+        return cls("error", error.what, got, expected, error.fix or "")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The whole examination.
+
+    Attributes:
+        name: The checkpoint as the user named it.
+        loads: Whether `load_model` would load it with the same base and tokenizer.
+        family: What kind of checkpoint its names make it.
+        facts: What was read, by name; a fact that cannot be known says so.
+        findings: Errors, warnings and notes, the first error being what `load_model` says.
+        published: Accuracies published for such a checkpoint, to compare with.
+        assumptions: What a run would take for granted, since no file says it.
+    """
+
+    name: str
+    loads: bool
+    family: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    published: tuple[str, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
+
+    def __post_init__(self) -> None:
+        errors = any(finding.level == "error" for finding in self.findings)
+        if errors == self.loads:
+            raise ValueError(f"loads={self.loads} beside {'an' if errors else 'no'} error")
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, for `--json`."""
+        return {**asdict(self), "facts": dict(self.facts)}
+
 
 _LLAMA3_VOCAB, _BASE_EOS, _INSTRUCT_EOS = 128256, "<|end_of_text|>", "<|eot_id|>"
 # prj without its Dropout counts one less: Linear, GELU, Linear (, LayerNorm).
@@ -146,3 +212,142 @@ def stop_rules(tokenizer: PreTrainedTokenizerBase | None, config_eos: object, vo
             expected="the token that ended the training answers",
             fix="check with `thoughtgraft evaluate --limit 20` that answers stop, or pass --tokenizer or --base",
         )
+
+
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin", "adapter_config.json")
+_EXTRA = re.compile(f"{CODI.auxiliary.pattern}|{COCONUT.auxiliary.pattern}")
+_NAMES_SHOWN = {"codi": "CODI", "coconut": "Coconut"}
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+_EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|wte|embed_in|word_embeddings)(?:\.base_layer)?\.weight$")
+_LORA = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<side>[AB])(?:\.[^.]+)?(?:\.weight)?$")
+_PLAIN = re.compile(r"(?:model\.|transformer\.)?(?:(?:layers|h)\.\d+\.|embed_tokens\.|wte\.)")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the names and shapes of a checkpoint say.
+
+    Attributes:
+        family: CODI, SIM-CoT CODI, Coconut, SIM-CoT Coconut, a control's name, plain base model, PEFT adapter only, or
+            unknown.
+        layout: The family whose names it has; None where it has no latent reasoner's.
+        layers: Transformer blocks of the language model that thinks.
+        rows: Rows of its embedding; None where none is stored.
+        width: Its width; None where no embedding is stored.
+        llama: Whether its names are Llama's; False for GPT-2's and others.
+        projection: Keys inside `prj` -> shape.
+        ranks: LoRA ranks -> modules that have them.
+        halves: LoRA modules of which only one side is stored.
+        extras: SIM-CoT's training-only parts -> number of tensors.
+        extra_bytes: Bytes that these parts take.
+        dtypes: Dtype -> number of tensors.
+        parameters: Numbers stored, extras left out.
+        tensors: Tensors stored.
+    """
+
+    family: str
+    layout: Family | None = None
+    layers: int = 0
+    rows: int | None = None
+    width: int | None = None
+    llama: bool = False
+    projection: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    ranks: Mapping[int, int] = field(default_factory=dict)
+    halves: tuple[str, ...] = ()
+    extras: Mapping[str, int] = field(default_factory=dict)
+    extra_bytes: int = 0
+    dtypes: Mapping[str, int] = field(default_factory=dict)
+    parameters: int = 0
+    tensors: int = 0
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Width and layers; a width of 0 where no embedding is stored."""
+        return self.width or 0, self.layers
+
+
+def read_facts(stored: Mapping[str, StoredTensor], name: str) -> Facts:
+    """Reads what can be known from names and shapes; nothing here fails.
+
+    Args:
+        stored: The file's tensors by name.
+        name: The checkpoint as the user named it: SIM-CoT's published ids say so even where the decoder is stripped.
+    """
+    own = {key: tensor for key, tensor in stored.items() if not _EXTRA.match(key)}
+    extra = [tensor for key, tensor in stored.items() if key not in own]
+    pairs: dict[str, dict[str, StoredTensor]] = {}
+    for key, tensor in own.items():
+        if match := _LORA.fullmatch(key):
+            pairs.setdefault(match["module"], {})[match["side"]] = tensor
+    embedding = next((t for key, t in own.items() if _EMBEDDING.search(key) and len(t.shape) == 2), None)
+    found = [int(match.group(1)) for key in own if (match := _LAYER.search(key))]
+    layout = next((family for family in FAMILIES.values() if any(key.startswith(family.prefixes) for key in own)), None)
+    return Facts(
+        family=_kind(own, set(pairs)) if layout is None else _family(layout, bool(extra) or is_named_simcot(name)),
+        layout=layout,
+        layers=max(found, default=-1) + 1,
+        rows=None if embedding is None else embedding.shape[0],
+        width=None if embedding is None else embedding.shape[1],
+        llama=any(".self_attn.q_proj." in key for key in own),
+        projection={key.removeprefix("prj."): tensor.shape for key, tensor in own.items() if key.startswith("prj.")},
+        ranks=Counter(pair["A"].shape[0] for pair in pairs.values() if "A" in pair and pair["A"].shape),
+        halves=tuple(module for module, pair in pairs.items() if len(pair) == 1),
+        extras=Counter(key.partition(".")[0] for key in stored if _EXTRA.match(key)),
+        extra_bytes=sum(prod(tensor.shape) * tensor.dtype.itemsize for tensor in extra),
+        dtypes=Counter(str(tensor.dtype).removeprefix("torch.") for tensor in stored.values()),
+        parameters=sum(prod(tensor.shape) for tensor in own.values()),
+        tensors=len(stored),
+    )
+
+
+def _family(layout: Family, simcot: bool) -> str:
+    if layout.name not in _NAMES_SHOWN:
+        return f"control: {layout.name}"
+    return f"SIM-CoT {_NAMES_SHOWN[layout.name]}" if simcot else _NAMES_SHOWN[layout.name]
+
+
+def _kind(names: Iterable[str], lora: set[str]) -> str:
+    """What a checkpoint of no family is."""
+    listed = list(names)
+    if lora and all("lora_" in name or "modules_to_save" in name for name in listed):
+        return "PEFT adapter only"
+    return "plain base model" if any(_PLAIN.match(name) for name in listed) else "unknown"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published figure.
+
+    Attributes:
+        family: The family that the figure is of.
+        sizes: Width and layers of the base.
+        base: The base model, in words.
+        accuracy: GSM8K test accuracy in percent, as published.
+        source: Who published it.
+    """
+
+    family: str
+    sizes: tuple[int, int]
+    base: str
+    accuracy: float
+    source: str
+
+
+_GPT2, _LLAMA_1B, _LLAMA_3B = (768, 12), (2048, 16), (3072, 28)
+_CODI_SOURCE, _SIMCOT_SOURCE = "Shen et al. 2025, arXiv 2502.21074", "Wei et al. 2025, arXiv 2509.20317"
+PUBLISHED = (
+    Published("CODI", _GPT2, "GPT-2", 43.7, _CODI_SOURCE),
+    Published("CODI", _LLAMA_1B, "Llama-3.2-1B", 55.6, _CODI_SOURCE),
+    Published("SIM-CoT CODI", _LLAMA_1B, "Llama-3.2-1B", 56.0, _SIMCOT_SOURCE),
+    Published("SIM-CoT CODI", _LLAMA_3B, "Llama-3.2-3B", 62.0, _SIMCOT_SOURCE),
+)
+
+
+def published_for(family: str, sizes: tuple[int, int]) -> tuple[str, ...]:
+    """The published figures of a family and size, as sentences; none for sizes that nobody published."""
+    return tuple(
+        f"{p.family} on {p.base}: {p.accuracy:g}% of GSM8K's test problems, as published ({p.source}); measure yours "
+        "with: thoughtgraft evaluate --model ... --problems gsm8k:test"
+        for p in PUBLISHED
+        if p.family == family and p.sizes == sizes
+    )

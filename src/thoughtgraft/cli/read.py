@@ -1,0 +1,306 @@
+"""Commands that read runs: status, analyze, report, records, compare."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thoughtgraft.cli import checks, options
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from thoughtgraft.records.status import Status
+    from thoughtgraft.report.render import ReportPaths
+    from thoughtgraft.studies.resampling.run import Run
+
+FORMATS = ("csv", "parquet", "jsonl")
+OPERATIONS, ERASURE = "operations", "erasure"
+WATCH_S = 2.0
+
+
+def status(
+    run: Annotated[Path, typer.Argument(callback=checks.home, help="A run's folder; with --watch it may come yet.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every 2 seconds until the run ends.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every arm, not single slots and all slots only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --watch, one line each time.")] = False,
+) -> None:
+    """How far a run is, arm by arm; works while it is running, from any process."""
+    from thoughtgraft.records.status import read_status
+
+    if watch:
+        _wait_for(run)
+    now = read_status(run)
+    if as_json:
+        typer.echo(now.to_json(indent=None if watch else 1))
+        while watch and now.state == "alive":
+            time.sleep(WATCH_S)
+            now = read_status(run)
+            typer.echo(now.to_json(indent=None))
+        return
+    from rich.console import Console, Group
+    from rich.text import Text
+
+    from thoughtgraft.cli.console import status_lines, status_table
+
+    def view(now: Status) -> Group:
+        # The lines first: a live view is cut off at the bottom.
+        return Group(*map(Text, status_lines(now)), *([status_table(now, every=every)] if now.arms else []))
+
+    if not watch:
+        Console().print(view(now))
+        return
+    from rich.live import Live
+
+    with Live(view(now), auto_refresh=False) as live:
+        while now.state == "alive":
+            time.sleep(WATCH_S)
+            now = read_status(run)
+            live.update(view(now), refresh=True)
+
+
+def _wait_for(run: Path) -> None:
+    """Until there is a run in this folder, which a file in its place could never be."""
+    from thoughtgraft.records.spec import SPEC_FILE
+
+    if not (run / SPEC_FILE).exists() and (run.is_dir() or not run.exists()):
+        typer.echo(f"waiting for a run in {run}; Ctrl-C ends this", err=True)
+        while not (run / SPEC_FILE).exists():
+            time.sleep(WATCH_S)
+
+
+def analyze(run: options.Run, seed: options.AnalysisSeed = 0, rule: options.Rule = None) -> None:
+    """Estimate and test a run's effects, and print the main table. Rewrites analysis/, figures/ and the report."""
+    from rich.console import Console
+
+    from thoughtgraft.cli.console import run_summary
+
+    study = _study(run, rule)
+    if study == OPERATIONS:
+        from thoughtgraft.probing.stratum import Settings
+        from thoughtgraft.studies.operations.design import read_features
+        from thoughtgraft.studies.operations.figures import analysed_targets
+
+        read_features(run, run, None, analysed_targets(run), Console(), Settings(seed=seed))
+        return
+    if study == ERASURE:
+        from thoughtgraft.errors import AnalysisError
+
+        raise AnalysisError(
+            "an erasure study is analysed with its model, which has to fit the probes",
+            fix="run its command again; `thoughtgraft report` writes the pages anew from the table that is there",
+        )
+    rewrite(run, seed, rule=rule)
+    Console().print(run_summary(run))
+
+
+def report(
+    run: options.Run,
+    seed: options.AnalysisSeed = 0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Show effects although a check or gate failed; every page says so.")
+    ] = False,
+    rule: options.Rule = None,
+) -> None:
+    """Write report.md and report.html of a run, with figures."""
+    typer.echo(str(rewrite(run, seed, force=force, rule=rule).html.resolve()))
+
+
+def rewrite(run: Path, seed: int, *, force: bool = False, rule: int | None = None) -> ReportPaths:
+    """Write a run's analysis, figures and report anew, from what lies in its folder.
+
+    An operations study takes minutes to analyse: its report is written from the analysis that is there.
+    """
+    study = _study(run, rule)
+    if study == OPERATIONS:
+        from thoughtgraft.studies.operations.report import write_operations_report
+
+        return write_operations_report(run, force=force)
+    if study == ERASURE:
+        from thoughtgraft.studies.erasure.report import write_erasure_report
+
+        return write_erasure_report(run, force=force)
+    from thoughtgraft.records.spec import PROBLEMS_FILE
+    from thoughtgraft.studies.resampling.report import write_report
+    from thoughtgraft.studies.resampling.run import load_run
+
+    opened = load_run(run)
+    known = opened.problem_set() if (opened.path / PROBLEMS_FILE).is_file() else None
+    return write_report(run, seed=seed, force=force, problems=known, largest=opened.largest_number, rule=rule)
+
+
+def _study(run: Path, rule: int | None) -> str:
+    """What study a run is of; an error where a rule is asked for and the study has none."""
+    from thoughtgraft.errors import AnalysisError
+    from thoughtgraft.records.spec import read_spec
+
+    study = read_spec(Path(run)).study
+    if rule is not None and study in (OPERATIONS, ERASURE):
+        fix = "leave --rule out"
+        raise AnalysisError(f"{run} is an {study} run, which no rule of questions judges", got=f"rule {rule}", fix=fix)
+    return study
+
+
+def records(
+    run: options.Run,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", callback=checks.home, help="The file to write; default: RUN/records.FORMAT."),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            callback=checks.one_of("export format", FORMATS),
+            help="csv, parquet or jsonl; default: as the file's name ends, else csv.",
+        ),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Keep some rows, for example: 'method == \"swap\" and slots == [3]'.")
+    ] = None,
+) -> None:
+    """Export a run's records, one row per generation."""
+    from thoughtgraft.errors import RunError
+    from thoughtgraft.records.export import export_records
+    from thoughtgraft.records.store import RunStore
+
+    named = out.suffix[1:].lower() if out else ""
+    chosen = format or {"": "csv", "txt": "csv"}.get(named, named)
+    if named in FORMATS and named != chosen:
+        raise RunError(f"{out} is named otherwise than --format {format}", fix="leave --format out, or rename the file")
+    path = out or run / f"records.{chosen}"
+    store = RunStore.open(run)
+    if store.spec.study == OPERATIONS:
+        raise RunError(
+            f"{run} is an operations run: it keeps what layers held, not generations",
+            fix="thoughtgraft.load_run(RUN).features() in Python; its tables lie in analysis/ as parquet",
+        )
+    n_rows = store.table(["cell"], where).num_rows
+    export_records(run, path, chosen, where)  # type: ignore[arg-type]
+    typer.echo(str(path))
+    typer.echo(f"{n_rows:,} generations" if n_rows else "warning: the file holds no generation", err=True)
+
+
+def compare(
+    run_a: options.Run,
+    run_b: Annotated[Path, typer.Argument(callback=checks.run, help="Another's.")],
+    every: Annotated[bool, typer.Option("--all", help="Print every arm, not single slots and all slots only.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compare although a gate failed in one of them.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Effects of two runs side by side, and B - A: two models, protocols, sets of problems or seeds.
+
+    Intervals are paired where the runs share problems.
+    """
+    from thoughtgraft.effects.compare import compare_runs, spec_differences
+    from thoughtgraft.errors import AnalysisError
+    from thoughtgraft.report.document import sentence_list
+    from thoughtgraft.studies.resampling.run import load_run
+
+    a, b = load_run(run_a), load_run(run_b)
+    for run in (a, b):
+        if run.spec.study == OPERATIONS:
+            raise AnalysisError(
+                f"{run.path} is an operations run: it has features, and no effects to compare",
+                expected="runs of generations, as `run resampling` makes them",
+            )
+    broken = {str(run.path): failed for run in (a, b) if (failed := failed_gates(run))}
+    if broken and not force:
+        refuse(broken)
+    table = compare_runs(a.frame, b.frame, same_problems=a.spec.problems == b.spec.problems)
+    differences = spec_differences(a.spec, b.spec)
+    if as_json:
+        rows = [{k: plain(v) for k, v in row.items()} for row in table.to_dict("records")]
+        fields = [{"field": name, "a": left, "b": right} for name, left, right in differences]
+        found = {"a": str(a.path), "b": str(b.path), "differences": fields, "failed_gates": broken, "rows": rows}
+        typer.echo(json.dumps(found, indent=1))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console()
+    for path, failed in broken.items():
+        console.print(
+            f"[bold red]INVALID[/bold red] {escape(str(path))}: {', '.join(failed)} failed; nothing here may be quoted"
+        )
+    for run in (a, b):
+        if run.frame.n_rows < run.spec.n_cells:
+            console.print(
+                f"[bold yellow]UNFINISHED[/bold yellow] {escape(str(run.path))}: {run.frame.n_rows:,} of "
+                f"{run.spec.n_cells:,} generations"
+            )
+    console.print("the runs differ in:" if differences else "the runs do not differ in model, protocol or plan")
+    for name, left, right in differences:
+        console.print(f"  {name}: {left} | {right}", markup=False, highlight=False)
+    chosen = table if every else main_arms(table)
+    console.print(shown(chosen))
+    for note in dict.fromkeys(str(note) for note in chosen.note if note):
+        same = chosen[chosen.note == note]
+        arms = [m if slots == "none" else f"{m} {slots}" for m, slots in zip(same.method, same.slots, strict=True)]
+        console.print(f"{sentence_list(arms)}: {note}", soft_wrap=True, markup=False, highlight=False)
+
+
+def failed_gates(run: Run) -> list[str]:
+    """Names of the gates that a run fails."""
+    gates = run.gates()
+    return [str(name) for name in gates.name[gates.outcome == "fail"]]
+
+
+def refuse(broken: dict[str, list[str]]) -> None:
+    """Raise an error: a run that fails a gate states no effect, so there is nothing to compare."""
+    from thoughtgraft.errors import AnalysisError
+
+    failed = "; ".join(f"{path}: {', '.join(names)}" for path, names in broken.items())
+    fix = "repair the cause and run again, or look at the figures all the same with --force"
+    raise AnalysisError("a run failed its gates, so it states no effect", got=failed, expected="valid runs", fix=fix)
+
+
+def main_arms(table: pd.DataFrame) -> pd.DataFrame:
+    """Baseline, and the main effects: single slots and all, what follows recomputed, random donors."""
+    slots = table.slots.astype(str)
+    main = (slots == "all") | slots.str.fullmatch(r"CT\d+")
+    plain_arm = (table.downstream == "recompute") & table.donor_stratum.isin(["", "random"])
+    return table[(table.method == "baseline") | (main & plain_arm & ~table.method.isin(["self", "noop"]))]
+
+
+def shown(table: pd.DataFrame) -> Table:
+    """The comparison for a terminal."""
+    from thoughtgraft.cli.console import narrow_table
+    from thoughtgraft.report.document import p_value
+
+    sizes = [int(max(table[name].fillna(0), default=0)) for name in ("n_hosts_a", "n_hosts_b", "n_shared")]
+    title = "accuracy, and impact of edits, pp\n95% intervals over hosts and donors\n"
+    title += "hosts: {} in A, {} in B, {} shared".format(*sizes)
+    out = narrow_table(title)
+    for name in ("edit", "slot", "A", "B", "B - A", "95% interval", "p (Holm)"):
+        out.add_column(name, justify="left" if name in ("edit", "slot") else "right")
+    last = None
+    for row in table.to_dict("records"):
+        if last is not None and row["method"] != last:
+            out.add_section()
+        last = row["method"]
+        tail = [x for x in (row["downstream"], row["donor_stratum"]) if x not in ("", "recompute", "random")]
+        low, high = row["ci_low"], row["ci_high"]
+        out.add_row(
+            " ".join([row["method"], *tail]),
+            "-" if row["slots"] == "none" else row["slots"],
+            *(number(row[name], name != "a_pp" and name != "b_pp") for name in ("a_pp", "b_pp", "difference_pp")),
+            f"[{low:+.1f}, {high:+.1f}]" if math.isfinite(low) else "",
+            p_value(row["p_holm"]) if math.isfinite(row["p_holm"]) else "",
+        )
+    return out
+
+
+def number(value: float, sign: bool) -> str:
+    """One decimal; empty if undefined."""
+    return (f"{value:+.1f}" if sign else f"{value:.1f}") if math.isfinite(value) else ""
+
+
+def plain(value: Any) -> Any:
+    """A value that JSON knows: null for what is undefined."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,1 @@
+"""What is changed: edits, arms, plans. Knows no model."""

@@ -1,0 +1,233 @@
+"""A run folder as a report reads it, its certificate included; what lacks is None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from thoughtgraft.effects.gates import VERSION, Basis, basis_of
+from thoughtgraft.errors import RunError
+from thoughtgraft.records.shards import read_frame
+from thoughtgraft.records.spec import CERTIFICATE_FILE, DECISION_FILE, PROBLEMS_FILE, STARTS_FILE, RunSpec
+from thoughtgraft.records.store import RunStore
+from thoughtgraft.report.document import Banner, sentence_list, shorten
+
+DECODED_FILE = "decoded.parquet"
+ANALYSIS_FILE = "analysis/decision.json"
+OLD_DECISION_FILE = "analysis/decision-before.json"
+"""The verdicts of an older rule, kept where the records are judged anew."""
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Everything of a run that a report may quote; thoughts themselves are never read.
+
+    Attributes:
+        problems: id -> its row of `problems.parquet`; empty where the file is missing.
+        decoded: Rows of `decoded.parquet` (problem_id, slot, rank, token, prob); None where missing.
+        starts: One entry per start of the run.
+    """
+
+    path: Path
+    store: RunStore
+    records: pd.DataFrame
+    problems: Mapping[str, Mapping[str, Any]]
+    decoded: pd.DataFrame | None
+    certificate: Certificate
+    starts: tuple[Mapping[str, Any], ...]
+
+    @property
+    def spec(self) -> RunSpec:
+        """What `run.json` says."""
+        return self.store.spec
+
+    @property
+    def missing(self) -> int:
+        """Generations that the run has not made yet."""
+        return max(self.spec.n_cells - len(self.records), 0)
+
+    def question(self, problem_id: str, limit: int = 400) -> str:
+        """A problem's question on one line."""
+        text = self.problems.get(problem_id, {}).get("question")
+        return shorten(str(text), limit) if isinstance(text, str) else "(its text is not in the run)"
+
+    def plan(self, name: str) -> Any:
+        """A field of the plan; None where it has none."""
+        return self.spec.plan.get(name)
+
+
+def basis_of_run(store: RunStore, wanted: int | None = None) -> Basis:
+    """By which rule a run is judged; `wanted` is a version that was asked for instead of its own.
+
+    Raises:
+        AnalysisError: Its rule is damaged, changed since the run began, missing, or unknown here.
+    """
+    file = store.path / DECISION_FILE
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+    return basis_of(text, store.spec.decision_hash, wanted)
+
+
+def old_decision(store: RunStore) -> dict[str, Any] | None:
+    """What an older rule said when the run was analysed under it; None where nothing of it is kept."""
+    for name in (OLD_DECISION_FILE, ANALYSIS_FILE):
+        if (store.path / name).is_file():
+            found = store.read_json(name)
+            if found["rule"]["version"] != VERSION:
+                return dict(found)
+    return None
+
+
+def load(path: Path | str) -> RunData:
+    """Open a run for reading.
+
+    Raises:
+        RunError: The folder is not a run's, or one of its files is damaged.
+    """
+    store = RunStore.open(path)
+    table = _table(store.path / PROBLEMS_FILE)
+    problems: dict[str, Mapping[str, Any]] = {}
+    if table is not None and "id" in table:
+        problems = {str(row["id"]): {str(k): v for k, v in row.items()} for row in table.to_dict("records")}
+    starts = store.read_json(STARTS_FILE) if (store.path / STARTS_FILE).is_file() else []
+    return RunData(
+        path=store.path,
+        store=store,
+        records=store.frame(),
+        problems=problems,
+        decoded=_table(store.path / DECODED_FILE),
+        certificate=read_certificate(store),
+        starts=tuple(starts),
+    )
+
+
+def _table(file: Path) -> pd.DataFrame | None:
+    return read_frame(file) if file.is_file() else None
+
+
+State = Literal["passed", "failed", "off", "missing"]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The outcome of the checks of model, protocol and engine.
+
+    Attributes:
+        state: `off`: the checks were switched off on purpose; `missing`: nobody certified the run.
+        kind: Which set of checks, `core` or `full`.
+        checks: Each a mapping as in `certificate.json`.
+        dead_slots: 0-based slots that cannot reach the output.
+        shared_slots: 0-based slots at which every problem is fed the same vector.
+        notes: What else the certificate says.
+    """
+
+    state: State
+    kind: str
+    checks: tuple[Mapping[str, Any], ...]
+    dead_slots: tuple[int, ...] = ()
+    shared_slots: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the failed checks."""
+        return [str(check.get("name", "unnamed")) for check in self.checks if not check.get("passed")]
+
+    @property
+    def gates(self) -> dict[str, bool]:
+        """Outcomes of the gates that records cannot show; a gate without evidence is absent.
+
+        A gate is named by a check of its name or one that begins so ("transplant"); the whole certificate is one. To
+        switch it off is a decision that every page shows; to have none is a failure.
+        """
+        if self.state == "off":
+            return {}
+        if self.state == "missing":
+            return {"certificate": False}
+        found = {"certificate": self.state == "passed"}
+        transplant = [c for c in self.checks if str(c.get("name", "")).lower().startswith("transplant")]
+        return found | ({"transplant": all(bool(c.get("passed")) for c in transplant)} if transplant else {})
+
+    @property
+    def badge(self) -> tuple[str, str]:
+        """(tone, words) for the head of the report."""
+        n = len(self.checks)
+        words = {
+            "passed": f"certificate passed: {n} of {n} checks",
+            "failed": f"certificate FAILED: {', '.join(self.failed) or 'no check is named'}",
+            "off": "not certified: the checks were switched off",
+            "missing": "not certified: the run has no certificate",
+        }
+        return {"passed": "good", "failed": "bad"}.get(self.state, "open"), words[self.state]
+
+
+def certificate_banner(
+    certificate: Certificate, force: bool, proves: str, words: str | None = None, also: str = ""
+) -> Banner | None:
+    """The warning on every page of a study without a decision; None where the certificate passed.
+
+    Args:
+        certificate: The run's.
+        force: Whether results are shown although it failed.
+        proves: What a certificate would prove.
+        words: What is said of one that is missing; None takes the badge's.
+        also: What else forbids a result; empty for nothing.
+    """
+    if certificate.failed or also:
+        shown = "shown by force: " if force else ""
+        end = "No result in this report may be quoted." if force else "No result is stated."
+        failed = sentence_list([*(f"check {name}" for name in certificate.failed), *([also] if also else [])])
+        return Banner("bad", "INVALID", f"INVALID, {shown}{failed}. {end}")
+    if certificate.state != "passed":
+        said = words or certificate.badge[1]
+        return Banner("warn", "NOT CERTIFIED", f"{said[0].upper()}{said[1:]}. Nothing proves that {proves}.")
+    return None
+
+
+def read_certificate(store: RunStore) -> Certificate:
+    """The run's certificate.
+
+    Raises:
+        RunError: `certificate.json` is there but is not a certificate.
+    """
+    if not (store.path / CERTIFICATE_FILE).is_file():
+        plan, made = store.spec.plan, store.spec.provenance
+        off = "off" in (plan.get("certify"), made.get("certify"))
+        return Certificate("off" if off else "missing", "", ())
+    raw = store.read_json(CERTIFICATE_FILE)
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("passed"), bool):
+        raise RunError(
+            f"{store.path / CERTIFICATE_FILE} is damaged",
+            got="no field 'passed' that is true or false",
+            fix="run the same command again to certify anew",
+        )
+    checks = [check for check in raw.get("checks") or () if isinstance(check, Mapping)]
+    checks += _of_another_run(raw, store)
+    passed = raw["passed"] and all(check.get("passed") for check in checks)
+    dead, shared = (tuple(int(k) for k in raw.get(name) or ()) for name in ("dead_slots", "shared_slots"))
+    notes = tuple(str(note) for note in raw.get("notes") or ())
+    return Certificate("passed" if passed else "failed", str(raw.get("kind", "")), tuple(checks), dead, shared, notes)
+
+
+def _of_another_run(raw: Mapping[str, Any], store: RunStore) -> list[dict[str, Any]]:
+    """A failed check where the certificate names another model or plan than the run does; it may have been copied."""
+    of_model = "the certificate was made with the run's model, protocol, dtype and number of thoughts"
+    kinds = (
+        ("model_hash", store.spec.model_hash, of_model, "another model or protocol was certified, not this one"),
+        ("plan_hash", store.spec.plan_hash, "the certificate tried the run's arms", "another plan was tried, not this"),
+    )
+    return [
+        {
+            "name": "belongs to this run",
+            "proves": proves,
+            "figure": str(raw[name]),
+            "threshold": f"= {wanted}",
+            "passed": False,
+            "consequence": consequence,
+        }
+        for name, wanted, proves, consequence in kinds
+        if raw.get(name) not in (None, "", wanted)
+    ]

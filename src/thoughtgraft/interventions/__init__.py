@@ -1,1 +1,0 @@
-"""What is changed: arms, donors, schedules and the edits themselves; no model in sight."""

@@ -1,0 +1,1 @@
+"""Checkpoints of every family: found, guarded, read strictly, written."""

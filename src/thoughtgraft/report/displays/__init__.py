@@ -1,1 +1,0 @@
-"""Figures: each computes in a `from_*` classmethod and then only draws."""

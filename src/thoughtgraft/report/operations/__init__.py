@@ -1,1 +1,0 @@
-"""The report of an operations study, made from the tables of its analysis (no torch, no recomputation)."""

@@ -1,0 +1,1 @@
+"""Numbers with intervals: clustered estimates, families of means, power, resampling, verdicts."""

@@ -1,0 +1,168 @@
+"""The drift study: one plan under several protocols, and how far each is from the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.plan import Plan
+from thoughtgraft.effects.compare import compare_runs
+from thoughtgraft.effects.frame import Frame, as_frame, as_slots, is_single, slot_label
+from thoughtgraft.effects.positions import arm_mean, position_table
+from thoughtgraft.errors import AnalysisError, PlanError
+
+STANDARD = "official"
+PROTOCOLS = (STANDARD, "cot-exploration-original", "cot-exploration-fixed")
+"""What is compared unless said otherwise; the first is what the others are measured against."""
+
+
+def drift_plan(num_latents: int, n_donors: int, seed: int) -> Plan:
+    """Baseline and noop; self and swap at every slot and at all of them.
+
+    Swap is what the procedures report. Self is the check that tells whether they report what they say: a problem's own
+    thought, put back, may change nothing.
+
+    Args:
+        num_latents: Slots, K >= 1.
+        n_donors: Donors of each host, D.
+        seed: Seeds the donors.
+
+    Raises:
+        PlanError: There is no slot.
+    """
+    if num_latents == 0:
+        raise PlanError("the model is fed no thought, so there is nothing to swap", fix="use num_latents of 1 or more")
+    every = tuple(range(num_latents))
+    slots = [*((k,) for k in every), *([every] if num_latents > 1 else [])]
+    arms = [Arm("baseline"), Arm("noop"), *(Arm(method, s) for method in ("self", "swap") for s in slots)]
+    return Plan(tuple(arms), n_donors=n_donors, seed=seed)
+
+
+_FROM_POSITIONS = (
+    "slots", "method", "n_hosts", "n_donors", "n_gen", "n_failed", "acc", "impact_pp", "ci_low", "ci_high", "sim_low",
+    "sim_high", "verdict", "zero_bound_pp", "p_holm", "changed_rate", "adoption_rate", "adoption_null",
+    "adoption_excess", "adoption_excess_ci_low", "adoption_excess_ci_high", "dlogp", "kl", "kl_ci_low", "kl_ci_high",
+    "note",
+)  # fmt: skip
+_DIFFERENCE = {"difference_pp": "difference_pp", "ci_low": "difference_ci_low", "ci_high": "difference_ci_high",
+               "p_holm": "difference_p_holm"}  # fmt: skip
+COLUMNS = ("protocol", *_FROM_POSITIONS, *_DIFFERENCE.values(), "differs_rate")
+METHODS = ("baseline", "self", "swap")
+
+
+def drift_table(
+    records: Mapping[str, pd.DataFrame],
+    *,
+    seed: int = 0,
+    dead_slots: Mapping[str, Collection[int]] | None = None,
+    shared_slots: Mapping[str, Collection[int]] | None = None,
+) -> pd.DataFrame:
+    """What each protocol reports on the same hosts and donors, and its difference to the first one's.
+
+    Args:
+        records: The records of each protocol's run, by its name; the first is the standard.
+        seed: Seeds the resampling of the position tables.
+        dead_slots: By protocol, the 0-based slots that cannot reach the output, as its certificate says.
+        shared_slots: By protocol, those at which every problem is fed the same vector.
+
+    Returns:
+        One row per protocol and arm (baseline, self and swap; later thoughts recomputed, random donors), with the
+        columns of `COLUMNS`: those of the position table; `difference_*`, impact - the standard's on the same hosts
+        and donors in pp, with its interval and Holm's p over the single slots (accuracy for the baseline; undefined
+        for the standard); `differs_rate`, the share (0..1) of generations whose answer is another number than the
+        standard's answer to the same cell; and an interval of `kl`. The baseline's interval is Wilson's of its
+        accuracy, in percent. Sorted by method, then single slots by number, then several slots.
+
+    Raises:
+        AnalysisError: No records, records that cannot be used, or other hosts, donors or arms than the standard's.
+    """
+    if not records:
+        raise AnalysisError("there is no protocol to compare", expected="at least one run's records")
+    standard = next(iter(records))
+    frames = {name: as_frame(part) for name, part in records.items()}
+    answers = {name: _answers(part) for name, part in records.items()}
+    tables = []
+    for name, frame in frames.items():
+        own, shared = answers[name], answers[standard]
+        if set(own) != set(shared):
+            raise AnalysisError(
+                f"the runs under {standard} and {name} are not of one plan",
+                got=f"{len(set(own) ^ set(shared))} cells that only one of them has",
+                expected="the same arms, hosts and donors in both",
+                fix="finish both runs: the same command continues them",
+            )
+        dead, alike = ((by_name or {}).get(name, ()) for by_name in (dead_slots, shared_slots))
+        effects = position_table(frame, seed=seed, dead_slots=dead, shared_slots=alike)
+        table = pd.DataFrame([_baseline(frame), *_with_kl_intervals(effects, frame).to_dict("records")])
+        if name != standard:
+            table = _with_difference(table, compare_runs(frames[standard], frame))
+            differs = _differs(own, shared, frame.n_slots)
+            table = table.assign(differs_rate=[differs[m, s] for m, s in zip(table.method, table.slots, strict=True)])
+        tables.append(table.assign(protocol=name).reindex(columns=list(COLUMNS)))
+    table = pd.concat([part.astype(object) for part in tables], ignore_index=True).infer_objects()
+    place = [(METHODS.index(m), *_rank(s)) for m, s in zip(table.method, table.slots, strict=True)]
+    return table.iloc[sorted(range(len(table)), key=place.__getitem__)].reset_index(drop=True)
+
+
+def _rank(label: str) -> tuple[bool, int, str]:
+    return (False, int(label[2:]), "") if is_single(label) else (True, 0, label)
+
+
+def _baseline(frame: Frame) -> dict[str, Any]:
+    """The unedited run as a row: `acc` as a fraction, its interval in percent; no edit, so no impact."""
+    cells = next((cells for key, cells in frame.arms.items() if key.method == "baseline" and len(cells)), None)
+    if cells is None:
+        raise AnalysisError("a run has no baseline", fix="use the plan of the drift study")
+    right = int(cells.correct.sum())
+    interval = binomtest(right, len(cells)).proportion_ci(0.95, "wilson")
+    row = {"method": "baseline", "slots": "none", "acc": right / len(cells), "n_hosts": cells.n_hosts}
+    row |= {"ci_low": 100 * interval.low, "ci_high": 100 * interval.high}
+    return row | {"n_gen": len(cells), "n_failed": cells.n_failed, "n_donors": 0, "note": "", "verdict": ""}
+
+
+def _with_kl_intervals(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
+    """The rows of self and swap, with the interval of their mean divergence."""
+    table = table[table.method.isin(METHODS)]
+    arms = {(key.method, frame.label(key.slots)): cells for key, cells in frame.arms.items()}
+    found = [
+        arm_mean(cells, cells.kl) for cells in (arms[m, s] for m, s in zip(table.method, table.slots, strict=True))
+    ]
+    # A divergence is never negative, but for rounding.
+    lows = [max(est.low, 0.0) for est in found]
+    return table.assign(kl_ci_low=lows, kl_ci_high=[est.high for est in found])
+
+
+def _with_difference(table: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    main = compared[compared.donor_stratum.isin(["", "random"]) & compared.downstream.isin(["", "recompute"])]
+    main = main[["method", "slots", *_DIFFERENCE]].rename(columns=_DIFFERENCE)
+    return table.merge(main, on=["method", "slots"], how="left", validate="one_to_one")
+
+
+Cell = tuple[str, tuple[int, ...], str, str]
+_FAILED = object()
+
+
+def _answers(records: pd.DataFrame) -> dict[Cell, object]:
+    """The parsed answer of every cell of the table's arms; None where nothing was parsed, `_FAILED` without outcome."""
+    part = records[records["method"].isin(METHODS)]
+    donors = part["donor_id"].where(part["donor_id"].notna(), "")
+    slots = map(as_slots, part["slots"])
+    answers = part["pred"].astype(object).where(part["pred"].notna(), None)
+    answers = answers.where(part["correct"].notna(), _FAILED)
+    names = zip(part["method"], slots, part["problem_id"].astype(str), donors.astype(str), strict=True)
+    return dict(zip(names, answers, strict=True))
+
+
+def _differs(own: Mapping[Cell, object], other: Mapping[Cell, object], n_slots: int) -> dict[Any, float]:
+    """Share of cells with another answer than `other` has there, by (method, slots in words); failed cells left out."""
+    found: dict[tuple[str, str], list[bool]] = {}
+    for cell, answer in own.items():
+        both = found.setdefault((cell[0], slot_label(cell[1], n_slots)), [])
+        if answer is not _FAILED and other[cell] is not _FAILED:
+            both.append(answer != other[cell])
+    return {name: float(np.mean(values)) if values else np.nan for name, values in found.items()}

@@ -1,0 +1,307 @@
+"""The drift study's page and figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from thoughtgraft.effects.gates import RULE
+from thoughtgraft.files import to_json, write_atomic
+from thoughtgraft.folder import Certificate
+from thoughtgraft.records.shards import write_parquet
+from thoughtgraft.records.spec import RunSpec
+from thoughtgraft.report.document import (
+    Block,
+    Bullets,
+    Prose,
+    Report,
+    Section,
+    Table,
+    assumed,
+    estimate,
+    is_number,
+    judged,
+    p_value,
+    percent,
+    plural,
+    records_of,
+    sample,
+    sentence_list,
+)
+from thoughtgraft.report.figures.kit import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    Point,
+    errorbars,
+    interval_key,
+    light_grid,
+    shared_legend,
+    slot_ticks,
+    write_files,
+    zero_line,
+)
+from thoughtgraft.report.render import to_markdown
+from thoughtgraft.stats.verdicts import Verdict
+from thoughtgraft.studies.resampling.figures import slot_order
+from thoughtgraft.studies.resampling.report import plain
+
+NOISE = 1e-6
+TABLE_FILE, JSON_FILE, PAGE_FILE = "drift.parquet", "drift.json", "drift.md"
+METHODS = {"swap": "A donor's thought put in", "self": "The problem's own thought put back (truth: 0)"}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One protocol of the comparison.
+
+    Attributes:
+        name: The protocol.
+        about: What it is, in a sentence.
+        flaw: What is wrong with it; empty if nothing is.
+        thoughts_fed: How many thoughts it feeds.
+        folder: The run's folder, beside the table.
+        certificate: Its certificate.
+        failed_gates: Gates that its run fails.
+    """
+
+    name: str
+    about: str
+    flaw: str
+    thoughts_fed: int
+    folder: str
+    certificate: Certificate
+    failed_gates: tuple[str, ...]
+
+    @property
+    def broken(self) -> list[str]:
+        """Failed checks of the certificate and failed gates; an effect may be stated only where there is none."""
+        return [*self.certificate.failed, *(f"gate {name}" for name in self.failed_gates)]
+
+
+def write_drift(folder: Path, table: pd.DataFrame, sides: Sequence[Side], spec: RunSpec) -> Path:
+    """Write the table, the figure and the page into `folder`.
+
+    Args:
+        folder: An existing folder.
+        table: From `analysis.drift.drift_table`.
+        sides: Its protocols, in its order; the first is the standard.
+        spec: The run of the standard.
+
+    Returns:
+        The path of drift.md.
+    """
+    write_parquet(folder / TABLE_FILE, pa.Table.from_pandas(table))
+    write_atomic(folder / JSON_FILE, to_json(drift_facts(table, sides, spec), JSON_FILE))
+    display = DriftPerSlot.from_table(table, {side.name: side.broken for side in sides if side.broken})
+    foot = f"drift · {spec.model} · {spec.problems} · {plural(spec.n_hosts, 'host')} · seed {spec.seed}"
+    picture = write_files(display, folder, foot)
+    sections = [Section("protocols", "The protocols", _protocols(table, sides))]
+    effects = tuple(_effects(table, method, sides[0].name) for method in METHODS)
+    sections.append(Section("effects", "What each reports, thought by thought", (picture, *effects)))
+    failed = [side.name for side in sides if side.broken]
+    page = Report(
+        title=f"Protocol drift on {spec.model}",
+        facts=(
+            ("protocols", sentence_list([side.name for side in sides])),
+            ("problems", f"{plural(spec.n_hosts, 'host')} × {plural(spec.n_donors, 'donor')} of {spec.problems}"),
+            ("seed, dtype", f"{spec.seed}, {spec.dtype}"),
+            ("failed", plural(int(table["n_failed"].sum()), "generation")),
+        ),
+        badge=("bad" if failed else "good", f"not valid: {sentence_list(failed)}" if failed else "all valid"),
+        banner=None,
+        sections=tuple(sections),
+        caveats=tuple(filter(None, [assumed(spec.provenance.get("assumed"))])),
+        generator="thoughtgraft drift",
+    )
+    write_atomic(folder / PAGE_FILE, to_markdown(page).encode())
+    return folder / PAGE_FILE
+
+
+def drift_facts(table: pd.DataFrame, sides: Sequence[Side], spec: RunSpec) -> dict[str, Any]:
+    """The table and what its protocols are, as JSON-able data with null for what is undefined."""
+    protocols = [
+        {
+            "protocol": side.name,
+            "about": side.about,
+            "flaw": side.flaw or None,
+            "thoughts_fed": side.thoughts_fed,
+            "run": side.folder,
+            "certificate": side.certificate.state,
+            "failed_checks": side.certificate.failed,
+            "failed_gates": list(side.failed_gates),
+        }
+        for side in sides
+    ]
+    facts = {name: getattr(spec, name) for name in ("model", "problems", "n_hosts", "n_donors", "seed", "dtype")}
+    return facts | {"standard": sides[0].name, "protocols": protocols, "rows": [plain(r) for r in records_of(table)]}
+
+
+def reported(row: dict[str, Any]) -> str:
+    """An impact with its interval, or why there is none."""
+    if row["verdict"] == Verdict.BY_CONSTRUCTION:
+        return "0 (nothing reads it)"
+    return estimate(row["impact_pp"], row["ci_low"], row["ci_high"])
+
+
+def difference(row: dict[str, Any], standard: str) -> str:
+    """The difference to the standard with its paired interval; a dash for the standard itself."""
+    if row["protocol"] == standard:
+        return "–"
+    if row["difference_pp"] == 0 and not is_number(row["difference_ci_low"]):
+        return "0 (no host differs)"
+    return estimate(row["difference_pp"], row["difference_ci_low"], row["difference_ci_high"])
+
+
+def divergence(row: dict[str, Any]) -> str:
+    """KL in nats with its interval; what is below arithmetic noise is 0."""
+    if is_number(row["kl"]) and abs(row["kl"]) < NOISE:
+        return "0"
+    return estimate(row["kl"], row["kl_ci_low"], row["kl_ci_high"], 3)
+
+
+def _protocols(table: pd.DataFrame, sides: Sequence[Side]) -> tuple[Block, ...]:
+    standard = sides[0].name
+    base = {row["protocol"]: row for row in records_of(table[table.method == "baseline"])}
+    rows = tuple(
+        (
+            side.name,
+            str(side.thoughts_fed),
+            side.certificate.state,
+            sentence_list(side.broken),
+            estimate(100 * base[side.name]["acc"], base[side.name]["ci_low"], base[side.name]["ci_high"]),
+            difference(base[side.name], standard),
+            "–" if side.name == standard else percent(base[side.name]["differs_rate"]),
+        )
+        for side in sides
+    )
+    header = ("protocol", "thoughts fed", "certificate", "what failed", "accuracy unedited, %")
+    reading = (
+        "One plan, the same hosts and donors under each protocol. Accuracy with its 95% interval (Wilson); difference "
+        f"to {standard} in percentage points, paired by host; other answers: unedited answers that are another number "
+        f"than under {standard}. Where a check or gate failed, the figures below are what the procedure reports, not "
+        "effects of the thoughts that it names."
+    )
+    found = Table((*header, f"minus {standard}, pp", "other answers"), rows, reading, frozenset({1, 4, 5, 6}), 2)
+    flawed = tuple(f"{side.name}: {side.flaw}." for side in sides if side.flaw)
+    plain_words = (Prose("What is wrong with them:"), Bullets(flawed)) if flawed else ()
+    return (Bullets(tuple(f"{side.name}: {side.about}." for side in sides)), *plain_words, found)
+
+
+def _effects(table: pd.DataFrame, method: str, standard: str) -> Table:
+    swap, part = method == "swap", table[table.method == method]
+    rows = []
+    for slots in dict.fromkeys(part.slots):
+        for row in records_of(part[part.slots == slots]):
+            names = ("adoption_excess", "adoption_excess_ci_low", "adoption_excess_ci_high")
+            adopted = (estimate(*(100 * row[name] for name in names)),) if swap else (divergence(row),)
+            p = p_value(row["p_holm"]) if is_number(row["p_holm"]) else "–"
+            other = "–" if row["protocol"] == standard else percent(row["differs_rate"])
+            told = judged(row["sim_low"], row["sim_high"], RULE.margin_pp), str(row["verdict"])
+            cells = (reported(row), *told, p, percent(row["changed_rate"]), *adopted, difference(row, standard), other)
+            rows.append((slots, row["protocol"], *cells))
+    last = "donor's answer over chance, pp" if swap else "KL, nats"
+    header = (
+        "thought", "protocol", "impact, pp [alone]", "simultaneous", "verdict", "p (Holm)", "answers changed", last,
+        f"minus {standard}, pp",
+    )  # fmt: skip
+    reading = (
+        "Impact: accuracy lost against the same protocol's unedited run, with a 95% interval clustered over hosts"
+        f"{' and donors' if swap else ''}. Simultaneous: for the single thoughts of a protocol together; the verdict "
+        f"is where it lies beside 0 and {RULE.margin_pp:g} pp. p over the same thoughts. Answers changed: against the "
+        f"same protocol's unedited answer. Difference to {standard} on the same cells, paired. Other answers: cells "
+        f"whose answer is another number than under {standard}."
+    )
+    reading += "" if swap else " KL: how far the first token of the answer's number moved from the unedited run's."
+    numeric = frozenset(range(2, len(header) + 1)) - {4}
+    return Table((*header, "other answers"), tuple(rows), reading, numeric, 4, title=METHODS[method])
+
+
+WIDTH = 0.5
+PANELS = (
+    ("swap", "a donor's thought put in", "accuracy lost (pp)"),
+    ("self", "the problem's own put back (truth: 0)", "change of the answer (KL, nats)"),
+)
+LOOKS = ((BLUE, "o"), (ORANGE, "s"), (VERMILLION, "^"), (PURPLE, "D"), (GREEN, "v"))
+INVALID_MARKER = "X"
+
+
+@dataclass(frozen=True)
+class DriftPerSlot:
+    """Left: impacts of swaps; right: how far a self-swap moves the answer. One series per protocol.
+
+    `dead` are the points of slots that nothing reads, by panel.
+    """
+
+    labels: tuple[str, ...]
+    series: tuple[tuple[tuple[str, str, str, tuple[Point, ...]], ...], ...]
+    dead: tuple[tuple[tuple[float, float], ...], ...]
+    caption: str
+    name: str = "drift"
+    title: str = "What each protocol reports, thought by thought"
+    sharey: bool = False
+    panels: int = 2
+    size: tuple[float, float] = (10.0, 4.4)
+
+    @classmethod
+    def from_table(cls, table: pd.DataFrame, invalid: Mapping[str, Sequence[str]]) -> DriftPerSlot:
+        """From a drift table and, for each protocol whose certificate or gates failed, what failed."""
+        names = list(dict.fromkeys(table.protocol))
+        edited = table[table.method != "baseline"]
+        labels = slot_order(set(edited.slots))
+        series, dead = [], []
+        for method, *_ in PANELS:
+            lines, still = [], []
+            for i, name in enumerate(names):
+                shift = 0.0 if len(names) == 1 else WIDTH * (i / (len(names) - 1) - 0.5)
+                points = []
+                for row in records_of(edited[(edited.protocol == name) & (edited.method == method)]):
+                    x = labels.index(row["slots"]) + shift
+                    still += [(x, 0.0)] if row["verdict"] == Verdict.BY_CONSTRUCTION else []
+                    swapped = method == "swap"
+                    points.append(Point.of(x, row, *(("impact_pp", "") if swapped else ("kl", "kl_"))))
+                colour, marker = LOOKS[i % len(LOOKS)]
+                label = f"{name} (INVALID)" if name in invalid else name
+                lines.append((label, colour, INVALID_MARKER if name in invalid else marker, tuple(points)))
+            series.append(tuple(lines))
+            dead.append(tuple(still))
+        sizes = {sample(r["n_hosts"], r["n_donors"], r["n_gen"]) for r in records_of(table[table.method == "swap"])}
+        caption = (
+            "Left: baseline accuracy minus accuracy after the edit, each against its own protocol's baseline, paired "
+            "by problem. Right: divergence of the first token of the answer's number from the unedited run. Thin: the "
+            "95% interval of each alone, clustered over hosts and donors (left) or hosts (right); thick: those of a "
+            "protocol's single slots hold all together in 95% of runs, that of all slots by itself. Fat crosses: the "
+            "protocol's certificate or a gate failed, so its figures are not effects of the thoughts they are named "
+            "after. Hollow: nothing varies, so there is no interval. Thin cross, 'dead': nothing reads the slot, so "
+            f"that the effect is 0 by construction. n per slot, left: {' or '.join(sorted(sizes))}."
+        )
+        return cls(labels, tuple(series), tuple(dead), caption)
+
+    def plot(self, ax: Any, panel: int = 0) -> None:
+        """Draw one panel."""
+        ax.margins(y=0.08)
+        zero_line(ax)
+        light_grid(ax)
+        for label, colour, marker, points in self.series[panel]:
+            errorbars(ax, points, colour, marker, label)
+        for x, y in self.dead[panel]:
+            ax.plot([x], [y], "x", color=GREY, markersize=5, zorder=4)
+            ax.annotate("dead", (x, y), (0, -12), textcoords="offset points", ha="center", fontsize=7, color=GREY)
+        if "all" in self.labels and len(self.labels) > 1:
+            ax.axvline(len(self.labels) - 1.5, color="#BBBBBB", linewidth=0.8)
+        slot_ticks(ax, self.labels)
+        ax.set_xlabel("thought that the protocol says it replaces")
+        ax.set_title(PANELS[panel][1])
+        ax.set_ylabel(PANELS[panel][2])
+        if panel == 0:
+            interval_key(ax, "95%", "a protocol's slots")
+        else:
+            shared_legend(ax)

@@ -1,0 +1,1 @@
+"""Does erasing what a label is read by change the answers?"""

@@ -1,0 +1,1 @@
+"""Can the arithmetic be read from the thoughts?"""

@@ -1,0 +1,1 @@
+"""Which thought carries the answer? Thoughts swapped between problems."""

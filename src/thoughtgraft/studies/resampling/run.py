@@ -1,0 +1,263 @@
+"""`load_run`: a run folder opened for reading, its tables as DataFrames; without torch until thoughts are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from thoughtgraft.arguments import answers_for_calls, seed_of
+from thoughtgraft.effects.comparisons import agreement_table, contrast_table, dose_table, mediation_table
+from thoughtgraft.effects.counterfactual import counterfactual_table
+from thoughtgraft.effects.decision import Decision, PilotVerdict, decide
+from thoughtgraft.effects.frame import Frame, build_frame
+from thoughtgraft.effects.gates import Basis
+from thoughtgraft.effects.per_problem import PerProblem, per_problem
+from thoughtgraft.effects.positions import position_table
+from thoughtgraft.errors import RunError
+from thoughtgraft.folder import Certificate, basis_of_run, old_decision, read_certificate
+from thoughtgraft.records.features import Features, load_features
+from thoughtgraft.records.shards import AGAIN_FIX, read_frame
+from thoughtgraft.records.spec import FEATURES_FOLDER, PROBLEMS_FILE, THOUGHTS_FILE, UNTRAINED_FOLDER, RunSpec
+from thoughtgraft.records.store import RunStore
+from thoughtgraft.stats.verdicts import unjudged
+from thoughtgraft.tasks.load import problems_from_table
+from thoughtgraft.tasks.problem import ProblemSet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from thoughtgraft.studies.resampling.context import Context
+    from thoughtgraft.thoughts import Thoughts
+
+
+@answers_for_calls(RunError)
+def load_run(path: str | Path, *, seed: int = 0, rule: int | None = None) -> Run:
+    """Open a run folder for reading; it may be unfinished, or running meanwhile.
+
+    Args:
+        path: The folder.
+        seed: Seeds every resampling of the analysis.
+        rule: The version of the rule to judge by; None takes the run's own. A run of rule 1 keeps its stored words,
+            unless this is 2: then its records are judged anew.
+
+    Raises:
+        RunError: The folder is not a run's, or its `run.json` is damaged.
+    """
+    return Run(RunStore.open(path), seed_of(seed, RunError), rule)
+
+
+class Run:
+    """A run, as it was when its records were first asked for. Each table is computed when asked for, then kept.
+
+    The tables are those of `thoughtgraft.analysis`: their functions document the columns. Shares are fractions,
+    impacts percentage points, log-probabilities nats, slots 0-based.
+
+    Attributes:
+        path: The folder.
+        seed: Seed of every resampling.
+    """
+
+    def __init__(self, store: RunStore, seed: int = 0, rule: int | None = None) -> None:
+        self._store, self.path, self.seed, self._wanted = store, store.path, seed, rule
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        return f"Run({str(self.path)!r}: {spec.study} of {spec.model}, {spec.n_hosts} hosts, {spec.n_cells:,} cells)"
+
+    @property
+    def spec(self) -> RunSpec:
+        """What run.json says."""
+        return self._store.spec
+
+    def records(self, where: str | None = None) -> pd.DataFrame:
+        """One row per generation; `where` keeps some, for example `'method == "swap" and slots == [3]'`."""
+        return self._records.copy() if where is None else self._store.frame(where=where)
+
+    def failed(self) -> pd.DataFrame:
+        """The cells without an outcome, which are in no table: cell, arm, problem_id, donor_id and why (`error`)."""
+        return pd.DataFrame(self._store.errors, columns=["cell", "arm", "problem_id", "donor_id", "error"])
+
+    def problems(self) -> pd.DataFrame:
+        """The problems: id, split, question, gold, solution, steps, n_steps, operation, template, graph.
+
+        Raises:
+            RunError: The folder does not hold them.
+        """
+        return read_frame(self.path / PROBLEMS_FILE)
+
+    def problem_set(self) -> ProblemSet:
+        """The problems with their steps, as they were asked."""
+        return problems_from_table(self.problems(), self.spec.problems)
+
+    def positions(self) -> pd.DataFrame:
+        """One row per edited arm: impact, intervals, tests, adoption, n (`analysis.position_table`)."""
+        return self._judged(self._positions)
+
+    def contrasts(self) -> pd.DataFrame:
+        """Differences of impact between slots on the same pairs (`analysis.effects.contrast_table`)."""
+        return contrast_table(self.frame)
+
+    def mediation(self) -> pd.DataFrame:
+        """Total, direct and indirect effects (`analysis.effects.mediation_table`)."""
+        return mediation_table(self.frame)
+
+    def dose(self) -> pd.DataFrame:
+        """Accuracy against the number of edited slots (`analysis.effects.dose_table`)."""
+        return dose_table(self.frame)
+
+    def agreement(self) -> pd.DataFrame:
+        """Swap against each ablation (`analysis.agreement.agreement_table`)."""
+        return self._judged(self._agreement)
+
+    def counterfactual(self) -> pd.DataFrame:
+        """Adoption of step values, slot by step (`analysis.counterfactual.counterfactual_table`)."""
+        self.problems()  # a folder without them is an error here
+        return self._judged(self._steps)
+
+    def per_problem(self) -> pd.DataFrame:
+        """Sensitivity of each problem, shrunken, with its credible interval (`analysis.per_problem`)."""
+        return self._per_problem.table.copy()
+
+    def decision(self) -> pd.DataFrame:
+        """One row per question and subject, with its verdict under the run's rule (`analysis.claims.claim_table`).
+
+        Of a run that an older rule judged: the stored rows with that rule's words, as they are; `load_run(path,
+        rule=2)` judges its records anew.
+        """
+        if self.basis.old_version is None:
+            return self._decision.claims.copy()
+        return pd.DataFrame((old_decision(self._store) or {"claims": []})["claims"])
+
+    def gates(self) -> pd.DataFrame:
+        """One row per gate: name, statement, outcome (pass, fail, not run), figure, limit, detail."""
+        return self._decision.gate_table
+
+    def pilot(self) -> PilotVerdict:
+        """The verdict that this run allows as a pilot: GO, NO-GO or INVALID, with the hosts needed."""
+        return self._decision.pilot
+
+    def decoded(self) -> pd.DataFrame:
+        """What each clean thought decodes to: problem_id, slot, rank, token, prob (0..1).
+
+        Raises:
+            RunError: The thoughts were not decoded.
+        """
+        return read_frame(self.path / "decoded.parquet")
+
+    def thoughts(self) -> Thoughts:
+        """The clean thoughts as tensors: fed [problem, K, d] and hidden [problem, K + 1, d]. Imports torch.
+
+        Raises:
+            RunError: The file is missing or damaged.
+        """
+        from thoughtgraft.thoughts import Thoughts
+
+        file = self.path / THOUGHTS_FILE
+        if not file.is_file():
+            raise RunError(f"{file} is missing", expected="a run that got as far as that", fix=AGAIN_FIX)
+        return Thoughts.load(file, problem_hash=self.spec.problem_hash)
+
+    def features(self, *, untrained: bool = False) -> Features:
+        """What the layers held at each latent position (`records.Features`); without torch.
+
+        Args:
+            untrained: Those of the untrained model of the same shape.
+
+        Raises:
+            RunError: The run keeps none, or is unfinished.
+        """
+        return load_features(self.path, folder=UNTRAINED_FOLDER if untrained else FEATURES_FOLDER)
+
+    def figure(self, name: str = "impact", *, force: bool = False) -> Figure:
+        """A figure of the report, drawn from the records: a matplotlib Figure, which a notebook shows.
+
+        Args:
+            name: impact, agreement, mediation, adoption, dose, problems_by_slot, distribution or decoded_thoughts.
+            force: Draw it although a gate failed; its foot line then says INVALID.
+
+        Raises:
+            AnalysisError: There is no such figure, this run cannot have it (and why), or a gate failed.
+        """
+        from thoughtgraft.studies.resampling.report import draw_figure
+
+        context = self._context if not force else replace(self._context, force=True)
+        return draw_figure(context, name)
+
+    @property
+    def largest_number(self) -> int | None:
+        """The largest number that the model can write, if it has one."""
+        return self.spec.plan.get("largest_number")
+
+    @cached_property
+    def frame(self) -> Frame:
+        """The records as arrays, what every table is made from."""
+        return build_frame(self._records)
+
+    @cached_property
+    def _context(self) -> Context:
+        from thoughtgraft.studies.resampling.report import analysed
+
+        known = self.problem_set() if (self.path / PROBLEMS_FILE).is_file() else None
+        return analysed(self.path, seed=self.seed, problems=known, largest=self.largest_number, rule=self._wanted)
+
+    @cached_property
+    def basis(self) -> Basis:
+        """By which rule the run is judged, and whether that was fixed before it.
+
+        Raises:
+            AnalysisError: Its rule is damaged, changed since the run began, missing, or unknown here.
+        """
+        return basis_of_run(self._store, self._wanted)
+
+    def _judged(self, table: pd.DataFrame) -> pd.DataFrame:
+        """A copy; without verdicts where an older rule's words stand in their place."""
+        return table.copy() if self.basis.old_version is None else unjudged(table)
+
+    @cached_property
+    def _judging(self) -> dict[str, Any]:
+        certificate = self._certificate
+        null = {"dead_slots": certificate.dead_slots, "shared_slots": certificate.shared_slots}
+        return null | {"rule": self.basis.rule}
+
+    @cached_property
+    def _steps(self) -> pd.DataFrame:
+        known = self.problem_set() if (self.path / PROBLEMS_FILE).is_file() else ()
+        return counterfactual_table(self.frame, known, largest=self.largest_number, **self._judging)
+
+    @cached_property
+    def _certificate(self) -> Certificate:
+        return read_certificate(self._store)
+
+    @cached_property
+    def _records(self) -> pd.DataFrame:
+        return self._store.frame()
+
+    @cached_property
+    def _positions(self) -> pd.DataFrame:
+        return position_table(self.frame, seed=self.seed, **self._judging)
+
+    @cached_property
+    def _agreement(self) -> pd.DataFrame:
+        null = {*self._certificate.dead_slots, *self._certificate.shared_slots}
+        return agreement_table(self.frame, seed=self.seed, null_slots=null, rule=self.basis.rule)
+
+    @cached_property
+    def _per_problem(self) -> PerProblem:
+        return per_problem(self.frame, seed=self.seed)
+
+    @cached_property
+    def _decision(self) -> Decision:
+        return decide(
+            self.frame,
+            positions=self._positions,
+            agreement=self._agreement,
+            counterfactual=self._steps,
+            certificate=self._certificate.gates,
+            **self._judging,
+            available_hosts=self.spec.plan.get("available_hosts"),
+            seed=self.seed,
+        )

@@ -1,0 +1,1 @@
+"""A training set grown from worked problems."""

@@ -1,0 +1,83 @@
+"""Residual-stream sites: part of an arm's identity, refused where they mean nothing; projections know their numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+
+from thoughtgraft.edits.arms import Arm, Resid
+from thoughtgraft.edits.edit import EditContext, Project, Projection
+from thoughtgraft.edits.plan import Plan
+from thoughtgraft.errors import PlanError
+from thoughtgraft.tasks.problem import Problem, ProblemSet
+
+IDENTITY: dict[str, Any] = {"model": "weights", "protocol": "official", "dtype": "float32", "num_latents": 6}
+PROBLEMS = ProblemSet((Problem("a", "One?", Fraction(1)), Problem("b", "Two?", Fraction(2))))
+
+
+def project(scale: float = 1.0, slot: int = 2) -> Project:
+    u, mean = torch.zeros(3, 1), torch.tensor([1.0, 1.0, 1.0])
+    u[0] = scale
+    return Project({slot: Projection(u, torch.tensor([[1.0], [0.0], [0.0]]), mean)})
+
+
+def context(n: int, slot: int = 2) -> EditContext:
+    none = torch.zeros(n, 6, 3)
+    return EditContext(slot, none, none, none, ("",) * n)
+
+
+def keys(*arms: Arm) -> list[str]:
+    return [cell.key for cell in Plan(arms).cells(PROBLEMS, IDENTITY) if cell.host == 0]
+
+
+def test_a_projection_takes_out_its_direction_and_nothing_else() -> None:
+    live = torch.tensor([[5.0, 6.0, 7.0], [1.0, 2.0, 3.0]])
+    assert torch.equal(project()(live, context(2)), torch.tensor([[1.0, 6.0, 7.0], [1.0, 2.0, 3.0]]))
+    assert torch.equal(project(0.0)(live, context(2)), live)
+    half = project()(live.bfloat16(), context(2))
+    assert half.dtype is torch.bfloat16 and torch.equal(half.float()[:, 0], torch.ones(2))
+
+
+def test_sites_layers_and_numbers_tell_cells_apart() -> None:
+    arms = [
+        Arm("zero", (2,)),
+        Arm("zero", (2,), site=Resid(0)),
+        Arm("zero", (2,), site=Resid(1)),
+        Arm("erase", (2,), op=project(), site=Resid(1)),
+        Arm("erase twice", (2,), op=project(2.0), site=Resid(1)),
+    ]
+    assert len(set(keys(*arms))) == len(arms)
+    assert len({Plan((arm,)).plan_hash for arm in arms}) == len(arms)
+    assert keys(Arm("erase", (2,), op=project(), site=Resid(1))) == [keys(*arms)[3]], "equal numbers are one edit"
+    assert project().identity != project(slot=3).identity
+    assert Arm("zero", (2,)) != Arm("zero", (2,), site=Resid(0))
+    assert [arm.label for arm in arms[:3]] == ["zero CT2", "zero after L0 CT2", "zero after L1 CT2"]
+    assert "resid" not in Plan((Arm("zero", (2,)),)).describe()["arms"][0]
+    assert Plan((arms[2],)).describe()["arms"][0]["resid"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ({"method": "swap", "slots": (0,)}, "'swap' has no meaning at a residual stream; .*expected zero"),
+        ({"method": "zero", "slots": (-1,)}, r"begin-of-thought cannot be edited; got position 0 .*slot -1"),
+        ({"method": "zero", "slots": (0,), "downstream": "freeze_kv"}, "always recomputed; got zero after L1, downst"),
+        ({"method": "zero", "slots": (0,), "downstream": "freeze_input"}, "Fix: use downstream='recompute'"),
+    ],
+)
+def test_what_has_no_meaning_there_is_refused(arm: dict[str, Any], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        Arm(**arm, site=Resid(1))
+    with pytest.raises(
+        PlanError, match="the layer of a Resid is not usable; got -1; expected a whole number, 0 or more"
+    ):
+        Resid(-1)
+
+
+def test_an_own_edit_may_do_what_the_named_ones_may_not() -> None:
+    arm = Arm("mine", (0,), op=project(slot=0), site=Resid(1))
+    assert replace(arm, site=None).name == "mine" and arm.name == "mine after L1"
