@@ -95,3 +95,27 @@ def module_file(target: str) -> Path | None:
         if file.is_file():
             return file
     return None
+
+
+def cycles() -> list[list[str]]:
+    """Groups of files that import each other in a circle, lazy imports included, each as the files' dotted names."""
+    graph = {
+        file: {t for i in internal(imports_of(file)) if (t := module_file(i.target)) is not None and t != file}
+        for file in source_files()
+    }
+    graph = {file: {t for t in targets if t in graph} for file, targets in graph.items()}
+    while leaves := [file for file, targets in graph.items() if not targets]:
+        graph = {file: targets - set(leaves) for file, targets in graph.items() if targets}
+    # What is left lies on a circle or leads to one: walk until a file comes again.
+    found: list[list[str]] = []
+    seen: set[Path] = set()
+    for start in graph:
+        path: list[Path] = []
+        at = start
+        while at not in seen and at not in path:
+            path.append(at)
+            at = min(graph[at])
+        if at in path:
+            found.append([module_name(file) for file in [*path[path.index(at) :], at]])
+        seen.update(path)
+    return found

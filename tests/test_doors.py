@@ -26,7 +26,7 @@ from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.errors import AnalysisError, ModelError, PlanError, ProblemError, RunError, ThoughtgraftError
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.readouts import decode_thoughts
+from thoughtgraft.readouts.lens import decode_thoughts
 from thoughtgraft.records.export import load_records
 from thoughtgraft.records.features import load_features
 from thoughtgraft.studies.resampling.analysis import analyse

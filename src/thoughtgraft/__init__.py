@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from thoughtgraft.engine.run import run
     from thoughtgraft.engine.verify.suite import verify
     from thoughtgraft.models.load import load_model
-    from thoughtgraft.readouts import decode_thoughts
+    from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.records.export import load_records
     from thoughtgraft.records.features import Features, load_features
     from thoughtgraft.studies.resampling.analysis import analyse
@@ -34,7 +34,7 @@ _HOMES = {
     "Thoughts": "thoughts",
     "analyse": "studies.resampling.analysis",
     "collect_thoughts": "engine.collect",
-    "decode_thoughts": "readouts",
+    "decode_thoughts": "readouts.lens",
     "load_features": "records.features",
     "load_model": "models.load",
     "load_problems": "tasks.load",

@@ -16,24 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import save_file
-from torch import Tensor
 
 from thoughtgraft.arguments import parse_json
 from thoughtgraft.errors import RunError
-
-
-def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write contiguous CPU tensors.
-
-    Raises:
-        OSError, SafetensorError: The file cannot be written.
-    """
-    path.touch()
-    mode = path.stat().st_mode
-    save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
-    path.chmod(mode)
-
 
 TMP_PREFIX = ".tmp-"
 SWEEP_AGE_S = 60.0

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from thoughtgraft.arguments import parse_json, path_of
 from thoughtgraft.errors import RunError, differences
-from thoughtgraft.files import save_tensors
+from thoughtgraft.tensorfile import save_tensors
 
 _SHOWN_DIFFERENCES = 12
 

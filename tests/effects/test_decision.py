@@ -13,8 +13,9 @@ from tests.effects.invent import make_records
 from thoughtgraft.effects.decision import claim_table, decide
 from thoughtgraft.effects.frame import build_frame
 from thoughtgraft.effects.gates import RULE, Rule
-from thoughtgraft.effects.positions import TOO_SMALL, position_table
+from thoughtgraft.effects.positions import position_table
 from thoughtgraft.errors import AnalysisError
+from thoughtgraft.stats.intervals import TOO_SMALL
 from thoughtgraft.stats.verdicts import Verdict, verdict
 from thoughtgraft.studies.sample import from_pilot
 

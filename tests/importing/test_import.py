@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from thoughtgraft.cli.app import app
 from thoughtgraft.errors import ForeignFileError, ThoughtgraftError
-from thoughtgraft.importing import read_foreign
+from thoughtgraft.importing.convert import read_foreign
 
 QUESTION = "Tom has 2 bags.  He buys 3 bags. How many bags?"
 ANSWER = "He has 2+3=<<2+3=5>>5 bags\n#### 5"

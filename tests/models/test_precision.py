@@ -17,7 +17,7 @@ from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.run import run
 from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.models.precision import ieee_products
-from thoughtgraft.readouts import decode_thoughts
+from thoughtgraft.readouts.lens import decode_thoughts
 from thoughtgraft.studies.zoo.measure import explicit_correct
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 

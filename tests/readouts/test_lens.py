@@ -7,7 +7,7 @@ from tests.engine.tiny import loaded, questions
 
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.models.load import load_model
-from thoughtgraft.readouts import decode_thoughts, token_text, unseen_words
+from thoughtgraft.readouts.lens import decode_thoughts, token_text, unseen_words
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 

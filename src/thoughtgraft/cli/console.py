@@ -62,10 +62,11 @@ def narrow_table(title: str) -> Table:
 def position_summary(run: Path) -> Group:
     """The main effects of an analysed run: single slots and all, random donors, later thoughts recomputed."""
     from thoughtgraft.effects.gates import RULE
-    from thoughtgraft.effects.positions import OF_EXCESS, OF_IMPACT, TOO_SMALL
+    from thoughtgraft.effects.positions import OF_EXCESS, OF_IMPACT
     from thoughtgraft.files import read_json
     from thoughtgraft.records.shards import read_frame
     from thoughtgraft.report.document import records_of
+    from thoughtgraft.stats.intervals import TOO_SMALL
     from thoughtgraft.studies.resampling.figures import CHECKS
 
     positions = read_frame(run / "analysis" / "positions.parquet", fix="thoughtgraft analyze")
@@ -129,8 +130,8 @@ class EffectTable:
             scale: Makes percentage points of effect and ends.
             about: What its notes on this effect begin with.
         """
-        from thoughtgraft.effects.positions import TOO_SMALL
         from thoughtgraft.report.document import UNDEFINED, interval, judged
+        from thoughtgraft.stats.intervals import TOO_SMALL
 
         if self.method not in ("", row["method"]):
             self.table.add_section()

@@ -59,7 +59,7 @@ def drift(
 
     from thoughtgraft.edits.arms import check_donors
     from thoughtgraft.records.store import RunStore, check_folder
-    from thoughtgraft.studies.drift.analysis import PROTOCOLS, STANDARD, drift_plan
+    from thoughtgraft.studies.drift.design import PROTOCOLS, STANDARD, drift_plan
     from thoughtgraft.studies.sample import draw_sample
 
     asked = PROTOCOLS if protocols is None else [name.strip() for name in protocols.split(",")]
@@ -74,10 +74,10 @@ def drift(
     from thoughtgraft.cli.read import failed_gates
     from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.files import to_json
-    from thoughtgraft.folder import read_certificate
     from thoughtgraft.models.reasoner import require_thoughts
     from thoughtgraft.studies.drift.analysis import drift_table
     from thoughtgraft.studies.drift.report import Side, drift_facts, write_drift
+    from thoughtgraft.studies.folder import read_certificate
     from thoughtgraft.studies.resampling.measure import Job, carry_out
 
     loaded = open_model(
@@ -143,8 +143,9 @@ def shown(part: pd.DataFrame, method: str, letters: dict[str, str]) -> Table:
     """One method's rows for a terminal; protocols by their letters, the first the standard."""
     from thoughtgraft.cli.console import narrow_table
     from thoughtgraft.effects.gates import RULE
-    from thoughtgraft.effects.positions import OF_IMPACT, TOO_SMALL
+    from thoughtgraft.effects.positions import OF_IMPACT
     from thoughtgraft.report.document import judged, records_of
+    from thoughtgraft.stats.intervals import TOO_SMALL
     from thoughtgraft.studies.drift.report import METHODS, difference, divergence, reported
 
     standard, first = next(iter(letters.items()))

@@ -40,7 +40,7 @@ def think(
 
     from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.collect import collect_thoughts
-    from thoughtgraft.readouts import decode_thoughts, unseen_words
+    from thoughtgraft.readouts.lens import decode_thoughts, unseen_words
     from thoughtgraft.report.document import visible
     from thoughtgraft.tasks.problem import Problem, ProblemSet
 
@@ -137,7 +137,7 @@ def evaluate(
 
     # What needs torch comes after everything that can be refused without it.
     from thoughtgraft.cli.reasoner import open_model
-    from thoughtgraft.readouts import warn_of_unseen
+    from thoughtgraft.readouts.lens import warn_of_unseen
     from thoughtgraft.studies.zoo.measure import evaluate as measure
 
     reasoner = open_model(

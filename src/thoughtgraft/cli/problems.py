@@ -273,7 +273,7 @@ def import_file(
     Pickles are read with an allow-list: nothing in them is executed. Writes problems.parquet (labels) and
     features.safetensors (for the probes), or generations.parquet, beside import.json.
     """
-    from thoughtgraft.importing import read_foreign
+    from thoughtgraft.importing.convert import read_foreign
 
     found = read_foreign(file)
     written = found.write(Path("imported") / file.stem if out is None else out, file)

@@ -139,7 +139,7 @@ def operations(
     from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.models.reasoner import require_thoughts
     from thoughtgraft.probing.stratum import Settings
-    from thoughtgraft.readouts import warn_of_unseen
+    from thoughtgraft.readouts.lens import warn_of_unseen
     from thoughtgraft.studies.operations.analysis import never_judged
     from thoughtgraft.studies.operations.design import FeatureJob, read_features
     from thoughtgraft.tracking.tracking import open_tracking
@@ -402,7 +402,7 @@ def resampling(
     from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.executors import make_executor
     from thoughtgraft.models.reasoner import require_thoughts
-    from thoughtgraft.readouts import warn_of_unseen
+    from thoughtgraft.readouts.lens import warn_of_unseen
     from thoughtgraft.studies.resampling import measure
     from thoughtgraft.tracking.tracking import open_tracking
 

@@ -13,9 +13,9 @@ from scipy import stats
 
 from thoughtgraft.effects.frame import ArmKey, Cells, Frame, as_frame, paired, reaches_end
 from thoughtgraft.effects.gates import RULE, Rule
-from thoughtgraft.effects.positions import TOO_SMALL, impact
+from thoughtgraft.effects.positions import impact
 from thoughtgraft.stats.clustered import Estimate, group_totals
-from thoughtgraft.stats.intervals import MIN_DONORS, MIN_HOSTS, Sample, family_bounds
+from thoughtgraft.stats.intervals import MIN_DONORS, MIN_HOSTS, TOO_SMALL, Sample, family_bounds
 from thoughtgraft.stats.paired import Interval, Joint, Profile, correlate, joint, percentile, rank_correlate
 from thoughtgraft.stats.power import correlation_power, critical_correlation
 from thoughtgraft.stats.resampling import exact_correlation_p, family_rng, holm, multiplicities

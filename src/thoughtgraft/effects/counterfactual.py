@@ -11,8 +11,8 @@ import pandas as pd
 
 from thoughtgraft.effects.frame import Cells, Frame, as_frame
 from thoughtgraft.effects.gates import RULE, Rule
-from thoughtgraft.effects.positions import TOO_SMALL, Adoption, adoption, adoption_bounds, by_construction
-from thoughtgraft.stats.intervals import Bounds
+from thoughtgraft.effects.positions import Adoption, adoption, adoption_bounds, by_construction
+from thoughtgraft.stats.intervals import TOO_SMALL, Bounds
 from thoughtgraft.stats.resampling import holm
 from thoughtgraft.stats.verdicts import Verdict, verdict
 from thoughtgraft.tasks.problem import Problem

@@ -11,10 +11,11 @@ import pandas as pd
 
 from thoughtgraft.effects.comparisons import agreement_table
 from thoughtgraft.effects.counterfactual import COLUMNS as STEP_COLUMNS
-from thoughtgraft.effects.frame import Frame, as_frame, is_single
+from thoughtgraft.effects.frame import Cells, Frame, as_frame, is_single
 from thoughtgraft.effects.gates import FAIL, NOT_RUN, RULE, ClaimRule, GateResult, Rule, check_gates
-from thoughtgraft.effects.positions import OF_EXCESS, OF_GIVEN, OF_IMPACT, TOO_SMALL, position_table
-from thoughtgraft.stats.power import hosts_after_pilot, unchanged_hosts
+from thoughtgraft.effects.positions import OF_EXCESS, OF_GIVEN, OF_IMPACT, position_table
+from thoughtgraft.stats.intervals import TOO_SMALL
+from thoughtgraft.stats.power import needed_hosts, unchanged_hosts, variance_components
 from thoughtgraft.stats.verdicts import INVALID, Agreement, Verdict
 
 COLUMNS = (
@@ -278,3 +279,23 @@ def decide(
     not_run = tuple(gate.name for gate in gates if gate.outcome == NOT_RUN)
     pilot = pilot_verdict(frame, gates, available_hosts, rule, null_slots)
     return Decision(rule, rule.hash, gates, not failed, not_run, pilot, claims)
+
+
+def hosts_after_pilot(
+    cells: Cells, effect: float = 0.05, *, n_draws: int = 10, alpha: float = 0.05, power: float = 0.8
+) -> int | None:
+    """Hosts that a full run needs for a minimum detectable effect of `effect`, from a pilot arm's own variances.
+
+    Args:
+        cells: One arm of the pilot; its paired accuracy differences are used, never their sign or mean.
+        effect: Wanted minimum detectable effect, as a fraction (.05 = 5 pp).
+        n_draws: Donors per host in the full run.
+        alpha: Level of the full run's test.
+        power: Wanted power.
+
+    Returns:
+        The number, or None where the pilot shows no variance at all or has too few cells.
+    """
+    parts = variance_components(cells.difference, cells.host, cells.donor)
+    sd = parts.se(1, n_draws)
+    return needed_hosts(sd, effect, alpha=alpha, power=power) if np.isfinite(sd) and sd > 0 else None

@@ -12,6 +12,7 @@ import pandas as pd
 
 from thoughtgraft.arguments import need, shown
 from thoughtgraft.errors import AnalysisError
+from thoughtgraft.stats.intervals import Floats, Ints
 
 REQUIRED = ("method", "slots", "problem_id", "base_correct", "correct")
 
@@ -272,10 +273,6 @@ def reasons(error: pd.Series) -> dict[str, int]:
 def as_frame(records: pd.DataFrame | Frame) -> Frame:
     """The frame itself, or one built from records."""
     return records if isinstance(records, Frame) else build_frame(records)
-
-
-Floats = np.ndarray
-Ints = np.ndarray
 
 
 @dataclass(frozen=True, order=True)

@@ -13,7 +13,7 @@ from scipy import sparse
 from thoughtgraft.effects.frame import ArmKey, Cells, Frame, as_frame
 from thoughtgraft.effects.gates import RULE, Rule
 from thoughtgraft.stats.clustered import Estimate, clustered_mean
-from thoughtgraft.stats.intervals import MIN_DONORS, MIN_HOSTS, Bounds, Sample, family_bounds
+from thoughtgraft.stats.intervals import TOO_SMALL, Bounds, Sample, family_bounds
 from thoughtgraft.stats.power import detectable_pp, exact_upper_bound, power_within
 from thoughtgraft.stats.resampling import family_rng, holm, multiplicities, sign_flip_max_t
 from thoughtgraft.stats.verdicts import Verdict, verdict
@@ -34,7 +34,6 @@ CONTROLS = ("noop", "self")
 DEAD = "no vector put into this slot reaches the answer: its effect is 0 by construction"
 SHARED = "every problem is fed the same vector here, so that this edit is the identity"
 STILL = "not even a logit moved in any cell: nothing reads this vector, and its effect is 0 by construction"
-TOO_SMALL = f"too small for any interval that is known to hold: fewer than {MIN_HOSTS} hosts or {MIN_DONORS} donors"
 OF_IMPACT, OF_GIVEN, OF_EXCESS = "impact: ", "given correct: ", "adoption: "
 """How notes on one of a row's estimates begin."""
 _KEPT = (

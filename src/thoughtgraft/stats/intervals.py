@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from thoughtgraft.effects.frame import Floats, Ints
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.stats.clustered import (
     Clustered,
@@ -22,6 +21,9 @@ from thoughtgraft.stats.clustered import (
     twoway,
 )
 from thoughtgraft.stats.resampling import simultaneous_level
+
+Floats = np.ndarray
+Ints = np.ndarray
 
 LEAST, FEW, FEW_OF = 10, 30, 0.3
 """Hosts, or donors, that differ are few below 3 in 10 of them, at least 10 and at most 30 (docs/statistics.md)."""
@@ -146,6 +148,7 @@ def _ratio(a: Floats, b: Floats) -> Floats:
 
 MIN_HOSTS, MIN_DONORS = 20, 5
 """Smaller designs are too small for a verdict (docs/statistics.md)."""
+TOO_SMALL = f"too small for any interval that is known to hold: fewer than {MIN_HOSTS} hosts or {MIN_DONORS} donors"
 
 
 @dataclass(frozen=True)

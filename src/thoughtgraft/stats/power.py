@@ -9,7 +9,6 @@ import numpy as np
 from scipy import integrate, optimize, special, stats
 from statsmodels.stats.power import TTestPower
 
-from thoughtgraft.effects.frame import Cells
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.stats.intervals import MIN_DONORS, MIN_HOSTS
 
@@ -178,23 +177,3 @@ def variance_components(values: np.ndarray, host: np.ndarray, donor: np.ndarray)
     v_donor = max(donor_sum / donor_n - mean_square, 0.0) if donor_n else 0.0
     # With one draw per host the host part cannot be told from the residual; their sum is what the se needs.
     return Components(v_host, v_donor, max(square - mean_square - v_host - v_donor, 0.0))
-
-
-def hosts_after_pilot(
-    cells: Cells, effect: float = 0.05, *, n_draws: int = 10, alpha: float = 0.05, power: float = 0.8
-) -> int | None:
-    """Hosts that a full run needs for a minimum detectable effect of `effect`, from a pilot arm's own variances.
-
-    Args:
-        cells: One arm of the pilot; its paired accuracy differences are used, never their sign or mean.
-        effect: Wanted minimum detectable effect, as a fraction (.05 = 5 pp).
-        n_draws: Donors per host in the full run.
-        alpha: Level of the full run's test.
-        power: Wanted power.
-
-    Returns:
-        The number, or None where the pilot shows no variance at all or has too few cells.
-    """
-    parts = variance_components(cells.difference, cells.host, cells.donor)
-    sd = parts.se(1, n_draws)
-    return needed_hosts(sd, effect, alpha=alpha, power=power) if np.isfinite(sd) and sd > 0 else None

@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from thoughtgraft.errors import CheckpointError, first_line
-from thoughtgraft.files import save_tensors
 from thoughtgraft.models.checkpoint.bases import Base
 from thoughtgraft.models.checkpoint.files import read_object, write_folder
 from thoughtgraft.models.checkpoint.tensors import StoredTensor, open_tensors
 from thoughtgraft.models.lm import LanguageModel, load_language_model
 from thoughtgraft.models.names import ADAPTER, check_adapter, check_new_folder
+from thoughtgraft.tensorfile import save_tensors
 
 WEIGHTS, DESCRIPTION = ADAPTER, "adapter.json"
 PREFIX = "codi.base_model.model."

@@ -15,11 +15,11 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from thoughtgraft.arguments import parse_json
 from thoughtgraft.errors import CheckpointError
-from thoughtgraft.files import save_tensors
 from thoughtgraft.models.checkpoint.format import FAMILIES, bare_name, family_of
 from thoughtgraft.models.checkpoint.guards import MAX_INDEX
 from thoughtgraft.models.checkpoint.tensors import open_tensors
 from thoughtgraft.models.names import check_place
+from thoughtgraft.tensorfile import save_tensors
 
 SMALL_FILES = ("*.json", "*.txt", "*.model")
 WEIGHT_NAMES = (

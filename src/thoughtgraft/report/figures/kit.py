@@ -12,9 +12,9 @@ from typing import Any, Protocol, Self
 
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from thoughtgraft.effects.positions import TOO_SMALL
 from thoughtgraft.files import make_folder, write_atomic
 from thoughtgraft.report.document import Picture, Prose, visible
+from thoughtgraft.stats.intervals import TOO_SMALL
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ import pandas as pd
 
 from thoughtgraft.errors import RunError
 from thoughtgraft.files import read_json
-from thoughtgraft.folder import Certificate, certificate_banner, read_certificate
 from thoughtgraft.records.shards import read_frame
 from thoughtgraft.records.spec import SPEC_FILE, STARTS_FILE, RunSpec
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.report.document import Banner, number, records_of
 from thoughtgraft.report.figures.kit import BLUE, ORANGE, Point, Skipped, errorbars, light_grid
 from thoughtgraft.stats.verdicts import Verdict
+from thoughtgraft.studies.folder import Certificate, certificate_banner, read_certificate
 
 SUMMARY = "analysis/operations.json"
 NO_RUN = "not certified: the features come from a file, not from a run of this program"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from thoughtgraft.folder import Certificate
 from thoughtgraft.records.spec import RunSpec, package_versions
 from thoughtgraft.report.document import (
     UNDEFINED,
@@ -20,6 +19,7 @@ from thoughtgraft.report.document import (
     key_values,
     shorten,
 )
+from thoughtgraft.studies.folder import Certificate
 from thoughtgraft.studies.resampling.context import Context
 
 STATES = {

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from thoughtgraft.effects.gates import NOT_RUN, RULE, UNRECORDED, Basis, failed_words
-from thoughtgraft.folder import RunData
 from thoughtgraft.records.spec import RunSpec
 from thoughtgraft.report.document import (
     Banner,
@@ -24,6 +23,7 @@ from thoughtgraft.report.document import (
     records_of,
     sentence_list,
 )
+from thoughtgraft.studies.folder import RunData
 from thoughtgraft.studies.resampling.analysis import Analysis
 from thoughtgraft.studies.resampling.figures import is_single, swaps
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from thoughtgraft.folder import RunData
 from thoughtgraft.report.document import estimate, plural, records_of, shorten
 from thoughtgraft.report.figures.kit import BLUE, INK, Skipped, drawable, light_grid, look, slot_ticks
+from thoughtgraft.studies.folder import RunData
 from thoughtgraft.studies.resampling.analysis import Analysis
 from thoughtgraft.studies.resampling.figures import edited, is_single
 

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from thoughtgraft.cli.console import run_summary
 from thoughtgraft.effects.gates import RULE, Rule
 
 if TYPE_CHECKING:
-    from thoughtgraft.edits.plan import Plan
+    from thoughtgraft.edits.plan import Cell, Plan
     from thoughtgraft.engine.executors import Executor
     from thoughtgraft.models.reasoner import LatentReasoner
     from thoughtgraft.records.spec import PilotFacts
     from thoughtgraft.studies.resampling.run import Run
     from thoughtgraft.studies.sample import Pilot, Sample
+    from thoughtgraft.tasks.problem import ProblemSet
 
 STUDY = "resampling"
 
@@ -77,7 +81,7 @@ def carry_out(
     """
     from thoughtgraft.cli.certify import certified, start_facts
     from thoughtgraft.engine.run import run
-    from thoughtgraft.readouts import decode_thoughts
+    from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.records.store import RunStore
     from thoughtgraft.signals import current
     from thoughtgraft.studies.resampling.run import load_run
@@ -138,7 +142,7 @@ def resampling(
 
 def design(job: Job) -> dict[str, Any]:
     """What run.json says of the design beside the plan."""
-    from thoughtgraft.readouts import largest_number
+    from thoughtgraft.readouts.lens import largest_number
 
     found: dict[str, Any] = {"preset": job.preset, "available_hosts": job.sample.left}
     found["largest_number"] = largest_number(job.model)
@@ -151,7 +155,7 @@ def dry_run(job: Job, out: Path) -> None:
     """Print cells by arm, their time as measured on a few of them, the smallest effect, and who was seen before."""
     from thoughtgraft.engine.collect import answer_identity, encode
     from thoughtgraft.engine.run import make_spec, roles, with_looks
-    from thoughtgraft.studies.resampling.dryrun import cell_table, duration, measure
+    from thoughtgraft.studies.resampling.measure import cell_table, duration, measure
     from thoughtgraft.studies.sample import planned
 
     console, model, problems = Console(), job.model, job.sample.problems
@@ -190,3 +194,79 @@ def dry_run(job: Job, out: Path) -> None:
     lines += spec.looks.lines(spec.run_id) if spec.looks else []
     for line in lines:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+_SAMPLE_PROBLEMS = 6
+_WARM_UP = 16
+_LONG_ENOUGH_S, _TOO_LONG_S = 4.0, 60.0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a few cells took, in seconds: `clean` for one clean run, `cell` for one generation of `n_cells`."""
+
+    clean: float
+    cell: float
+    n_cells: int
+
+    def total(self, n_problems: int, n_cells: int) -> float:
+        """Seconds that a whole run would take, analysis and report not counted."""
+        return self.clean * n_problems + self.cell * n_cells
+
+
+def measure(
+    model: LatentReasoner, problems: ProblemSet, plan: Plan, batch_size: int | str, max_new_tokens: int | None
+) -> Timing:
+    """Run a few cells of the plan, evenly taken from its arms: in growing packs, until one takes a few seconds.
+
+    The first pack warms up; it counts only if it alone took long.
+    """
+    from thoughtgraft.engine.cells import run_cells
+    from thoughtgraft.engine.collect import answer_identity, collect_thoughts, encode
+
+    few = problems[:_SAMPLE_PROBLEMS]
+    small = replace(plan, n_donors=min(plan.n_donors, len(few) - 1), hosts=None, only_correct=False)
+    prompts = encode(model, few)
+    pads = [prompt.pad for prompt in prompts] if model.protocol.pads_visible else None
+    cells = small.cells(few, answer_identity(model, max_new_tokens), pads)
+    start = time.perf_counter()
+    thoughts = collect_thoughts(model, few, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=False)
+    clean = (time.perf_counter() - start) / len(few)
+    n = min(_WARM_UP, len(cells))
+    while True:
+        chosen = [cells[i * len(cells) // n] for i in range(n)]
+        start = time.perf_counter()
+        for _ in run_cells(model, prompts, chosen, thoughts, few, batch_size, max_new_tokens, False):
+            pass
+        took = time.perf_counter() - start
+        enough = _LONG_ENOUGH_S if n > _WARM_UP else _TOO_LONG_S
+        if took > enough or n == len(cells):
+            return Timing(clean, took / n, n)
+        n = min(4 * n, len(cells))
+
+
+def cell_table(cells: Sequence[Cell]) -> Table:
+    """Cells per arm; the slots of one method, rule and stratum in one row."""
+    table = Table(title="generations by arm", title_style="dim")
+    for name in ("edit", "later thoughts", "donors", "single slots", "several", "all"):
+        table.add_column(name, justify="left" if name in ("edit", "later thoughts", "donors") else "right")
+    most = max((len(cell.arm.slots) for cell in cells), default=0)
+    counts: dict[tuple[str, str, str], Counter[str]] = {}
+    for cell in cells:
+        arm = cell.arm
+        size = "single" if len(arm.slots) <= 1 else "all" if len(arm.slots) == most else "several"
+        key = (arm.method, arm.downstream if arm.slots else "", arm.stratum if arm.needs_donor else "")
+        counts.setdefault(key, Counter())[size] += 1
+    for key, by_size in counts.items():
+        table.add_row(*(x or "-" for x in key), *(f"{by_size[s]:,}" if by_size[s] else "" for s in SIZES))
+    return table
+
+
+SIZES = ("single", "several", "all")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: `40 s`, `12 min`, `3.4 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -16,7 +16,6 @@ from thoughtgraft.effects.comparisons import AT_LEAST_1
 from thoughtgraft.effects.gates import VERSION, ClaimRule
 from thoughtgraft.errors import AnalysisError, RunError
 from thoughtgraft.files import write_atomic
-from thoughtgraft.folder import ANALYSIS_FILE, OLD_DECISION_FILE, RunData, basis_of_run, load, old_decision
 from thoughtgraft.report.document import (
     UNDEFINED,
     Block,
@@ -40,10 +39,18 @@ from thoughtgraft.report.document import (
     size,
 )
 from thoughtgraft.report.figures.kit import Display, Skipped, draw, encode, save
-from thoughtgraft.report.inventory import write_inventory
 from thoughtgraft.report.render import ReportPaths, to_html, to_markdown
 from thoughtgraft.stats.power import too_small
 from thoughtgraft.stats.verdicts import INVALID, Agreement, Verdict, unjudged
+from thoughtgraft.studies.folder import (
+    ANALYSIS_FILE,
+    OLD_DECISION_FILE,
+    RunData,
+    basis_of_run,
+    load,
+    old_decision,
+    write_inventory,
+)
 from thoughtgraft.studies.resampling import checks, method
 from thoughtgraft.studies.resampling.analysis import Analysis, analyse
 from thoughtgraft.studies.resampling.context import Context, caveats, chosen_problems, failed_caveat, seen_before

@@ -18,12 +18,12 @@ from thoughtgraft.effects.gates import Basis
 from thoughtgraft.effects.per_problem import PerProblem, per_problem
 from thoughtgraft.effects.positions import position_table
 from thoughtgraft.errors import RunError
-from thoughtgraft.folder import Certificate, basis_of_run, old_decision, read_certificate
 from thoughtgraft.records.features import Features, load_features
 from thoughtgraft.records.shards import AGAIN_FIX, read_frame
 from thoughtgraft.records.spec import FEATURES_FOLDER, PROBLEMS_FILE, THOUGHTS_FILE, UNTRAINED_FOLDER, RunSpec
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.stats.verdicts import unjudged
+from thoughtgraft.studies.folder import Certificate, basis_of_run, old_decision, read_certificate
 from thoughtgraft.tasks.load import problems_from_table
 from thoughtgraft.tasks.problem import ProblemSet
 

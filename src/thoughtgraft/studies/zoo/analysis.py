@@ -18,8 +18,8 @@ from thoughtgraft.effects.gates import RULE
 from thoughtgraft.effects.positions import adoption, adoption_bounds, donor_answers, position_table
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.probing.scores import Interval, corrected_t
-from thoughtgraft.probing.states import COLUMNS as STATES
-from thoughtgraft.probing.states import StateReadings, read_states
+from thoughtgraft.probing.similarity import COLUMNS as STATES
+from thoughtgraft.probing.similarity import StateReadings, read_states
 from thoughtgraft.stats.clustered import Estimate, t_interval
 from thoughtgraft.stats.intervals import MIN_HOSTS, Sample, family_bounds
 from thoughtgraft.stats.resampling import holm

@@ -126,7 +126,7 @@ def read_foreign(path: Path) -> Imported:
         keys = list(content)[:6] if isinstance(content, dict) else type(content).__name__
         raise ForeignFileError(f"{path} has a layout that is not known", got=f"{keys}"[:160], expected=KNOWN)
     if path.suffix in (".pkl", ".pickle"):
-        from thoughtgraft.pickles import read_pickle
+        from thoughtgraft.importing.pickles import read_pickle
 
         return from_cache(read_pickle(path), path)
     raise ForeignFileError(f"{path} is no file that can be imported", got=repr(path.suffix), expected=KNOWN)

@@ -1,0 +1,1 @@
+"""Results that others stored, brought into runs of this project."""
