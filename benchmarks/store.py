@@ -31,7 +31,8 @@ _IDENTITY = {"model": "invented", "num_latents": 6}
 _MAIN = "from thoughtgraft.cli.app import main; main()"
 _READ = "import thoughtgraft; records = thoughtgraft.load_records(sys.argv[1])"
 _ANALYSE = (
-    "\nfrom thoughtgraft.analysis import analyse; from thoughtgraft.studies.resampling.run import load_run"
+    "\nfrom thoughtgraft.studies.resampling.analysis import analyse"
+    "\nfrom thoughtgraft.studies.resampling.run import load_run"
     f"\nanalyse(records, load_run(sys.argv[1]).problem_set(), largest={_LARGEST})"
 )
 _VERBS = {
@@ -44,7 +45,7 @@ _VERBS = {
     "`records --format parquet`": (_MAIN, ("records", "RUN", "--format", "parquet")),
     "`records --format jsonl`": (_MAIN, ("records", "RUN", "--format", "jsonl")),
     "continue: recover, then the stored cells": (
-        "from thoughtgraft.records import RunStore; spec = RunStore.open(sys.argv[1]).spec\n"
+        "from thoughtgraft.records.store import RunStore; spec = RunStore.open(sys.argv[1]).spec\n"
         "with RunStore.create(sys.argv[1], spec) as store: store.stored_cells()",
         ("RUN",),
     ),

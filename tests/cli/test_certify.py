@@ -17,7 +17,7 @@ from thoughtgraft.cli.app import app
 from thoughtgraft.cli.certify import certificate_for
 from thoughtgraft.edits.arms import Arm
 from thoughtgraft.edits.plan import Plan
-from thoughtgraft.engine import verify as verify_module
+from thoughtgraft.engine.verify import suite as verify_module
 from thoughtgraft.engine.verify.certificate import STATEMENTS, Certificate, Check
 from thoughtgraft.errors import PlanError
 from thoughtgraft.models.names import model_folder

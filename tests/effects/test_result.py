@@ -60,6 +60,6 @@ class Refuse:
         if name.partition(".")[0] == "torch":
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
-import thoughtgraft.analysis
+import thoughtgraft.studies.resampling.analysis
 """
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})

@@ -158,4 +158,4 @@ def test_the_oracle_shares_no_code_with_the_batched_engine() -> None:
     tree = ast.parse(inspect.getsource(reference))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     own = {name for name in imported if name.startswith("thoughtgraft.")}
-    assert own == {f"thoughtgraft.{name}" for name in ("interventions.schedule", "models.precision", "models.reasoner")}
+    assert own == {f"thoughtgraft.{name}" for name in ("edits.arms", "models.precision", "models.reasoner")}

@@ -27,7 +27,7 @@ from thoughtgraft.engine.run import run, run_features
 from thoughtgraft.engine.verify.bench import disturbing, in_float32, listening
 from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.errors import ModelError, RunError
-from thoughtgraft.models import identity as live
+from thoughtgraft.models import live
 from thoughtgraft.models.live import admitted, changes
 from thoughtgraft.models.load import load_model, untrained_twin
 from thoughtgraft.models.reasoner import LatentReasoner

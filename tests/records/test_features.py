@@ -187,7 +187,7 @@ def test_a_damaged_file_is_an_error_with_its_name(run: Path, keep: int) -> None:
 
 
 def test_reading_needs_no_torch(run: Path) -> None:
-    code = "import sys; sys.modules['torch'] = None; from thoughtgraft.records import load_features; "
+    code = "import sys; sys.modules['torch'] = None; from thoughtgraft.records.features import load_features; "
     code += f"print(load_features({str(run)!r}).matrix(1, 'CT0').shape)"
     environment = {**os.environ, "PYTHONPATH": str(SRC)}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

@@ -15,7 +15,9 @@ KILLS = 3
 UNITS = 150
 _WRITER = f"""
 import sys
-from thoughtgraft.records import RunSpec, RunStore, shards
+from thoughtgraft.records import shards
+from thoughtgraft.records.spec import RunSpec
+from thoughtgraft.records.store import RunStore
 shards.MERGE_UNITS = 8
 with RunStore.create(sys.argv[1], RunSpec.model_validate_json(sys.argv[2])) as store:
     stored = store.stored_units()

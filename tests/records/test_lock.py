@@ -17,7 +17,8 @@ from thoughtgraft.records.store import RunStore
 
 _WRITER = """
 import sys, time
-from thoughtgraft.records import RunSpec, RunStore
+from thoughtgraft.records.spec import RunSpec
+from thoughtgraft.records.store import RunStore
 spec = RunSpec.model_validate_json(sys.argv[2])
 store = RunStore.create(sys.argv[1], spec)
 store.write_unit("u0", [{"cell": "c0", "arm": "a", "method": "swap", "slots": [0], "problem_id": "p"}])

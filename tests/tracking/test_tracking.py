@@ -168,7 +168,7 @@ def test_a_runs_own_error_is_passed_on_and_told(run):
 
 def test_looking_often_costs_little(run, monkeypatch):
     looks = []
-    monkeypatch.setattr("thoughtgraft.tracking.read_status", lambda path: looks.append(1) or read_status(path))
+    monkeypatch.setattr("thoughtgraft.tracking.tracking.read_status", lambda path: looks.append(1) or read_status(path))
     tracking = Tracking(Witness, run, "resampling")
     with tracking:
         for _ in range(100):

@@ -33,9 +33,9 @@ class Arm:
         method: A method of this module, or any name of your own with `op`.
         slots: 0-based slots that are edited; empty for baseline and noop.
         downstream: What the unedited slots after the first edited one receive.
-        op: Your own edit, `op(live [n, d], context) -> [n, d]` (see interventions.ops); it replaces the vector that
+        op: Your own edit, `op(live [n, d], context) -> [n, d]` (see edits.edit); it replaces the vector that
             each slot would be fed, or the state at its site. A stored run knows it by its name, code and values
-            (`interventions.identity`), or by an attribute `identity`, text that two others never share. A row on which
+            (`edits.edit`), or by an attribute `identity`, text that two others never share. A row on which
             it raises, or gives NaN or infinity, is a failed cell; one that raises everywhere is refused before a run.
         repeats: True: one cell for each donor of the host (noise: for each draw). None: as the method needs.
         stratum: How the donors are drawn: random, or the same operation, steps or answer as the host. A label:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from thoughtgraft.errors import PlanError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class NothingToTake(PlanError):
@@ -65,7 +65,7 @@ class EditContext:
         return self.means
 
 
-Op = Callable[[Tensor, EditContext], Tensor]
+Op = Callable[["Tensor", EditContext], "Tensor"]
 
 
 def swap(live: Tensor, context: EditContext) -> Tensor:
@@ -80,7 +80,7 @@ def self_swap(live: Tensor, context: EditContext) -> Tensor:
 
 def zero(live: Tensor, context: EditContext) -> Tensor:
     """Zeros."""
-    return torch.zeros_like(live)
+    return live.new_zeros(live.shape)
 
 
 def mean(live: Tensor, context: EditContext) -> Tensor:
@@ -93,6 +93,8 @@ def noise(live: Tensor, context: EditContext) -> Tensor:
 
     The seed is the first 7 bytes of the SHA-256 of `KEY-SLOT`, so that any other code can draw the same.
     """
+    import torch  # Imported here: plans are checked, and pages written, where there is no torch.
+
     rows = []
     for key in context.keys:
         seed = int.from_bytes(hashlib.sha256(f"{key}-{context.slot}".encode()).digest()[:7], "big")
@@ -105,6 +107,8 @@ def noise(live: Tensor, context: EditContext) -> Tensor:
 
 def shuffle(live: Tensor, context: EditContext) -> Tensor:
     """The donor's vector of another slot: the one `1 + (hash of the cell) mod (K - 1)` places on."""
+    import torch
+
     slots = context.donor.shape[1]
     shifts = [1 + int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % max(slots - 1, 1) for key in context.keys]
     index = torch.tensor([(context.slot + shift) % slots for shift in shifts], device=live.device)
@@ -132,6 +136,8 @@ class Project:
 
     def __call__(self, live: Tensor, context: EditContext) -> Tensor:
         """The live vectors [n, d] without the subspace."""
+        import torch
+
         chosen = self.by_slot[context.slot]
         x = live.to(torch.promote_types(live.dtype, torch.float32))
         u, v, mean = (part.to(x) for part in (chosen.u, chosen.v, chosen.mean))
@@ -140,6 +146,8 @@ class Project:
     @cached_property
     def identity(self) -> str:
         """A hash of the numbers: with it, a stored cell says which projection it had."""
+        import torch
+
         digest = hashlib.sha256()
         for slot, chosen in sorted(self.by_slot.items()):
             for part in (chosen.u, chosen.v, chosen.mean):

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from thoughtgraft.errors import ModelError, plainer
 
+LOG = "log.jsonl"
+
 Method = Literal["codi", "coconut", "pause", "direct", "cot"]
 METHODS: tuple[str, ...] = get_args(Method)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache, PreTrainedModel
 
 from thoughtgraft.training.config import TrainingConfig
@@ -294,3 +296,34 @@ class CotObjective(CodiObjective):
         cache, mask, length, _ = encode(self.lm, batch)
         cache, mask, length, last = self.think(cache, mask, length)
         return tail(self.lm, cache, mask, length, last, batch.reasoning)[0]
+
+
+def parameter_count(objective: Objective) -> int:
+    """Weights that are trained; tied ones count once."""
+    return sum(p.numel() for p in objective.parameters() if p.requires_grad)
+
+
+@torch.no_grad()
+def forward_flops(objective: Objective, batch: Batch, steps: int) -> int:
+    """Floating-point operations of all forward passes of a training, matrix products only.
+
+    Steps of one phase cost the same on the same problems, so each phase is counted once, on `batch`, and scaled to the
+    recipe's batch. A backward pass costs about twice its forward pass, for every method.
+
+    Args:
+        objective: The model with its losses.
+        batch: Problems like those that it was trained on.
+        steps: Optimizer steps taken.
+    """
+    config, device = objective.config, next(objective.parameters()).device
+    seen = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    share = seen / len(batch.question)
+    phases = Counter(objective.phase(step) for step in range(steps))
+    first = {phase: next(s for s in range(steps) if objective.phase(s) == phase) for phase in phases}
+    total = 0.0
+    for phase, count in phases.items():
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.bf16)
+        with FlopCounterMode(display=False) as counter, autocast:
+            objective(batch.to(device), first[phase])
+        total += count * share * counter.get_total_flops()
+    return round(total)

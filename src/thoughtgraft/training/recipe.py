@@ -30,11 +30,19 @@ from thoughtgraft.models.lm import LanguageModel, load_language_model
 from thoughtgraft.tasks.arithmetic import vocabulary
 from thoughtgraft.tasks.problem import ProblemSet
 from thoughtgraft.training.augment.training_set import TrainingSet, training_set, usable
-from thoughtgraft.training.card import CARD, draw_curves, forward_flops, parameter_count, write_card
+from thoughtgraft.training.card import CARD, draw_curves, write_card
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.data import ANSWER_PREFIX, COCONUT_ANSWER_PREFIX, Encoder, refuse_unreadable, short_enough
 from thoughtgraft.training.lora import add_lora, learned
-from thoughtgraft.training.objectives import CoconutObjective, CodiObjective, CotObjective, Objective, PauseObjective
+from thoughtgraft.training.objectives import (
+    CoconutObjective,
+    CodiObjective,
+    CotObjective,
+    Objective,
+    PauseObjective,
+    forward_flops,
+    parameter_count,
+)
 from thoughtgraft.training.trainer import Trainer
 
 TINY = "tiny"

@@ -14,13 +14,12 @@ from tqdm import tqdm
 
 from thoughtgraft.errors import ModelError, first_line
 from thoughtgraft.tasks.problem import ProblemSet
-from thoughtgraft.training.config import TrainingConfig
+from thoughtgraft.training.config import LOG, TrainingConfig
 from thoughtgraft.training.data import Batch, Encoder, batches, problem_stream
 from thoughtgraft.training.lora import GrownEmbedding, learned
 from thoughtgraft.training.objectives import Objective
 
 STATE = "state.pt"
-LOG = "log.jsonl"
 SAMPLES = "samples.jsonl"
 SHOWN = 4
 """Validation problems whose answers are written to `samples.jsonl` at each evaluation."""

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from thoughtgraft.arguments import shown, typed_number
 from thoughtgraft.edits.arms import Arm, Resid
@@ -251,4 +250,6 @@ def _spread(rows: list[int], labels: list[str]) -> list[int]:
 
 
 def _on_torch(eraser: Eraser) -> Projection:
+    import torch
+
     return Projection(torch.from_numpy(eraser.u), torch.from_numpy(eraser.v), torch.from_numpy(eraser.mean))

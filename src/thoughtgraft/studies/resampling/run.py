@@ -53,7 +53,7 @@ def load_run(path: str | Path, *, seed: int = 0, rule: int | None = None) -> Run
 class Run:
     """A run, as it was when its records were first asked for. Each table is computed when asked for, then kept.
 
-    The tables are those of `thoughtgraft.analysis`: their functions document the columns. Shares are fractions,
+    The tables are those of `thoughtgraft.effects`: their functions document the columns. Shares are fractions,
     impacts percentage points, log-probabilities nats, slots 0-based.
 
     Attributes:
