@@ -11,7 +11,7 @@ import torch
 from tests.engine.tiny import FAMILIES, difference, questions, tiny
 
 from thoughtgraft.engine import collect as engine
-from thoughtgraft.engine import think as clean
+from thoughtgraft.engine import latents as clean
 from thoughtgraft.engine.collect import default_storage, extract_features, feature_writer, features_of, residual_streams
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.errors import ModelError, RunError

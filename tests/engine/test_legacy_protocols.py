@@ -18,6 +18,7 @@ from thoughtgraft.engine.rows import Source
 from thoughtgraft.engine.run import run
 from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.models.load import load_model
+from thoughtgraft.models.loop import BeginFirst
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
 from thoughtgraft.tasks.load import load_problems
 from thoughtgraft.tasks.problem import ProblemSet
@@ -158,7 +159,7 @@ def test_original_swaps_a_sixth_thought_that_nothing_reads(family: str) -> None:
     ("slots", "wanted"), [((0,), "CELLLL"), ((4,), "CCCCCE"), ((5,), "CCCCCC"), (tuple(range(6)), "CEEEEE")]
 )
 def test_a_delayed_edit_acts_one_step_later_or_nowhere(slots: tuple[int, ...], wanted: str) -> None:
-    assert "".join(a.feed.name[0] for a in schedule(Arm("swap", slots), K, 1)) == wanted
+    assert "".join(a.feed.name[0] for a in schedule(Arm("swap", slots), K, BeginFirst(delay=1).step_of)) == wanted
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +218,6 @@ def test_certificates_of_both_fail_for_their_own_reason(codi: LatentReasoner, pr
 def test_the_prompt_is_the_same_but_for_who_feeds_begin_of_thought() -> None:
     official, legacy = tiny("codi-llama"), tiny("codi-llama", protocol=FIXED)
     a, b = official.prompt("Ana has 6 apples ."), legacy.prompt("Ana has 6 apples .")
-    assert (*b.ids, b.first) == a.ids and a.first is None
-    assert b == Prompt(a.ids[:-1], first=official.checkpoint.bot_id)
+    assert (*b.ids, official.begin_of_thought) == a.ids and b == Prompt(a.ids[:-1])
     assert legacy.model_hash != official.model_hash
-    assert (official.protocol.thoughts_fed(6), legacy.protocol.thoughts_fed(6)) == (6, 5)
+    assert (official.loop.thoughts_fed(6), legacy.loop.thoughts_fed(6)) == (6, 5)

@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_leaves
 
 from thoughtgraft.edits.arms import Arm, Resid
 from thoughtgraft.engine import answer as decode
+from thoughtgraft.engine.latents import plan_steps, think_clean, think_forked
 from thoughtgraft.engine.rollout import shared_bias
 from thoughtgraft.engine.rows import EditLog, Grid, Source
-from thoughtgraft.engine.think import plan_steps, think_clean, think_forked
 from thoughtgraft.models.attention import ATTENTION, ColumnCache, Prefix
 from thoughtgraft.models.reasoner import attention_implementation
 

@@ -28,7 +28,7 @@ from tests.engine.tiny import (
 
 from thoughtgraft.edits.arms import DOWNSTREAM, METHODS, Arm
 from thoughtgraft.engine import answer as decode
-from thoughtgraft.engine import think as clean
+from thoughtgraft.engine import latents as clean
 from thoughtgraft.engine.answer import Draft
 from thoughtgraft.engine.reference import ReferenceRun
 from thoughtgraft.engine.rollout import RolloutResult, rollout

@@ -14,7 +14,7 @@ import torch
 from tests.engine.tiny import EVERY_MODEL, GOLDEN, loaded, questions, tiny
 from torch import Tensor
 
-from thoughtgraft.engine import think as clean
+from thoughtgraft.engine import latents as clean
 from thoughtgraft.engine.verify import bench as bench_module
 from thoughtgraft.engine.verify.certificate import STATEMENTS, Certificate, at_least, at_most
 from thoughtgraft.engine.verify.suite import verify

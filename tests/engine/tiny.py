@@ -6,7 +6,7 @@ import atexit
 import functools
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,7 +175,7 @@ class Oracle:
             self._cells[name] = reference_run(
                 self.model,
                 self.prompts[host],
-                schedule(arm, self.model.num_latents, self.model.protocol.edit_delay),
+                schedule(arm, self.model.num_latents, self.model.loop.step_of),
                 edit=edit,
                 layer=arm.site.layer if arm.site else None,
                 clean=self.clean(host),
@@ -192,11 +192,13 @@ class Case:
     donor: int | None = None
     key: str = ""
 
-    def row(self, num_latents: int, problem: int | None = None, delay: int = 0) -> Row:
+    def row(
+        self, num_latents: int, problem: int | None = None, step_of: Callable[[int], int] = lambda slot: slot
+    ) -> Row:
         """The engine's row; `problem` is the host's place in the batch."""
         return Row(
             problem=self.host if problem is None else problem,
-            actions=schedule(self.arm, num_latents, delay),
+            actions=schedule(self.arm, num_latents, step_of),
             op=op_of(self.arm),
             host=self.host,
             donor=self.donor,
@@ -209,7 +211,7 @@ def run_cases(
     model: LatentReasoner, prompts: Sequence[Prompt], cases: Sequence[Case], source: Source, **options: Any
 ) -> RolloutResult:
     """The batched engine over cases whose hosts index `prompts`."""
-    rows = [case.row(model.num_latents, delay=model.protocol.edit_delay) for case in cases]
+    rows = [case.row(model.num_latents, step_of=model.loop.step_of) for case in cases]
     return rollout(model, prompts, rows, source, keep_logits=True, **options)
 
 

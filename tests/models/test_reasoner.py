@@ -109,6 +109,7 @@ class Plain(LatentReasoner):
         return hidden
 
     pad_id = 0
+    begin_of_thought = 3
     end_of_thought = 4
     forbidden_ids: tuple[int, ...] = ()
 
@@ -164,3 +165,10 @@ def test_padding_is_to_the_longest_of_each_official_batch() -> None:
 def test_unknown_protocols_are_refused_by_name() -> None:
     with pytest.raises(ModelError, match="unknown protocol; got 'oficial'; expected official, official-padded"):
         find_protocol("oficial")
+
+
+def test_a_model_says_in_one_line_what_it_is() -> None:
+    model = tiny("codi-gpt2", "float32", num_latents=3)
+    model.name = "mine"
+    assert repr(model) == "mine (codi): 3 layers, width 48, K = 3, protocol official, float32 on cpu"
+    assert repr(model.under("official-padded")).endswith("protocol official-padded, float32 on cpu")

@@ -17,9 +17,9 @@ from thoughtgraft.edits.arms import Action, Arm, Feed
 from thoughtgraft.engine import answer as decode
 from thoughtgraft.engine import cells, collect, rollout, score
 from thoughtgraft.engine import collect as features
+from thoughtgraft.engine import latents as forked
 from thoughtgraft.engine import rows as edits
 from thoughtgraft.engine import rows as grid
-from thoughtgraft.engine import think as forked
 from thoughtgraft.engine.verify import records
 from thoughtgraft.models import codi
 from thoughtgraft.models.reasoner import LatentReasoner

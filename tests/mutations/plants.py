@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from thoughtgraft.edits import edit as ops
 from thoughtgraft.edits.arms import Action, Feed
+from thoughtgraft.engine import latents as clean_module
+from thoughtgraft.engine import latents as forked_module
 from thoughtgraft.engine import rollout as rollout_module
 from thoughtgraft.engine import rows as grid_module
-from thoughtgraft.engine import think as clean_module
-from thoughtgraft.engine import think as forked_module
 from thoughtgraft.engine.rows import Row
 from thoughtgraft.models.checkpoint import assembly
 from thoughtgraft.models.codi import CodiReasoner

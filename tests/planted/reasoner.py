@@ -133,6 +133,10 @@ class Planted(LatentReasoner):
         return self._pad
 
     @property
+    def begin_of_thought(self) -> int:
+        return self._pad + 1
+
+    @property
     def end_of_thought(self) -> int:
         return self._pad + 2
 

@@ -105,7 +105,7 @@ def drift(
                 name=protocol.name,
                 about=protocol.about,
                 flaw=protocol.flaw,
-                thoughts_fed=protocol.thoughts_fed(reasoner.num_latents),
+                thoughts_fed=reasoner.loop.thoughts_fed(reasoner.num_latents),
                 folder=protocol.name,
                 certificate=read_certificate(RunStore.open(run.path)),
                 failed_gates=tuple(name for name in failed_gates(run) if name not in FROM_CERTIFICATE),

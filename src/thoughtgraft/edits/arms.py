@@ -238,7 +238,7 @@ class Action:
 _CLEAN, _LIVE, _EDIT, _ABSENT = (Action(f) for f in (Feed.CLEAN, Feed.LIVE, Feed.EDIT, Feed.ABSENT))
 
 
-def schedule(arm: Arm, num_latents: int, delay: int = 0) -> tuple[Action, ...]:
+def schedule(arm: Arm, num_latents: int, step_of: Callable[[int], int] = lambda slot: slot) -> tuple[Action, ...]:
     """One action for each of the K slots.
 
     Before the first edited slot everything is clean. Unedited slots after it are LIVE (`recompute`),
@@ -249,9 +249,9 @@ def schedule(arm: Arm, num_latents: int, delay: int = 0) -> tuple[Action, ...]:
     Args:
         arm: The condition.
         num_latents: Steps of the latent loop, K.
-        delay: An edit of slot k acts at step k + delay, as the protocol has it; past the last step nothing is edited.
+        step_of: The step at which an edit of slot k acts, as the loop has it; past the last step nothing is edited.
     """
-    edited = [k + delay for k in arm.slots if k + delay < num_latents]
+    edited = [step for step in map(step_of, arm.slots) if step < num_latents]
     if arm.method == "noop":
         return (_LIVE,) * num_latents
     if not edited:

@@ -152,7 +152,7 @@ def _row(
     donor_pred = None if cell.donor is None else thoughts.pred[cell.donor]
     return Row(
         problem=at,
-        actions=schedule(cell.arm, model.num_latents, model.protocol.edit_delay),
+        actions=schedule(cell.arm, model.num_latents, model.loop.step_of),
         op=cell.arm.op or OPS.get(cell.arm.method),
         host=cell.host,
         donor=cell.donor,
@@ -190,7 +190,7 @@ def try_edits(model: LatentReasoner, prompts: Sequence[Prompt], cells: Sequence[
     source = Source.from_fed(rollout(model, [prompts[i] for i in used], []).fed)
     live: dict[int | None, Tensor] = {None: source.fed}
     layers = sorted({group[0].arm.site.layer for group in few if group[0].arm.site is not None})
-    if layers and all(prompt.first is None for prompt in prompts):  # where the loop begins with it, CT0 has no stream
+    if layers and model.loop.aligned:  # else positions are no slots', and there are no streams to try it on
         resid = features_of(model, [prompts[i] for i in used], layers)[0]
         live |= {layer: resid[:, 1:, i] for i, layer in enumerate(layers)}
     for group in few:
@@ -200,7 +200,7 @@ def try_edits(model: LatentReasoner, prompts: Sequence[Prompt], cells: Sequence[
         edited = Edited.of(range(len(rows)), rows, range(len(rows)), model.device)
         vectors = live.get(None if arm.site is None else arm.site.layer)
         for slot in arm.slots:
-            if vectors is not None and slot + model.protocol.edit_delay < model.num_latents:
+            if vectors is not None and model.loop.step_of(slot) < model.num_latents:
                 _try_edit(arm.label, edited, vectors[edited.hosts, slot], slot, source)
 
 

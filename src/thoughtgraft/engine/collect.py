@@ -19,9 +19,9 @@ from tqdm import tqdm
 from thoughtgraft.arguments import answers_for_calls, whole
 from thoughtgraft.edits.arms import Action, Feed
 from thoughtgraft.engine.batching import packs, plan_budget, surviving
+from thoughtgraft.engine.latents import think_clean
 from thoughtgraft.engine.rollout import RolloutResult, check_lengths, fits, rollout, too_long
 from thoughtgraft.engine.rows import Row
-from thoughtgraft.engine.think import think_clean
 from thoughtgraft.errors import ModelError, RunError
 from thoughtgraft.files import io_error, make_folder, sweep, write_atomic
 from thoughtgraft.models.attention import ATTENTION

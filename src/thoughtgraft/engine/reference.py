@@ -76,19 +76,18 @@ def reference_run(
     inputs = list(model.embed(torch.tensor(prompt.ids, device=model.device)))
     frozen: dict[int, list[Tensor]] = {}
     stream = _Stream(layer, edit)
-    begin = None if prompt.first is None else model.embed(torch.tensor(prompt.first, device=model.device))
     steps: list[Tensor] = []
     hidden = [_last_state(model, inputs, prompt, frozen, stream)]
     edited = False
     for slot, action in enumerate(actions):
         if action.feed is Feed.ABSENT:
             continue
-        live = begin if slot == 0 and begin is not None else model.project(hidden[-1][None], action.due(slot))[0]
+        live = model.loop.feed(model, hidden[-1][None], action.due(slot))[0]
         if slot > 0 and actions[slot - 1].feed is Feed.CLEAN and edited:
             live = _need(clean).steps[slot]
         if action.feed is Feed.EDIT:
             assert edit is not None, "an EDIT action needs an edit"
-            at = slot - model.protocol.edit_delay
+            at = model.loop.slot_of(slot)
             vector, edited = live if layer is not None else edit(at, live), True
             stream.slots[len(inputs)] = at
         elif action.feed is Feed.REPLAY:
@@ -122,12 +121,9 @@ def reference_run(
         ids.append(token)
         if len(ids) == limit:
             break
-    fed = steps
-    if begin is not None:
-        hidden = hidden[1:]
-        fed = [model.project(state[None], k)[0] for k, state in enumerate(hidden)]
+    fed, hidden = model.loop.thoughts(model, [x[None] for x in steps], [x[None] for x in hidden])
     none = inputs[0].new_zeros(0, model.d_model)
-    vectors = [torch.stack(x) if x else none for x in (steps, fed, hidden)]
+    vectors = [torch.stack(steps) if steps else none, *(torch.cat(x) if x else none for x in (fed, hidden))]
     return ReferenceRun(vectors[0], vectors[1], vectors[2], tuple(ids), stopped, first, tuple(recorded))
 
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from thoughtgraft.engine.answer import ANSWER_COLUMNS, Answers, Draft, begin, finish
+from thoughtgraft.engine.latents import CleanState, additive, plan_steps, think_clean, think_forked
 from thoughtgraft.engine.memory import keep_freed_memory
 from thoughtgraft.engine.rows import EditLog, Grid, Row, Source
 from thoughtgraft.engine.score import Scores, verify_drafts
-from thoughtgraft.engine.think import CleanState, additive, plan_steps, think_clean, think_forked
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.attention import ATTENTION, ColumnCache, Prefix
 from thoughtgraft.models.precision import with_ieee_products

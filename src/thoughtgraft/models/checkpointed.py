@@ -69,6 +69,11 @@ class CheckpointReasoner(LatentReasoner):
         return self.checkpoint.pad_id
 
     @property
+    def begin_of_thought(self) -> int:
+        """The id that ends every prompt."""
+        return self.checkpoint.bot_id
+
+    @property
     def end_of_thought(self) -> int:
         """The id fed after the last thought."""
         return self.checkpoint.eot_id

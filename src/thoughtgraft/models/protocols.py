@@ -6,21 +6,19 @@ from dataclasses import dataclass
 
 from thoughtgraft.arguments import choice
 from thoughtgraft.errors import ModelError
+from thoughtgraft.models.loop import BeginFirst, Loop
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a prompt is shown to the model, and which step of the latent loop an edit of slot k acts on.
+    """How a prompt is shown to the model, and by which loop it thinks.
 
     Attributes:
         name: What records and reports call it.
         pads_visible: Whether a batch's left padding is seen by everything after the question, with
             positions that count it, as in the official batched evaluation.
         about: One sentence for people.
-        starts_with_bot: Whether begin-of-thought is itself the first of the loop's K steps. Step k > 0 is then fed
-            `project(hidden[k - 1])`, so that K - 1 thoughts are fed and the last one made is consumed by nothing.
-        edit_delay: An edit of slot k, made from the recorded vectors of slot k, acts at loop step k + edit_delay;
-            past the last step there is nothing to act on.
+        loop: How thoughts are made, and at which step an edit of slot k acts; None for the model's own.
         families: Families of models that it is defined for; empty for all.
         flaw: What is wrong with it, in a sentence that every report under it carries; empty if nothing is.
     """
@@ -28,14 +26,9 @@ class Protocol:
     name: str
     pads_visible: bool
     about: str
-    starts_with_bot: bool = False
-    edit_delay: int = 0
+    loop: Loop | None = None
     families: tuple[str, ...] = ()
     flaw: str = ""
-
-    def thoughts_fed(self, num_latents: int) -> int:
-        """How many thoughts a loop of `num_latents` steps feeds to the model."""
-        return max(num_latents - self.starts_with_bot, 0)
 
 
 PROTOCOLS = {
@@ -48,8 +41,7 @@ PROTOCOLS = {
             False,
             "CoT_Exploration's first version: begin-of-thought is counted as the first thought; a donor's thought k "
             "replaces the host's thought k",
-            starts_with_bot=True,
-            edit_delay=1,
+            loop=BeginFirst(delay=1),
             families=("codi",),
             flaw="it counts begin-of-thought as the first thought, so one thought fewer is fed than asked for; the "
             "last thought that it names is made and never fed, and replacing it changes nothing whatever it holds",
@@ -59,7 +51,7 @@ PROTOCOLS = {
             False,
             "CoT_Exploration's published version: begin-of-thought is counted as the first thought; a donor's thought "
             "k is fed in the place of the host's thought k - 1",
-            starts_with_bot=True,
+            loop=BeginFirst(delay=0),
             families=("codi",),
             flaw="it counts begin-of-thought as the first thought, so one thought fewer is fed than asked for; and it "
             "puts the vector that it calls CTk where the host is fed thought k - 1 (begin-of-thought for CT0), so that "

@@ -21,6 +21,7 @@ from thoughtgraft.errors import ModelError
 from thoughtgraft.models.checkpoint.assumed import Assumption
 from thoughtgraft.models.checkpoint.bases import refuse_sliding_window
 from thoughtgraft.models.identity import LiveEdit, Made
+from thoughtgraft.models.loop import ONE_BY_ONE, Loop
 from thoughtgraft.models.precision import PRODUCTS
 from thoughtgraft.models.protocols import Protocol, find_protocol
 
@@ -50,14 +51,12 @@ class Prompt:
     """What is shown before the latent loop.
 
     Attributes:
-        ids: Token ids up to and including begin-of-thought, or up to it where the loop feeds it.
+        ids: Token ids before the loop's first step: begin-of-thought is the last, unless the loop feeds it.
         pad: The first so many of them are visible padding.
-        first: The id that the loop's first step is fed, under protocols that count begin-of-thought as a step.
     """
 
     ids: tuple[int, ...]
     pad: int = 0
-    first: int | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -162,6 +161,11 @@ class LatentReasoner(metaclass=_RememberedWhenMade):
 
     @property
     @abstractmethod
+    def begin_of_thought(self) -> int:
+        """The id that ends every prompt: thoughts are made from here on."""
+
+    @property
+    @abstractmethod
     def end_of_thought(self) -> int:
         """The id fed after the last thought."""
 
@@ -181,7 +185,15 @@ class LatentReasoner(metaclass=_RememberedWhenMade):
         """The loaded weights against the files that they came from; None if the adapter cannot tell."""
         return None
 
+    own_loop: Loop = ONE_BY_ONE
+    """How thoughts are made where the protocol names no other loop."""
+
     # What every model then has.
+
+    @property
+    def loop(self) -> Loop:
+        """How thoughts are made."""
+        return self.protocol.loop or self.own_loop
 
     def explicit_ids(self, question: str) -> list[int]:
         """The prompt's token ids after which the model writes its reasoning out: the question alone."""
@@ -263,6 +275,14 @@ class LatentReasoner(metaclass=_RememberedWhenMade):
         """One hash over the identity."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
+    def __repr__(self) -> str:
+        """`tiny-codi (codi): 4 layers, width 128, K = 6, protocol official, float32 on cpu`."""
+        shape = f"{len(self.layers)} layers, width {self.d_model}, K = {self.num_latents}"
+        return (
+            f"{self.full_name} ({self.family}): {shape}, protocol {self.protocol.name}, "
+            f"{self.dtype_name} on {self.device}"
+        )
+
     @property
     def full_name(self) -> str:
         """What pages call it: its name, and what edits of the loaded model are called."""
@@ -278,10 +298,7 @@ class LatentReasoner(metaclass=_RememberedWhenMade):
 
     def as_prompt(self, ids: Sequence[int], pad: int = 0) -> Prompt:
         """The encoded prompt of a question's ids."""
-        first = None
-        if self.protocol.starts_with_bot:
-            *ids, first = ids
-        return Prompt((self.pad_id,) * pad + tuple(ids), pad, first)
+        return Prompt((self.pad_id,) * pad + self.loop.shown(ids), pad)
 
     def under(self, protocol: str) -> Self:
         """The same model, sharing its weights, under another protocol.
@@ -310,6 +327,10 @@ class LatentReasoner(metaclass=_RememberedWhenMade):
     def embed(self, ids: Tensor) -> Tensor:
         """Embedding rows [..., d] of ids [...]."""
         return self.lm.get_input_embeddings()(ids)
+
+    def embed_token(self, token: int, like: Tensor) -> Tensor:
+        """The embedding of one id, once for each row of `like` [R, d]."""
+        return self.embed(torch.full((len(like),), token, device=like.device))
 
     def unembed(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of final-normed states [..., d]; the caller picks the rows it needs."""

@@ -66,7 +66,7 @@ def fast_equals_reference(bench: Bench) -> Check:
     figure = gap(clean.first_logits.cpu(), bench.logits[0])
     if bench.slots:
         theirs = reference_run(model, bench.prompts[donor], max_new_tokens=1).fed
-        actions = schedule(Arm("swap", (slot,)), model.num_latents, model.protocol.edit_delay)
+        actions = schedule(Arm("swap", (slot,)), model.num_latents, model.loop.step_of)
         slow = reference_run(model, prompt, actions, edit=lambda k, live: theirs[k], clean=clean, max_new_tokens=1)
         figure = max(figure, gap(slow.first_logits.cpu(), bench.alone(bench.row("swap", (slot,), 0, donor))))
     return at_most(name, figure, bench.bound)

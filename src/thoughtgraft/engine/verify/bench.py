@@ -55,7 +55,7 @@ class Bench:
 
     def row(self, method: str, slots: Sequence[int], host: int, donor: int | None = None, op: Op | None = None) -> Row:
         """One row of an arm; `op` replaces the arm's edit."""
-        actions = schedule(Arm(method, tuple(slots)), self.model.num_latents, self.model.protocol.edit_delay)
+        actions = schedule(Arm(method, tuple(slots)), self.model.num_latents, self.model.loop.step_of)
         return Row(host, actions, op or OPS.get(method), host, donor)
 
     def rows(self, method: str, *slots: int, op: Op | None = None) -> list[Row]:

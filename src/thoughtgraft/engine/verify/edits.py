@@ -179,7 +179,7 @@ def _keys_values(bench: Bench, slot: int) -> tuple[list[tuple[Tensor, ...]], lis
     clean = [call.keys_values for call in rest if call.one and not call.forked]
     edited = [call.keys_values for call in rest if call.one and call.forked]
     # After the thoughts come the end of thought and the answer, which are forked too.
-    last = max(len(clean) - slot - bench.model.protocol.edit_delay, 0)
+    last = max(len(clean) - bench.model.loop.step_of(slot), 0)
     return clean, edited[:last]
 
 

@@ -137,7 +137,7 @@ class Oracle:
         """The longest answer: it ends at the latest where the model's context does."""
         if self.model.max_positions is None:
             return most
-        thoughts = len(program(wanted.arm, self.model.num_latents, self.model.protocol.edit_delay))
+        thoughts = len(program(wanted.arm, self.model.loop, self.model.num_latents))
         return min(most, self.model.max_positions - len(self.asked[wanted.host].ids) - thoughts - 1)
 
     # The columns that need it.
@@ -146,7 +146,7 @@ class Oracle:
         """The numbers of generations whose answers are `answers`."""
         groups: dict[tuple[int, int], list[int]] = {}
         for i, one in enumerate(wanted):
-            length = len(program(one.arm, self.model.num_latents, self.model.protocol.edit_delay))
+            length = len(program(one.arm, self.model.loop, self.model.num_latents))
             groups.setdefault((one.host, length), []).append(i)
         found: dict[int, Measured] = {}
         for (host, _), members in groups.items():
@@ -185,8 +185,8 @@ class Oracle:
         self, host: int, wanted: Sequence[Wanted]
     ) -> tuple[Strip, dict[int, tuple[float, float | None]], dict[int, str]]:
         """Rows of one host that are fed equally many thoughts; norms and cosines of what their first edit feeds."""
-        model, clean, delay = self.model, self.clean[host], self.model.protocol.edit_delay
-        programs = [program(one.arm, model.num_latents, delay) for one in wanted]
+        model, clean, loop = self.model, self.clean[host], self.model.loop
+        programs = [program(one.arm, loop, model.num_latents) for one in wanted]
         strip = Strip(model, clean.before(), len(wanted))
         state: Tensor | None = None
         firsts: dict[int, tuple[float, float | None]] = {}
@@ -200,10 +200,10 @@ class Oracle:
                 own = how in ("live", "edit") and not _same_as_clean(steps, position)
                 vectors.append(made[k][i] if own else clean.steps[k])
                 if how == "edit" and one.arm.site is not None:
-                    streams.setdefault(one.arm.site.layer, {})[i] = self._edit(one, k - delay)
+                    streams.setdefault(one.arm.site.layer, {})[i] = self._edit(one, loop.slot_of(k))
                 elif how == "edit":
-                    vectors[i] = self._try(self._edit(one, k - delay), vectors[i], i, failed)
-                    firsts.setdefault(i, _norm_and_cosine(vectors[i], self.fed[host, k - delay]))
+                    vectors[i] = self._try(self._edit(one, loop.slot_of(k)), vectors[i], i, failed)
+                    firsts.setdefault(i, _norm_and_cosine(vectors[i], self.fed[host, loop.slot_of(k)]))
             with editing_streams(model, {layer: self._stream(rows, failed) for layer, rows in streams.items()}):
                 state = strip.feed(touched(torch.stack(vectors), self.touch, position)[:, None])[:, 0]
             kept = [i for i, steps in enumerate(programs) if steps[position][0] == "kept"]

@@ -51,8 +51,8 @@ def ask(model: LatentReasoner, questions: Sequence[str]) -> list[Asked]:
     found = []
     for ids in written:
         pad = longest - len(ids) if model.protocol.pads_visible else 0
-        first = ids[-1] if model.protocol.starts_with_bot else None
-        found.append(Asked((model.pad_id,) * pad + tuple(ids if first is None else ids[:-1]), pad, first))
+        shown = model.loop.shown(ids)
+        found.append(Asked((model.pad_id,) * pad + shown, pad, None if len(shown) == len(ids) else ids[-1]))
     return found
 
 
@@ -262,7 +262,7 @@ def conformance(model: LatentReasoner, cases: Mapping[str, Any]) -> Check:
 
     def row(method: str, case: Mapping[str, Any]) -> Row:
         slots = (case["slot"],) if "slot" in case else ()
-        actions = schedule(Arm(method, slots), model.num_latents, model.protocol.edit_delay)
+        actions = schedule(Arm(method, slots), model.num_latents, model.loop.step_of)
         return Row(case["host"], actions, OPS.get(method), case["host"], case.get("donor"))
 
     hosts = [{"host": i, "first_answer_logits": c["first_answer_logits"]} for i, c in enumerate(official)]

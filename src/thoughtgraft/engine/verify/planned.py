@@ -12,6 +12,7 @@ from typing import Any
 from thoughtgraft.edits.arms import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.verify.reading import written
+from thoughtgraft.models.loop import Loop
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
@@ -120,14 +121,14 @@ class Planned:
         return columns
 
 
-def program(arm: Arm, num_latents: int, delay: int = 0) -> list[tuple[str, int]]:
+def program(arm: Arm, loop: Loop, num_latents: int) -> list[tuple[str, int]]:
     """What stands at each position after the prompt, in order: how it comes there, and the slot that it is.
 
     `clean`: the host's clean vector is fed again. `kept`: its clean keys and values stand there. `live`: the row's own
     thought. `edit`: the edit of it. Before the first edit live and clean are the same.
     """
     clean = [("clean", k) for k in range(num_latents)]
-    edited = [slot + delay for slot in arm.slots if slot + delay < num_latents]
+    edited = [loop.step_of(slot) for slot in arm.slots if loop.step_of(slot) < num_latents]
     if arm.method == "noop":
         return [("live", k) for k in range(num_latents)]
     if not edited:

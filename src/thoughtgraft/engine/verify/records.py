@@ -180,7 +180,7 @@ def states(records: Records) -> Check:
         ("the thoughts", lambda clean: clean.fed, records.thoughts.fed),
         ("the states that they are made from", lambda clean: clean.hidden, records.thoughts.hidden),
     ]
-    if not model.protocol.starts_with_bot:  # there features have no meaning, and are refused
+    if model.loop.aligned:  # else features have no meaning, and are refused
         layers = tuple(range(len(model.layers)))
         streams, hidden = features_of(model, encode(model, records.trial.problems), layers)
         kinds += [("the final states among the features", lambda clean: clean.hidden, hidden)]

@@ -175,7 +175,7 @@ def _difference(config: PretrainedConfig) -> Difference | None:
 class _Bare(LatentReasoner):
     """The engine's view of a language model, and nothing else."""
 
-    pad_id = end_of_thought = 0
+    pad_id = begin_of_thought = end_of_thought = 0
     forbidden_ids: tuple[int, ...] = ()
 
     def __init__(self, lm: PreTrainedModel) -> None:

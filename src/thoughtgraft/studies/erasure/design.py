@@ -199,7 +199,7 @@ def prepare(
     spec = run.spec
     fix = "give the run's own model with --model, or run operations with this one"
     refuse_another_model(spec, model.identity, "this model did not make those features", fix)
-    if model.protocol.starts_with_bot:
+    if not model.loop.aligned:
         raise PlanError(
             f"under protocol {spec.protocol} a slot's position does not consume the vector of its name",
             fix="use features made with --protocol official",

@@ -25,7 +25,7 @@ class CleanState:
     cache: ColumnCache
     question_bias: Tensor  # [P, L]
     next_position: Tensor  # [P], of slot 0
-    steps: Tensor  # [P, K, d], what each step of the loop is fed: `fed`, or begin-of-thought and all but the last
+    steps: Tensor  # [P, K, d], what each step of the loop is fed; `fed` where the loop is aligned
     fed: Tensor
     hidden: Tensor
 
@@ -36,33 +36,26 @@ def think_clean(model: LatentReasoner, prompts: Sequence[Prompt]) -> CleanState:
     The layers run over the questions, some at a time, whose last column is begin-of-thought, then over all of them once
     for each slot.
     """
-    device, k = model.device, model.num_latents
+    device, k, loop = model.device, model.num_latents, model.loop
     length = max(map(len, prompts))
     next_position = torch.tensor([len(p) for p in prompts], device=device)
     empty = length - next_position  # columns before each prompt
-    bot = torch.tensor([p.first for p in prompts], device=device) if model.protocol.starts_with_bot else None
     cache = ColumnCache(len(prompts), length + k)
     hidden = [_encode(model, prompts, next_position, cache)]
     # Visible pads count from here on.
     question_bias = additive(torch.arange(length, device=device) >= empty[:, None], model.dtype)
     step_mask = torch.cat([question_bias, question_bias.new_zeros(len(prompts), k)], 1)[:, None, None]
-    # What the loop's first step is fed where the protocol says so; else it is the first thought.
-    first = None if bot is None else model.embed(bot)
     steps: list[Tensor] = []
-    for slot in range(k):
-        steps.append(model.project(hidden[-1], slot) if slot or first is None else first)
+    for step in range(k):
+        steps.append(loop.feed(model, hidden[-1], step))
         out = model.forward(
             steps[-1][:, None],
-            next_position[:, None] + slot,
-            step_mask[..., : length + slot + 1],
-            cache.at(length + slot),
+            next_position[:, None] + step,
+            step_mask[..., : length + step + 1],
+            cache.at(length + step),
         )
         hidden.append(out[:, 0])
-    fed = steps
-    if first is not None:
-        # The state at the question's last word makes no thought; that of the last step makes one that nothing is fed.
-        hidden = hidden[1:]
-        fed = [*steps[1:], *(model.project(state, k - 1) for state in hidden[-1:])]
+    fed, hidden = loop.thoughts(model, steps, hidden)
     none = next_position.new_zeros(len(prompts), 0, model.d_model, dtype=model.dtype)
     vectors = [torch.stack(x, 1) if x else none for x in (steps, fed, hidden)]
     return CleanState(cache, question_bias, next_position, *vectors)
@@ -230,12 +223,12 @@ def think_forked(
     """
     last = clean.steps.new_zeros(cache.rows, model.d_model)
     for step in steps:
-        slot, arm_slot = step.slot, step.slot - model.protocol.edit_delay
+        slot, arm_slot = step.slot, model.loop.slot_of(step.slot)
         live = clean.steps[step.problems, slot]
         if step.ran is not None:
-            made = model.project(last[step.places], slot)
+            made = model.loop.feed(model, last[step.places], slot)
             if step.ahead is not None:
-                made = torch.where(step.ahead, model.project(last[step.places], slot + 1), made)
+                made = torch.where(step.ahead, model.loop.feed(model, last[step.places], slot + 1), made)
             live = torch.where(step.ran, made, live)
         fed = _feed(step, arm_slot, live, clean, source, log)
         some = Prefix(prefix.cache, prefix.bias[:, :, step.variants])
