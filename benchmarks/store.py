@@ -20,7 +20,8 @@ from thoughtgraft.records.schema import arm_key
 from thoughtgraft.records.spec import PROBLEMS_FILE, RunSpec, package_versions
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.studies.resampling.design import resampling_plan
-from thoughtgraft.tasks.load import load_problems, problem_table
+from thoughtgraft.tasks.files import problem_table
+from thoughtgraft.tasks.load import load_problems
 from thoughtgraft.tasks.problem import ProblemSet
 
 SIZES = (100_000, 1_000_000)

@@ -137,7 +137,7 @@ def test_run_refuses_what_it_cannot_use(
 
 
 def test_rows_and_tables_are_run_as_the_problems_they_are(model: LatentReasoner, problems: ProblemSet) -> None:
-    rows = [{"question": p.question, "answer": p.answer} for p in problems]
+    rows = [{"question": p.question, "answer": p.gold} for p in problems]
     records = [
         run(model, given_problems, PLAN, max_new_tokens=2, progress=False)["text"].tolist()
         for given_problems in (problems, list(problems), rows, pd.DataFrame(rows))
@@ -220,7 +220,7 @@ def test_what_are_no_records_is_refused(records: Any) -> None:
         ("base_correct", 2, r"the column base_correct of the records cannot be read; got 2"),
         ("kl", "small", r"the column kl of the records cannot be read; got 'small'.*expected numbers or null"),
         ("slots", "2", r"the slots of a record cannot be read; got '2'"),
-        ("pred", "x y", r"an answer in the records is not a number; got 'x y'"),
+        ("pred", "x y", r"an answer in the records is no number; got 'x y'"),
     ],
 )
 def test_values_that_would_pass_for_failed_cells_are_refused(column: str, value: Any, told: str) -> None:

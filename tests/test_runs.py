@@ -18,7 +18,7 @@ from thoughtgraft.engine.run import run
 from thoughtgraft.errors import AnalysisError, RunError
 from thoughtgraft.studies.resampling.design import resampling_plan
 from thoughtgraft.studies.resampling.report import write_report
-from thoughtgraft.tasks.load import problem_table, problems_from_table
+from thoughtgraft.tasks.files import problem_table, problems_from_table
 
 DESIGN = {"preset": "pilot", "available_hosts": 50, "largest_number": 24}
 

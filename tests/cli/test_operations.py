@@ -20,7 +20,8 @@ from thoughtgraft.records.status import read_status
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.studies.resampling.run import load_run
 from thoughtgraft.tasks import load as hub
-from thoughtgraft.tasks.load import load_problems, read_problems
+from thoughtgraft.tasks.files import read_problems
+from thoughtgraft.tasks.load import load_problems
 from thoughtgraft.tasks.problem import ProblemSet
 
 SMALL = [
@@ -74,7 +75,7 @@ def test_a_run_holds_features_labels_and_the_clean_answers(run: Path) -> None:
         problem = known[row["id"]]
         assert (row["operation"], row["n_steps"]) == (problem.operation, len(problem.steps))
         assert row["mul"] == any(step.op == "*" for step in problem.steps)
-        assert row["base_correct"] == (row["base_pred"] == problem.answer)
+        assert row["base_correct"] == (row["base_pred"] == problem.gold)
     trained, other = features.matrix(3, "CT2"), untrained.matrix(3, "CT2")
     assert trained.shape == (12, 128) and not np.allclose(trained, other)
     opened = load_run(run)

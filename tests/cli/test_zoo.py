@@ -17,7 +17,7 @@ from thoughtgraft.cli.app import app
 from thoughtgraft.models import load
 from thoughtgraft.models import names as embedded
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.tasks.arithmetic import arithmetic
+from thoughtgraft.tasks.sets.arithmetic import arithmetic
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.recipe import train
 

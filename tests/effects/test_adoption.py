@@ -121,9 +121,9 @@ def test_counterfactual_adoption_finds_which_slot_holds_which_step() -> None:
     problems = [two_step(i) for i in range(40)]
     records = make_records(40, 5, loss={(0,): 0.0, (1,): 0.0}, base_acc=1.0, seed=1)
     rng = np.random.default_rng(0)
-    records["gold"] = [problems[int(p[1:])].answer for p in records.problem_id]
+    records["gold"] = [problems[int(p[1:])].gold for p in records.problem_id]
     records["base_pred"] = records["gold"]
-    records["donor_pred"] = [None if pd.isna(d) else problems[int(d[1:])].answer for d in records.donor_id]
+    records["donor_pred"] = [None if pd.isna(d) else problems[int(d[1:])].gold for d in records.donor_id]
     preds = []
     for r in records.itertuples():
         host = problems[int(r.problem_id[1:])]

@@ -18,8 +18,8 @@ from thoughtgraft.engine.run import run
 from thoughtgraft.errors import RunError
 from thoughtgraft.models.load import load_model
 from thoughtgraft.studies.zoo.measure import Evaluation, always_explicit, measure
-from thoughtgraft.tasks.arithmetic import arithmetic
 from thoughtgraft.tasks.problem import Problem, ProblemSet, Step
+from thoughtgraft.tasks.sets.arithmetic import arithmetic
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from thoughtgraft.errors import ModelError, PlanError
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.records.status import read_status
 from thoughtgraft.records.store import RunStore
-from thoughtgraft.tasks.grading import extract_answer
+from thoughtgraft.tasks.numbers import extract_answer
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 TOKENS, HOSTS, DONORS, VICTIM = 6, 6, 3, "2"

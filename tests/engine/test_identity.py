@@ -24,7 +24,7 @@ from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.records.export import load_records
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.studies.resampling.report import write_report
-from thoughtgraft.tasks.load import problem_table
+from thoughtgraft.tasks.files import problem_table
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 from thoughtgraft.thoughts import Thoughts
 

@@ -23,7 +23,7 @@ from thoughtgraft.engine.ray import RayExecutor, Worker, make_tasks, worker_vers
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import MissingExtraError, ModelError, PlanError, RunError
 from thoughtgraft.records.status import read_status
-from thoughtgraft.tasks.grading import extract_answer
+from thoughtgraft.tasks.numbers import extract_answer
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 # A loaded machine may need longer to start workers than it takes until that is said.

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from thoughtgraft.engine.answer import make_draft
 from thoughtgraft.engine.verify.reading import Words, last_number, written
 from thoughtgraft.models.load import load_model
-from thoughtgraft.tasks.grading import extract_answer, format_number, number_start
+from thoughtgraft.tasks.grading import NUMBER
+from thoughtgraft.tasks.numbers import extract_answer, format_number, number_start
 
 # What models write beside digits, and characters that look like them.
 PIECES = ["", " ", "is ", *"0 1 12 345 6789 , . / - \u2212 $ % ( ) a = << \n \t \u0664 \u00b2".split(" ")]
@@ -43,7 +44,7 @@ def test_a_negative_answer_is_scored_in_the_place_of_its_sign() -> None:
     model = load_model("tiny-codi", device="cpu")
     for said, gold in (("= -4", "-4"), ("= -4", "7"), ("= 4", "-7")):
         ids = model.tokenizer(said, add_special_tokens=False)["input_ids"]
-        draft = make_draft(model, ids, True, gold)
+        draft = make_draft(model, ids, True, gold, NUMBER)
         assert draft.number_at is not None
         scored = model.decode([*ids[: draft.number_at], *draft.gold[:-1]])
         assert scored.replace(" ", "") == f"={gold}", (said, gold, scored)

@@ -24,7 +24,8 @@ from thoughtgraft.records.export import export_records
 from thoughtgraft.studies.resampling.run import load_run
 from thoughtgraft.studies.zoo import measure as evaluate
 from thoughtgraft.studies.zoo.measure import explicit_correct
-from thoughtgraft.tasks.grading import extract_answer, grade
+from thoughtgraft.tasks.grading import NUMBER
+from thoughtgraft.tasks.numbers import extract_answer
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 
@@ -66,7 +67,7 @@ def test_any_text_goes_through_records_and_files_unchanged(bytewise: LatentReaso
     assert len(endless) and set(endless["n_tokens"]) == {24}
     for row in records.to_dict("records"):
         assert row["valid"] == (extract_answer(row["text"]) is not None)
-        assert row["correct"] == grade(row["text"], Fraction(row["gold"]))
+        assert row["correct"] == NUMBER.same(NUMBER.parse(row["text"]), row["gold"])
     [path] = export_records(tmp_path / "run", tmp_path / "records.csv")
     with path.open(newline="", encoding="utf-8") as file:
         rows = {row["cell"]: row["text"] for row in csv.DictReader(file)}

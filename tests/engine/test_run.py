@@ -17,7 +17,7 @@ from thoughtgraft.engine.run import make_spec, run
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.records.schema import RECORD_SCHEMA
 from thoughtgraft.records.store import RunStore
-from thoughtgraft.tasks.grading import extract_answer, format_number
+from thoughtgraft.tasks.numbers import extract_answer, format_number
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 from thoughtgraft.thoughts import Thoughts
 

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from thoughtgraft.edits.arms import Arm
 from thoughtgraft.edits.plan import Plan
-from thoughtgraft.engine.answer import make_draft, number_tail
+from thoughtgraft.engine.answer import answer_tail, make_draft
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.rows import Source
 from thoughtgraft.engine.run import run
-from thoughtgraft.tasks.grading import extract_answer
+from thoughtgraft.tasks.grading import NUMBER
+from thoughtgraft.tasks.numbers import extract_answer
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 TOKENS, K = 8, 6
@@ -80,7 +81,7 @@ def test_scores_of_a_float64_model_are_those_of_a_plain_float64_run(family: str)
         host = int(row["problem_id"])
         donor = None if pd.isna(row["donor_id"]) else int(row["donor_id"])
         put = {k: torch.zeros_like(fed[0, 0]) if donor is None else fed[donor, k] for k in row["slots"]}
-        draft = make_draft(model, own.thoughts.token_ids[host], own.thoughts.stopped[host], asked[host].answer)
+        draft = make_draft(model, own.thoughts.token_ids[host], own.thoughts.stopped[host], asked[host].gold, NUMBER)
         if row["slots"]:
             first = put[row["slots"][0]]
             assert row["fed_norm"] == pytest.approx(float((first**2).sum() ** 0.5), abs=1e-9)
@@ -104,7 +105,7 @@ def test_scores_of_a_float64_model_are_those_of_a_plain_float64_run(family: str)
         assert row["logp_gold"] == pytest.approx(score(edited, draft.gold), abs=1e-9)
         assert row["dlogp_gold"] == pytest.approx(score(edited, draft.gold) - score(clean, draft.gold), abs=1e-9)
         if donor is not None and own.thoughts.pred[donor] is not None:
-            tail = number_tail(model, own.thoughts.token_ids[host], at, own.thoughts.pred[donor])
+            tail = answer_tail(model, own.thoughts.token_ids[host], at, own.thoughts.pred[donor], NUMBER)
             assert row["logp_donor"] == pytest.approx(score(edited, tail), abs=1e-9)
             compared += 1
     assert compared > 10
@@ -116,7 +117,9 @@ def test_no_figure_is_narrower_than_float32_or_than_the_model(dtype: str) -> Non
     asked = problems("codi-llama")
     prompts = [model.prompt(p.question) for p in asked]
     thoughts = collect_thoughts(model, asked, progress=False)
-    drafts = [make_draft(model, thoughts.token_ids[i], thoughts.stopped[i], p.answer) for i, p in enumerate(asked)]
+    drafts = [
+        make_draft(model, thoughts.token_ids[i], thoughts.stopped[i], p.gold, NUMBER) for i, p in enumerate(asked)
+    ]
     cases = [Case(Arm("swap", (k,)), k % 5, (k + 1) % 5) for k in range(K)]
     found = run_cases(model, prompts, cases, Source.from_fed(thoughts.fed), drafts=drafts)
     assert found.scores is not None

@@ -12,6 +12,7 @@ from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.rollout import rollout
 from thoughtgraft.engine.rows import Row, Source
 from thoughtgraft.models.load import load_model
+from thoughtgraft.tasks.grading import NUMBER
 from thoughtgraft.tasks.load import load_problems
 
 HOSTS, TOKENS = 10, 24
@@ -31,7 +32,7 @@ def test_sampled_answers_equal_the_reference() -> None:
     rows = [Row(h, schedule(Arm("swap", (k,)), 6), OPS["swap"], h, d) for h, d, k in swaps]
     source = Source.from_fed(base.fed)
     drafts = [
-        make_draft(model, ids, stopped, p.answer)
+        make_draft(model, ids, stopped, p.gold, NUMBER)
         for ids, stopped, p in zip(base.answers.token_ids, base.answers.stopped, problems, strict=True)
     ]
     plain = rollout(model, prompts, rows, source, max_new_tokens=TOKENS).answers

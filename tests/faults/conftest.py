@@ -14,7 +14,7 @@ from tests.faults.runner import table
 from thoughtgraft.edits.arms import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.run import run
-from thoughtgraft.tasks.grading import extract_answer
+from thoughtgraft.tasks.numbers import extract_answer
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 SmallRun = Callable[..., pd.DataFrame]

@@ -32,7 +32,7 @@ from thoughtgraft.models.coconut import CoconutReasoner
 from thoughtgraft.models.load import load_model
 from thoughtgraft.readouts.lens import decode_thoughts, token_text
 from thoughtgraft.studies.zoo.measure import evaluate
-from thoughtgraft.tasks.grading import grade
+from thoughtgraft.tasks.grading import NUMBER, OFFICIAL
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 ROOT = GOLDEN / "coconut-gpt2"
@@ -292,8 +292,8 @@ def test_an_answer_in_coconuts_words_is_graded_and_scored_at_its_number() -> Non
     number = model.tokenizer("43", add_special_tokens=False)["input_ids"]
     text = model.text(answer)
     assert text == "### 42"
-    assert grade(text, Fraction(42)) and grade(text, Fraction(42), "official")
-    draft = make_draft(model, answer, True, "43")
+    assert NUMBER.parse(text) == OFFICIAL.parse(text) == "42"
+    draft = make_draft(model, answer, True, "43", NUMBER)
     assert draft.number_at == 1
     assert draft.gold == (*number, 1)
 
@@ -305,7 +305,7 @@ def test_logp_gold_is_that_of_the_number_and_the_stop_after_the_hashes() -> None
     answer = model.tokenizer("### 42", add_special_tokens=False)["input_ids"]
     prompt = model.prompt(questions("coconut-gpt2")[0])
     clean = reference_run(model, prompt, max_new_tokens=1)
-    draft = make_draft(model, answer, True, "43")
+    draft = make_draft(model, answer, True, "43", NUMBER)
     rows = [Case(Arm("baseline"), 0).row(model.num_latents)]
     scores = rollout(model, [prompt], rows, Source.from_fed(clean.fed[None]), drafts=[draft]).scores
     assert scores is not None

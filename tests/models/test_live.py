@@ -37,7 +37,7 @@ from thoughtgraft.records.status import read_status
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.studies.resampling.report import write_report
 from thoughtgraft.studies.zoo.measure import evaluate
-from thoughtgraft.tasks.load import problem_table
+from thoughtgraft.tasks.files import problem_table
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 PLAN = Plan((Arm("baseline"), Arm("swap", (1,))), n_donors=1)

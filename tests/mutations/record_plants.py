@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -14,11 +13,12 @@ from torch import Tensor
 
 from thoughtgraft.edits import plan
 from thoughtgraft.engine import answer as drafts
-from thoughtgraft.engine import cells, collect, score
+from thoughtgraft.engine import cells, score
 from thoughtgraft.engine import cells as grading
 from thoughtgraft.engine import rows as grid
 from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.tasks.grading import Number, Official
 from thoughtgraft.thoughts import Thoughts
 
 
@@ -37,7 +37,7 @@ def _late(model: Any, state: Any, hidden: Tensor, some: Any, *more: Any) -> tupl
     return model, state, hidden, later, *more
 
 
-_no_stop = together(*(result(place, "number_tail", lambda tail, *_: tail[:-1]) for place in (drafts, cells)))
+_no_stop = together(*(result(place, "answer_tail", lambda tail, *_: tail[:-1]) for place in (drafts, cells)))
 
 
 def _own_gold(draft: drafts.Draft, *_: Any) -> drafts.Draft:
@@ -74,11 +74,7 @@ def _not_gold(record: dict[str, Any]) -> None:
 
 
 def _as_floats(patch: MonkeyPatch) -> None:
-    def same(a: Fraction | None, b: Fraction | None) -> bool:
-        return a is not None and b is not None and float(a) == float(b)
-
-    for place in (grading, collect):
-        patch.setattr(place, "same_answer", same)
+    patch.setattr(Number, "same", Official.same)
 
 
 def _special_kept(self: LatentReasoner, ids: Any) -> str:

@@ -53,8 +53,8 @@ def losses(problems: ProblemSet, records: pd.DataFrame) -> float:
     """What replacing the answer by the donor's must cost, pp, from the questions alone."""
     swaps = records[(records.method == "swap") & records.slots.map(lambda slots: list(slots) == [READS])]
     lost = [
-        (said(problems.by_id(host)) == problems.by_id(host).gold)
-        - (said(problems.by_id(donor)) == problems.by_id(host).gold)
+        (str(said(problems.by_id(host))) == problems.by_id(host).gold)
+        - (str(said(problems.by_id(donor))) == problems.by_id(host).gold)
         for host, donor in zip(swaps.problem_id, swaps.donor_id, strict=True)
     ]
     return 100 * sum(map(int, lost)) / len(lost)

@@ -15,8 +15,8 @@ from thoughtgraft.probing.controls import control_task, numbers_of, surface_type
 from thoughtgraft.probing.rows import ArrayFeatures, content, join, make_folds
 from thoughtgraft.probing.stratum import Settings, chosen_layers
 from thoughtgraft.studies.operations.analysis import analyze_operations, never_judged
+from thoughtgraft.tasks.files import read_problems
 from thoughtgraft.tasks.labels import draw_classes
-from thoughtgraft.tasks.load import read_problems
 from thoughtgraft.tasks.problem import ProblemSet
 
 

@@ -21,7 +21,7 @@ from thoughtgraft.engine.run import run
 from thoughtgraft.records.status import read_status
 from thoughtgraft.studies.resampling.report import write_report
 from thoughtgraft.studies.resampling.run import load_run
-from thoughtgraft.tasks.grading import extract_answer
+from thoughtgraft.tasks.numbers import extract_answer
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 from thoughtgraft.tracking.tracking import final_metrics, running_metrics
 

@@ -22,7 +22,7 @@ from thoughtgraft.errors import AnalysisError
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.stats.verdicts import Agreement, Verdict, agreement_verdict, verdict
 from thoughtgraft.studies.resampling.report import write_report
-from thoughtgraft.tasks.load import problem_table
+from thoughtgraft.tasks.files import problem_table
 from thoughtgraft.tasks.problem import Problem, ProblemSet, Ref, Step
 
 OLD_WORDS = ("SUPPORTED", "REFUTED", "UNDERPOWERED", "CONVERGENT", "DIVERGENT", "INCONCLUSIVE", "equivalent")

@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import pytest
 
-from thoughtgraft.tasks.load import read_problems
+from thoughtgraft.tasks.files import read_problems
+from thoughtgraft.tasks.numbers import format_number
 from thoughtgraft.tasks.problem import Problem, Ref, Step
 from thoughtgraft.tasks.steps import NotArithmetic, Operation, parse_annotations, steps_from
 
@@ -37,29 +38,29 @@ def test_unusual_spellings_parse(text):
 def test_what_is_not_arithmetic_is_refused_and_leaves_no_steps(text):
     with pytest.raises(NotArithmetic):
         parse_annotations(f"<<{text}>>")
-    assert steps_from(f"<<{text}>>", question="?", gold=Fraction(2)) == ()
+    assert steps_from(f"<<{text}>>", question="?", gold="2") == ()
 
 
 def test_a_result_that_is_used_again_is_linked():
     solution = "<<3*4=12>>12 apples, <<12+5=17>>17 in all\n#### 17"
-    steps = steps_from(solution, question="3 bags of 4, and 5 more?", gold=Fraction(17))
+    steps = steps_from(solution, question="3 bags of 4, and 5 more?", gold="17")
     assert steps == (
         Step(number(3), "*", number(4), number(12)),
         Step(Ref(0), "+", number(5), number(17)),
     )
     problem = Problem("a", "3 bags of 4, and 5 more?", Fraction(17), solution, steps)
-    assert problem.answer_with(0, 20).value == 25
+    assert problem.answer_with(0, 20).value == "25"
 
 
 def test_a_number_that_could_come_from_two_places_is_not_linked():
-    in_question = steps_from("<<3*4=12>> <<12+5=17>>", question="3 of 4; 12 and 5", gold=Fraction(17))
+    in_question = steps_from("<<3*4=12>> <<12+5=17>>", question="3 of 4; 12 and 5", gold="17")
     assert in_question[1].left == number(12)
-    twice = steps_from("<<3*4=12>> <<6*2=12>> <<12+5=17>>", question="?", gold=Fraction(17))
+    twice = steps_from("<<3*4=12>> <<6*2=12>> <<12+5=17>>", question="?", gold="17")
     assert twice[2].left == number(12)
 
 
 def test_a_long_expression_becomes_binary_steps():
-    steps = steps_from("<<2*(3+4)-1=13>> <<13/2=6.5>>", question="?", gold=Fraction(13, 2))
+    steps = steps_from("<<2*(3+4)-1=13>> <<13/2=6.5>>", question="?", gold="6.5")
     assert steps == (
         Step(number(3), "+", number(4), number(7)),
         Step(number(2), "*", Ref(0), number(14)),
@@ -73,7 +74,7 @@ def test_a_long_expression_becomes_binary_steps():
     ["", "no annotation", "<<10/3=3.33>>", "<<7//2=3>>", "<<1/0=1>>", "<<2+2=4>> so 4 + 1 = 5", "<<5=5>>"],
 )
 def test_a_graph_that_would_not_compute_the_answer_is_left_out(solution):
-    assert steps_from(solution, question="?", gold=Fraction(5)) == ()
+    assert steps_from(solution, question="?", gold="5") == ()
 
 
 def test_every_annotation_of_gsm8k_parses(gsm8k_dir):
@@ -89,4 +90,4 @@ def test_every_annotation_of_gsm8k_parses(gsm8k_dir):
             left, right = (values[x.step] if isinstance(x, Ref) else x for x in (step.left, step.right))
             values.append(OPERATORS[step.op](left, right))
             assert values[-1] == step.value
-        assert values[-1] == p.gold
+        assert format_number(values[-1]) == p.gold

@@ -9,7 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thoughtgraft.errors import ProblemError
-from thoughtgraft.tasks.grading import extract_answer, extract_official, format_number, grade, parse_number, same_answer
+from thoughtgraft.tasks import grading
+from thoughtgraft.tasks.grading import GRADERS, NUMBER, OFFICIAL, Grader, grader
+from thoughtgraft.tasks.load import load_problems
+from thoughtgraft.tasks.numbers import extract_answer, extract_official, format_number, parse_number
+from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 NUMBERS = [
     ("42", 42),
@@ -102,11 +106,11 @@ def test_what_is_written_is_read_back(value):
 
 
 def test_equality_is_exact_and_nothing_equals_nothing():
-    assert same_answer(Fraction(4096), parse_number("4,096"))
-    assert not same_answer(Fraction(1, 2), Fraction(0))
-    assert not same_answer(None, None)
-    assert not same_answer(None, Fraction(0))
-    assert not same_answer(Fraction(0), None)
+    assert NUMBER.same("4096", NUMBER.canonical("4,096"))
+    assert not NUMBER.same("0.5", "0")
+    assert not NUMBER.same(None, None)
+    assert not NUMBER.same(None, "0")
+    assert not NUMBER.same("0", None)
 
 
 @pytest.mark.parametrize(
@@ -141,11 +145,38 @@ def test_the_official_procedure_with_its_own_readings(text, value):
     ],
 )
 def test_grading_by_name(text, gold, exact, official):
-    assert grade(text, gold) is exact
-    assert grade(text, gold, grader="official") is official
+    for rule, right in ((NUMBER, exact), (OFFICIAL, official)):
+        assert grader(rule.name) is rule
+        assert rule.same(rule.parse(text), rule.canonical(gold)) is right
 
 
 def test_an_unknown_grader_is_named():
     with pytest.raises(ProblemError) as error:
-        grade("42", Fraction(42), grader="fuzzy")  # type: ignore[arg-type]
-    assert str(error.value) == "there is no such grader; got 'fuzzy'; expected 'exact' or 'official'."
+        grader("fuzzy")
+    assert str(error.value) == "unknown grader; got 'fuzzy'; expected number, official."
+
+
+def test_a_new_kind_of_answer_is_one_class(monkeypatch):
+    monkeypatch.setattr(grading, "GRADERS", dict(GRADERS))
+
+    class Letter(Grader):
+        name, noun, wanted = "letter", "letter", "one of A to D"
+
+        def canonical(self, answer):
+            return answer if answer in set("ABCD") else None
+
+        def parse(self, text):
+            return next((c for c in reversed(text) if c in "ABCD"), None)
+
+        def scored(self, text):
+            return max(map(text.rfind, "ABCD")) if self.parse(text) else None
+
+    problems = load_problems([{"question": "Which?", "answer": "B"}], grader="letter")
+    assert problems.grader == Letter() and problems[0].gold == "B"
+    assert problems.content_hash != ProblemSet([Problem("x", "Which?", None)]).content_hash
+    with pytest.raises(ProblemError, match="the field 'answer' holds no letter; got 'E'"):
+        load_problems([{"question": "Which?", "answer": "E"}], grader="letter")
+    with pytest.raises(ProblemError, match=r"answer of problem 'y' is no letter; got 5; expected one of A to D"):
+        Problem("y", "Which?", 5, grader="letter")
+    with pytest.raises(ProblemError, match="are not of one kind; got letter, number"):
+        ProblemSet([*problems, Problem("y", "How many?", 5)])

@@ -10,8 +10,10 @@ from itertools import islice
 import pytest
 
 from thoughtgraft.errors import ProblemError
-from thoughtgraft.tasks.arithmetic import LARGEST, arithmetic, equations, generate, split_of, vocabulary
-from thoughtgraft.tasks.grading import extract_answer
+from thoughtgraft.tasks.grading import NUMBER
+from thoughtgraft.tasks.numbers import format_number
+from thoughtgraft.tasks.sets.arithmetic import LARGEST, arithmetic, generate, split_of, vocabulary
+from thoughtgraft.tasks.steps import equations
 
 
 def form(problem):
@@ -45,16 +47,16 @@ def test_every_number_is_whole_and_in_range():
 
 def test_the_graph_the_solution_and_the_answer_agree():
     for problem in arithmetic("test")[:300]:
-        assert problem.gold == problem.steps[-1].value == extract_answer(problem.solution)
+        assert problem.gold == problem.steps[-1].result == NUMBER.parse(problem.solution)
         for k, step in enumerate(problem.steps):
             assert problem.answer_with(k, step.value).value == problem.gold
-        assert problem.answer_with(len(problem.steps) - 1, 7).value == 7
+        assert problem.answer_with(len(problem.steps) - 1, 7).value == "7"
 
 
 def test_a_counterfactual_runs_through_the_graph():
     problem = next(p for p in arithmetic("test") if [s.op for s in p.steps] == ["+", "*"])
     other = problem.steps[0].value + 1
-    assert problem.answer_with(0, other).value == other * Fraction(problem.steps[1].right)
+    assert problem.answer_with(0, other).value == format_number(other * Fraction(problem.steps[1].right))
 
 
 def test_the_solution_reads_like_gsm8k():

@@ -8,14 +8,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
+import pandas as pd
 import pyarrow
 import pyarrow.parquet
 import pytest
 
 from thoughtgraft.cli.problems import write_labels
 from thoughtgraft.errors import ProblemError
+from thoughtgraft.tasks import load, sets, task
+from thoughtgraft.tasks.files import problem_table, read_problems
+from thoughtgraft.tasks.grading import NUMBER
 from thoughtgraft.tasks.labels import label_table
-from thoughtgraft.tasks.load import load_problems, read_problems
+from thoughtgraft.tasks.load import load_problems
+from thoughtgraft.tasks.problem import ProblemSet
 
 ROWS = [{"question": f"What is {i} and {i}?", "answer": f"<<{i}+{i}={2 * i}>>{2 * i}\n#### {2 * i}"} for i in range(30)]
 
@@ -42,7 +47,7 @@ def test_every_format_gives_the_same_problems(name, tmp_path, file):
     problems = load_problems(str(write(tmp_path / name, ROWS)))
     assert problems.content_hash == load_problems(str(file)).content_hash
     assert [p.id for p in problems][:2] == ["test_0", "test_1"]
-    assert (problems[4].gold, problems[4].split, len(problems[4].steps)) == (8, "test", 1)
+    assert (problems[4].gold, problems[4].split, len(problems[4].steps)) == ("8", "test", 1)
     assert problems[4].solution == ROWS[4]["answer"]
 
 
@@ -58,7 +63,8 @@ def test_every_format_gives_the_same_problems(name, tmp_path, file):
     ],
 )
 def test_answers_may_be_numbers_or_text(answer, gold, tmp_path):
-    assert read_problems(write(tmp_path / "a.jsonl", [{"question": "?", "answer": answer}]))[0].gold == gold
+    (problem,) = read_problems(write(tmp_path / "a.jsonl", [{"question": "?", "answer": answer}]))
+    assert problem.gold == NUMBER.canonical(gold)
 
 
 def test_blank_lines_a_byte_order_mark_and_odd_line_ends_are_no_problem(tmp_path):
@@ -158,7 +164,7 @@ def test_a_folder_is_no_file_and_endings_may_be_written_large(tmp_path):
     with pytest.raises(ProblemError, match=r"a\.jsonl is a folder; expected a file"):
         load_problems(tmp_path / "a.jsonl")
     (tmp_path / "B.JSONL").write_bytes(b'\xef\xbb\xbf{"question": "q", "answer": 1}\n')  # with the mark of some editors
-    assert load_problems(tmp_path / "B.JSONL")[0].gold == 1
+    assert load_problems(tmp_path / "B.JSONL")[0].gold == "1"
 
 
 @pytest.mark.parametrize("row", [{"id": None}, {"id": 3}, {"graph": 5}, {"graph": '[["#9", "+", "1", "2"]]'}])
@@ -172,13 +178,12 @@ def test_a_written_sample_that_was_changed_by_hand_is_refused(row, tmp_path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("svamp", "unknown problems; got 'svamp'; expected arithmetic[:split], gsm8k:test, gsm8k:train, gsm8k:all, or"),
-        ("gsm8k", "unknown problems; got 'gsm8k'"),
-        ("arithmetic:", "unknown problems; got 'arithmetic:'"),
+        ("svamp", "unknown problems; got 'svamp'; expected arithmetic[:train|validation|test|heldout], gsm8k:"),
+        ("gsm8k", "gsm8k needs a split; expected gsm8k:test, gsm8k:train, gsm8k:all, gsm8k:validation"),
+        ("arithmetic:", "arithmetic has no split ''; expected arithmetic:train, arith"),
         (
             "gsm8k:dev",
-            "there is no such split of GSM8K; got 'dev'; "
-            "expected gsm8k:test, gsm8k:train, gsm8k:validation or gsm8k:all.",
+            "gsm8k has no split 'dev'; expected gsm8k:test, gsm8k:train, gsm8k:all, gsm8k:validation.",
         ),
         (
             "nowhere.jsonl",
@@ -293,3 +298,35 @@ def test_a_written_sample_is_read_as_it_was(suffix: str, tmp_path: Path) -> None
     assert [problem.id for problem in again] == [problem.id for problem in drawn]
     assert [problem.steps for problem in again] == [problem.steps for problem in drawn]
     assert again.content_hash == drawn.content_hash
+
+
+def test_a_new_data_set_is_one_file(tmp_path, monkeypatch):
+    (tmp_path / "sums.py").write_text(
+        "from thoughtgraft.tasks.files import problem_from_row\n"
+        "from thoughtgraft.tasks.problem import ProblemSet\n"
+        "from thoughtgraft.tasks.task import Task\n"
+        "def sums(split):\n"
+        "    row = {'question': '1 and 1?', 'answer': 2}\n"
+        "    return ProblemSet([problem_from_row(row, where='', split=split, index=0)], f'sums:{split}')\n"
+        "TASK = Task('sums', ('easy',), sums, default='easy')\n"
+    )
+    monkeypatch.setattr(sets, "__path__", [*sets.__path__, str(tmp_path)])
+    monkeypatch.setattr(task, "tasks", task.tasks.__wrapped__)
+    monkeypatch.setattr(load, "tasks", task.tasks)
+    assert load_problems("sums").by_id("easy_0").gold == "2"
+    with pytest.raises(ProblemError, match=r"sums has no split 'hard'; expected sums:easy\. Fix: "):
+        load_problems("sums:hard")
+    with pytest.raises(ProblemError, match=r"expected arithmetic.*sums\[:easy\], or a"):
+        load_problems("sumz:hard:hard")
+
+
+def test_what_stands_for_problems_in_python(file):
+    rows = [{"question": f"{i} and 1?", "answer": i + 1} for i in range(3)]
+    given = load_problems(rows)
+    assert given == load_problems(pd.DataFrame(rows)) == load_problems(datasets.Dataset.from_list(rows))
+    kept = load_problems(str(file))
+    assert load_problems(problem_table(kept)) == ProblemSet(kept.problems, "given"), "with its ids and steps"
+    with pytest.raises(ProblemError, match="row 1: the field 'answer' holds no number; got None"):
+        load_problems(pd.DataFrame([*rows[:1], {"question": "?"}]))
+    with pytest.raises(ProblemError, match="of data in splits, take one"):
+        load_problems(datasets.DatasetDict(test=datasets.Dataset.from_list(rows)))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from thoughtgraft.errors import ProblemError
-from thoughtgraft.tasks.arithmetic import arithmetic
+from thoughtgraft.tasks.files import read_problems
 from thoughtgraft.tasks.labels import compare_rules, draw_classes, label_problem, label_table, text_equations
-from thoughtgraft.tasks.load import read_problems
 from thoughtgraft.tasks.problem import Problem, ProblemSet
+from thoughtgraft.tasks.sets.arithmetic import arithmetic
 
 
 def problem(solution: str, name: str = "p", split: str = "test") -> Problem:

@@ -17,7 +17,7 @@ from thoughtgraft.errors import CheckpointError, ModelError
 from thoughtgraft.models.checkpoint.adapter import DESCRIPTION, ROWS, WEIGHTS, write_official
 from thoughtgraft.models.lm import load_language_model
 from thoughtgraft.models.load import load_model
-from thoughtgraft.tasks.arithmetic import arithmetic
+from thoughtgraft.tasks.sets.arithmetic import arithmetic
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.lora import GrownEmbedding, GrownHead
 from thoughtgraft.training.recipe import (

@@ -14,7 +14,7 @@ from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import require_thoughts
-from thoughtgraft.tasks.arithmetic import arithmetic
+from thoughtgraft.tasks.sets.arithmetic import arithmetic
 from thoughtgraft.training.config import METHODS, TrainingConfig
 from thoughtgraft.training.data import ANSWER_PREFIX, COCONUT_ANSWER_PREFIX, IGNORE, Encoder
 from thoughtgraft.training.objectives import CoconutObjective, without_steps

@@ -16,8 +16,8 @@ from thoughtgraft.errors import ModelError
 from thoughtgraft.models.checkpoint.assembly import build_projection
 from thoughtgraft.models.checkpoint.format import FAMILIES
 from thoughtgraft.models.load import ADAPTERS, load_model
-from thoughtgraft.tasks.arithmetic import arithmetic
 from thoughtgraft.tasks.problem import ProblemSet
+from thoughtgraft.tasks.sets.arithmetic import arithmetic
 from thoughtgraft.training.card import add_accuracies, draw_curves, read_log
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.data import IGNORE, Encoder, batches, problem_stream
@@ -84,7 +84,7 @@ def test_a_batch_holds_question_reasoning_and_answer(validation):
         question = batch.question[i][batch.question_mask[i].bool()]
         assert tokenizer.decode(question, skip_special_tokens=True) == problem.question.lower()
         answer = batch.answer[i][batch.answer[i] != IGNORE]
-        assert tokenizer.decode(answer, skip_special_tokens=True) == f"the answer is: {problem.answer}"
+        assert tokenizer.decode(answer, skip_special_tokens=True) == f"the answer is: {problem.gold}"
         assert tokenizer.decode(answer[batch.answer_colon[i]]) == ":"
         reasoning = batch.reasoning[i]
         assert tokenizer.decode(reasoning[batch.reasoning_colon[i]]) == ":"

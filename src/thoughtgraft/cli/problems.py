@@ -85,7 +85,7 @@ def problems(
 def print_questions(problems: ProblemSet, n: int) -> None:
     """Print the first questions with their answers."""
     for problem in problems[:n]:
-        typer.echo(f"\n{problem.id}: {problem.question}\n  answer {problem.answer}")
+        typer.echo(f"\n{problem.id}: {problem.question}\n  answer {problem.gold}")
 
 
 def label_problems(
@@ -235,11 +235,11 @@ def write_labels(path: Path, problems: ProblemSet, labels: pd.DataFrame) -> None
         ProblemError: The file cannot be written.
     """
     from thoughtgraft.errors import ProblemError
-    from thoughtgraft.tasks.load import problem_table, with_labels
+    from thoughtgraft.tasks.files import problem_table, with_labels
 
     # With `answer`, the file is itself a file of problems, which --problems takes.
     table = with_labels(problem_table(problems), labels)
-    answers: list[Any] = [p.solution or p.answer for p in problems]
+    answers: list[Any] = [p.solution or p.gold for p in problems]
     table = table.assign(answer=answers)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

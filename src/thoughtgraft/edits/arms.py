@@ -276,7 +276,7 @@ STRATA: dict[str, Callable[[Problem], object]] = {
     "random": lambda problem: None,
     "operation": lambda problem: problem.operation,
     "steps": lambda problem: len(problem.steps),
-    "answer": lambda problem: problem.answer,
+    "answer": lambda problem: problem.gold,
 }
 
 

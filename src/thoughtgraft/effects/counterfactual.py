@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from thoughtgraft.effects.positions import Adoption, adoption, adoption_bounds, 
 from thoughtgraft.stats.intervals import TOO_SMALL, Bounds
 from thoughtgraft.stats.resampling import holm
 from thoughtgraft.stats.verdicts import Verdict, verdict
-from thoughtgraft.tasks.problem import Problem
+from thoughtgraft.tasks.problem import Problem, Value
 
 COLUMNS = (
     "slots", "step", "method", "donor_stratum", "rate", "null", "excess", "ci_low", "ci_high", "sim_low", "sim_high",
@@ -34,12 +33,12 @@ def _answers(
         Codes [host, donor] (-1: not eligible), and why (`ELIGIBLE`..`OUTSIDE`), same shape. Answers that no
         generation gave get a code of their own that nothing equals.
     """
-    code = {number: i for i, number in enumerate(frame.answers)}
+    code = {answer: i for i, answer in enumerate(frame.answers)}
     never = len(code)
     codes = np.full((len(frame.hosts), len(frame.donors)), -1, dtype=np.int64)
     why = np.full(codes.shape, NO_STEP)
     # Donors by their step's value: there are far fewer values than donors.
-    lending: dict[Fraction, list[int]] = {}
+    lending: dict[Value, list[int]] = {}
     for d in donors:
         problem = by_id.get(frame.donors[d])
         if problem is not None and step < len(problem.steps):
@@ -49,13 +48,11 @@ def _answers(
         if problem is None or step >= len(problem.steps):
             continue
         for value, lenders in lending.items():
-            answer = problem.answer_with(step, value).value
-            if answer is None:
-                codes[h, lenders], why[h, lenders] = -1, UNDEFINED
-            elif largest is not None and answer > largest:
-                codes[h, lenders], why[h, lenders] = -1, OUTSIDE
+            found = problem.answer_with(step, value, largest)
+            if found.value is None:
+                codes[h, lenders], why[h, lenders] = -1, OUTSIDE if found.outside else UNDEFINED
             else:
-                codes[h, lenders], why[h, lenders] = code.get(answer, never), ELIGIBLE
+                codes[h, lenders], why[h, lenders] = code.get(found.value, never), ELIGIBLE
     return codes, why
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +12,7 @@ import pandas as pd
 from thoughtgraft.arguments import need, shown
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.stats.intervals import Floats, Ints
+from thoughtgraft.tasks.grading import NUMBER, Grader
 
 REQUIRED = ("method", "slots", "problem_id", "base_correct", "correct")
 
@@ -28,7 +28,7 @@ class Frame:
 
     hosts: tuple[str, ...]
     donors: tuple[str, ...]
-    answers: tuple[Fraction, ...]
+    answers: tuple[str, ...]
     arms: dict[ArmKey, Cells]
     n_slots: int
     n_rows: int
@@ -75,31 +75,25 @@ class Frame:
         return "random" if "random" in found or not found else found[0]
 
 
-def exact_number(text: str) -> Fraction:
-    """The exact number that a recorded answer string stands for ("4,096" = 4096, "0.5" = 1/2)."""
-    try:
-        return Fraction(text.replace(",", "").strip())
-    except (ValueError, ZeroDivisionError) as error:
-        raise AnalysisError(
-            "an answer in the records is not a number",
-            got=repr(text),
-            expected="a string such as '42', '0.5' or '1/3', or null where nothing was parsed",
-            fix="re-grade the run so that pred, gold, base_pred and donor_pred hold exact numbers",
-        ) from error
-
-
-def _answer_codes(columns: Sequence[pd.Series]) -> tuple[list[Ints], tuple[Fraction, ...]]:
-    """Code answers so that equal numbers share a code, however they are written; null becomes -1."""
-    numbers: dict[str, Fraction] = {}
+def _answer_codes(columns: Sequence[pd.Series], grader: Grader) -> tuple[list[Ints], tuple[str, ...]]:
+    """Code answers so that equal ones share a code, however they are written; null becomes -1."""
+    known: dict[str, str] = {}
     for column in columns:
         for text in column.dropna().unique():
-            numbers[str(text)] = exact_number(str(text))
-    answers = tuple(sorted(set(numbers.values())))
-    position = {number: code for code, number in enumerate(answers)}
+            if (canonical := grader.canonical(str(text))) is None:
+                raise AnalysisError(
+                    f"an answer in the records is no {grader.noun}",
+                    got=repr(text),
+                    expected=f"{grader.wanted}; or null where nothing was parsed",
+                    fix="re-grade the run so that pred, gold, base_pred and donor_pred hold answers",
+                )
+            known[str(text)] = canonical
+    answers = tuple(sorted(set(known.values())))
+    position = {answer: code for code, answer in enumerate(answers)}
     coded = []
     for column in columns:
         codes, found = _factors(column)
-        coded.append(np.array([*(position[numbers[text]] for text in found), -1], dtype=np.int64)[codes])
+        coded.append(np.array([*(position[known[text]] for text in found), -1], dtype=np.int64)[codes])
     return coded, answers
 
 
@@ -196,13 +190,14 @@ def _draws(group: Ints, host: Ints) -> Ints:
     return np.arange(len(host)) - np.repeat(starts, np.diff(np.r_[starts, len(host)]))
 
 
-def build_frame(records: pd.DataFrame) -> Frame:
+def build_frame(records: pd.DataFrame, grader: Grader = NUMBER) -> Frame:
     """Check records and split them into arms.
 
     Args:
         records: One row per generation. Needs the columns method, slots, problem_id, base_correct and correct;
             the others of the record schema are used where present. Rows with an `error`, or without `correct`,
             are counted as failed and left out.
+        grader: How answers are compared.
 
     Returns:
         The frame; nothing in it depends on the order of the rows.
@@ -228,7 +223,7 @@ def build_frame(records: pd.DataFrame) -> Frame:
     base = _flag(records["base_correct"])
     _check(records, host, base, hosts)
     correct = _flag(records["correct"])
-    coded, answers = _answer_codes([_column(records, n) for n in ("pred", "base_pred", "gold", "donor_pred")])
+    coded, answers = _answer_codes([_column(records, n) for n in ("pred", "base_pred", "gold", "donor_pred")], grader)
 
     keys, group = _arms(records, donor)
     seeds, _ = _index(_column(records, "seed"))

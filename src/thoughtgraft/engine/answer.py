@@ -12,7 +12,7 @@ from torch import Tensor
 from thoughtgraft.engine.rows import Failures, Grid
 from thoughtgraft.models.attention import ColumnCache, Prefix
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.tasks.grading import number_start
+from thoughtgraft.tasks.grading import Grader
 
 ANSWER_COLUMNS = 16  # columns for an answer that are allocated at a time
 LOGITS_AT_ONCE = 1 << 25  # rows x vocabulary
@@ -263,39 +263,40 @@ class Draft:
     gold: tuple[int, ...] = ()
 
 
-def make_draft(model: LatentReasoner, answer: Sequence[int], stopped: bool, gold: str | None) -> Draft:
+def make_draft(model: LatentReasoner, answer: Sequence[int], stopped: bool, gold: str | None, grader: Grader) -> Draft:
     """The draft of a clean answer.
 
     Args:
         model: Whose tokenizer wrote it.
         answer: The clean answer's ids, without the end of sequence.
         stopped: Whether it ended by itself.
-        gold: The gold number as text.
+        gold: The gold answer as canonical text.
+        grader: Says where in the text the answer stands.
     """
     ids = (*answer, model.eos_ids[0]) if stopped else tuple(answer)
-    at = number_token(model, answer)
-    return Draft(ids, at, () if at is None or gold is None else number_tail(model, answer, at, gold))
+    at = answer_token(model, answer, grader)
+    return Draft(ids, at, () if at is None or gold is None else answer_tail(model, answer, at, gold, grader))
 
 
-def number_token(model: LatentReasoner, answer: Sequence[int]) -> int | None:
-    """The 0-based index of the token in which the last number of an answer begins; None without a number."""
-    start = number_start(model.decode(answer))
+def answer_token(model: LatentReasoner, answer: Sequence[int], grader: Grader) -> int | None:
+    """The 0-based index of the token in which what the grader reads begins; None where it reads nothing."""
+    start = grader.scored(model.decode(answer))
     if start is None:
         return None
     return next(i for i in range(len(answer)) if len(model.decode(answer[: i + 1])) > start)
 
 
-def number_tail(model: LatentReasoner, answer: Sequence[int], at: int, number: str) -> tuple[int, ...]:
-    """`number` and the end of sequence, tokenized as a continuation of `answer[:at]`.
+def answer_tail(model: LatentReasoner, answer: Sequence[int], at: int, given: str, grader: Grader) -> tuple[int, ...]:
+    """The answer `given` and the end of sequence, tokenized as a continuation of `answer[:at]`.
 
     Text and tokens need not be cut at the same places, so the whole text is tokenized and the known
-    prefix taken off; where that changes the prefix, the number is tokenized by itself.
+    prefix taken off; where that changes the prefix, the answer is tokenized by itself.
     """
     text, words = model.decode(answer), model.decode(answer[:at])
-    start = number_start(text)
-    assert start is not None, "an answer with a number token has a number"
+    start = grader.scored(text)
+    assert start is not None, "a text with an answer token has an answer"
     glue = text[len(words) : start]
-    whole = model.tokenizer(words + glue + number, add_special_tokens=False)["input_ids"]
+    whole = model.tokenizer(words + glue + given, add_special_tokens=False)["input_ids"]
     prefix = list(answer[:at])
-    tail = whole[at:] if whole[:at] == prefix else model.tokenizer(glue + number, add_special_tokens=False)["input_ids"]
+    tail = whole[at:] if whole[:at] == prefix else model.tokenizer(glue + given, add_special_tokens=False)["input_ids"]
     return (*tail, model.eos_ids[0])

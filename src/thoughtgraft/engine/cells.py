@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from math import isnan
 from typing import Any
 
@@ -15,14 +14,13 @@ from torch import Tensor
 from thoughtgraft.edits.arms import schedule
 from thoughtgraft.edits.edit import OPS, NothingToTake
 from thoughtgraft.edits.plan import Cell
-from thoughtgraft.engine.answer import make_draft, number_tail
+from thoughtgraft.engine.answer import answer_tail, make_draft
 from thoughtgraft.engine.batching import packs, plan_budget, surviving
 from thoughtgraft.engine.collect import features_of
 from thoughtgraft.engine.rollout import RolloutResult, rollout
 from thoughtgraft.engine.rows import Edited, Row, Source, ends_the_run, in_words
 from thoughtgraft.errors import PlanError
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
-from thoughtgraft.tasks.grading import extract_answer, format_number, parse_number, same_answer
 from thoughtgraft.tasks.problem import ProblemSet
 from thoughtgraft.thoughts import Thoughts
 
@@ -95,9 +93,9 @@ def run_cells(
     Cells of one key (a donor that serves two strata) are generated once, `stored` ones not at all. They still count
     when packs are made: a run that is continued makes the same packs, and so the same roundings.
     """
-    source = Source.from_fed(thoughts.fed.to(model.device))
+    source, grader = Source.from_fed(thoughts.fed.to(model.device)), problems.grader
     drafts = {
-        host: make_draft(model, thoughts.token_ids[host], thoughts.stopped[host], problems[host].answer)
+        host: make_draft(model, thoughts.token_ids[host], thoughts.stopped[host], problems[host].gold, grader)
         for host in sorted({cell.host for cell in cells if cell.record not in stored})
     }
     budget = plan_budget(model, batch_size, max(map(len, prompts)), sharers)
@@ -112,9 +110,9 @@ def run_cells(
     results: list[RolloutResult] = []
 
     @functools.cache
-    def tail(host: int, number: str) -> tuple[int, ...]:
+    def tail(host: int, answer: str) -> tuple[int, ...]:
         at = drafts[host].number_at
-        return () if at is None else number_tail(model, thoughts.token_ids[host], at, number)
+        return () if at is None else answer_tail(model, thoughts.token_ids[host], at, answer, grader)
 
     def once(part: list[list[Cell]]) -> None:
         hosts = [piece[0].host for piece in part]
@@ -262,7 +260,7 @@ class Grader:
             "split": problem.split,
             "n_steps": len(problem.steps) or None,
             "operation": problem.operation,
-            "gold": problem.answer,
+            "gold": problem.gold,
             "base_pred": base.pred[cell.host],
             "base_correct": base.correct[cell.host],
             "pad": self.prompts[cell.host].pad,
@@ -278,28 +276,26 @@ class Grader:
         return record
 
     def _row(self, cell: Cell, result: RolloutResult, i: int) -> dict[str, Any]:
-        record = self._what(cell)
+        record, grader = self._what(cell), self.problems.grader
         ids = result.answers.token_ids[i]
         text = self.model.text(ids)
-        number = extract_answer(text)
-        base = _number(record["base_pred"])
-        gold = self.problems[cell.host].gold
+        pred, base, gold = grader.parse(text), record["base_pred"], record["gold"]
         record |= {
             "text": text,
             "token_ids": list(ids),
             "stop_reason": "eos" if result.answers.stopped[i] else "length",
             "n_tokens": len(ids),
-            "pred": None if number is None else format_number(number),
-            "valid": number is not None,
-            "correct": same_answer(number, gold),
-            # Two answers without a number are not the same answer, but nothing changed between them either.
-            "changed": not (number is None and base is None) and not same_answer(number, base),
+            "pred": pred,
+            "valid": pred is not None,
+            "correct": grader.same(pred, gold),
+            # Two texts without an answer do not give the same one, but nothing changed between them either.
+            "changed": not (pred is None and base is None) and not grader.same(pred, base),
             "fed_norm": _defined(result.edit_norm[i].item()),
         }
         if cell.donor is not None:
-            donor = _number(record.get("donor_pred"))
-            eligible = donor is not None and donor != base and donor != gold
-            record["adopted"] = same_answer(number, donor) if eligible else None
+            donor = record["donor_pred"]
+            eligible = donor is not None and not grader.same(donor, base) and not grader.same(donor, gold)
+            record["adopted"] = grader.same(pred, donor) if eligible else None
             record["donor_cos"] = _defined(result.edit_cosine[i].item())
         if result.scores is not None:
             record["logp_gold"] = _defined(result.scores.logp_gold[i].item())
@@ -308,10 +304,6 @@ class Grader:
             clean = result.scores.clean_logp_gold[i].item()
             record["dlogp_gold"] = _defined(result.scores.logp_gold[i].item() - clean)
         return record
-
-
-def _number(text: str | None) -> Fraction | None:
-    return None if text is None else parse_number(text)
 
 
 def _defined(value: float) -> float | None:

@@ -31,7 +31,7 @@ from thoughtgraft.models.protocols import padding
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, as_model, attention_implementation
 from thoughtgraft.records.features import HIDDEN, MADE_FROM, read_block
 from thoughtgraft.records.spec import QUARANTINE_FOLDER
-from thoughtgraft.tasks.grading import TASK, extract_answer, format_number, same_answer
+from thoughtgraft.tasks.grading import NUMBER, Grader
 from thoughtgraft.tasks.load import as_problems
 from thoughtgraft.tasks.problem import ProblemSet
 from thoughtgraft.thoughts import Thoughts
@@ -67,9 +67,11 @@ def answer_limit(model: LatentReasoner, tokens: int | None) -> int:
     return model.max_new_tokens if tokens is None else whole(tokens, "max_new_tokens", ModelError, least=1)
 
 
-def answer_identity(model: LatentReasoner, max_new_tokens: int | None = None) -> dict[str, Any]:
+def answer_identity(
+    model: LatentReasoner, max_new_tokens: int | None = None, grader: Grader = NUMBER
+) -> dict[str, Any]:
     """What every answer of a model rests on: its identity, how long an answer may be, and how answers are read."""
-    return {**model.identity, "max_new_tokens": answer_limit(model, max_new_tokens), "task": TASK}
+    return {**model.identity, "max_new_tokens": answer_limit(model, max_new_tokens), "task": grader.name}
 
 
 @answers_for_calls(ModelError)
@@ -138,17 +140,17 @@ def think_clean_runs(
     refuse_broken(hidden, [out.failed[at] for out, at in found], problems)
     ids = tuple(out.answers.token_ids[at] for out, at in found)
     texts = tuple(model.text(answer) for answer in ids)
-    numbers = [extract_answer(text) for text in texts]
+    pred = tuple(problems.grader.parse(text) for text in texts)
     return Thoughts(
         fed=torch.stack([out.fed[at] for out, at in found]).cpu(),
         hidden=hidden,
         token_ids=ids,
         texts=texts,
         stopped=tuple(out.answers.stopped[at] for out, at in found),
-        pred=tuple(None if n is None else format_number(n) for n in numbers),
-        correct=tuple(same_answer(n, p.gold) for n, p in zip(numbers, problems, strict=True)),
+        pred=pred,
+        correct=tuple(problems.grader.same(said, p.gold) for said, p in zip(pred, problems, strict=True)),
         problem_ids=tuple(p.id for p in problems),
-        identity=answer_identity(model, max_new_tokens),
+        identity=answer_identity(model, max_new_tokens, problems.grader),
         problem_hash=problems.content_hash,
     )
 

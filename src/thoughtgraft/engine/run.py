@@ -51,8 +51,8 @@ from thoughtgraft.records.spec import (
     without_home,
 )
 from thoughtgraft.records.store import RunStore, check_folder
-from thoughtgraft.tasks.grading import TASK
-from thoughtgraft.tasks.load import as_problems, problem_table, with_labels
+from thoughtgraft.tasks.files import problem_table, with_labels
+from thoughtgraft.tasks.load import as_problems
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 from thoughtgraft.thoughts import Thoughts
 
@@ -137,7 +137,7 @@ def run(
         raise PlanError("logits are not stored in run folders", fix="use keep_logits=True without out")
     model = admitted(model, identity)
     check_sites(model, plan.arms)
-    made_by = answer_identity(model, max_new_tokens)
+    made_by = answer_identity(model, max_new_tokens, problems.grader)
     prompts = encode(model, problems)
     pads = [p.pad for p in prompts] if model.protocol.pads_visible else None
 
@@ -278,7 +278,7 @@ def make_spec(
         n_cells=len(cells),
         decision_hash=None if rule is None else hashlib.sha256(rule.encode()).hexdigest()[:16],
         max_new_tokens=answer_limit(model, max_new_tokens),
-        task=TASK,
+        task=problems.grader.name,
         model_identity=model.identity,
         rule=None if rule is None else RuleFacts.of_text(rule),
         versions=provenance.pop("versions", {}),
@@ -300,7 +300,7 @@ def with_looks(
     """
     if (Path(out) / SPEC_FILE).exists():
         return spec
-    mine, givers = ([(problem.question, problem.answer) for problem in some] for some in (hosts, donors))
+    mine, givers = ([(problem.question, problem.gold) for problem in some] for some in (hosts, donors))
     looks = find_looks(Path(out), spec, mine, givers, [Path(place) for place in beside])
     return spec.model_copy(update={"looks": looks})
 
@@ -473,7 +473,7 @@ def _spec(
         n_donors=0,
         n_cells=len(problems) * (1 + untrained),
         max_new_tokens=limit,
-        task=TASK,
+        task=problems.grader.name,
         model_identity=model.identity,
         versions=provenance.pop("versions", {}),
         provenance=provenance,
@@ -489,7 +489,7 @@ def _thoughts(
     progress: bool,
 ) -> Thoughts:
     if file.exists():
-        made_by = answer_identity(model, max_new_tokens)
+        made_by = answer_identity(model, max_new_tokens, problems.grader)
         return Thoughts.load(file, identity=made_by, problem_hash=problems.content_hash)
     thoughts = think_clean_runs(model, problems, max_new_tokens, batch_size=batch_size, progress=progress)
     thoughts.save(file)

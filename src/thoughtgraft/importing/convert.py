@@ -16,8 +16,8 @@ from safetensors.numpy import save
 from thoughtgraft.arguments import parse_json
 from thoughtgraft.errors import ForeignFileError
 from thoughtgraft.files import make_folder, read_json, to_json, write_atomic
-from thoughtgraft.tasks.grading import grade
-from thoughtgraft.tasks.load import problem_from_row, problem_table
+from thoughtgraft.tasks.files import problem_from_row, problem_table
+from thoughtgraft.tasks.grading import NUMBER
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def from_cache(content: object, path: Path) -> Imported:
     ]
     texts = [row["baseline_prediction"] for row in rows]
     correct = [row["baseline_correct"] for row in rows]
-    ours = [grade(text, problem.gold) for text, problem in zip(texts, problems, strict=True)]
+    ours = [NUMBER.same(NUMBER.parse(text), problem.gold) for text, problem in zip(texts, problems, strict=True)]
     table = _table(problems, rows, path).assign(
         baseline_prediction=texts, baseline_correct=correct, baseline_correct_exact=ours
     )

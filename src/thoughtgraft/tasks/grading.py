@@ -1,196 +1,128 @@
-"""Numbers in answers: exact parsing and comparison, and the official grader by name."""
+"""Graders: how an answer is read from a text, compared with another, and found again in the text to be scored.
+
+Outside this room an answer is its canonical text. A new kind of answer is one subclass of `Grader`: its name then
+works in `Problem(grader=...)` and `load_problems(grader=...)`, in records and in run.json.
+"""
 
 from __future__ import annotations
 
-import math
-import operator
-import re
-from decimal import Decimal
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, ClassVar
 
+from thoughtgraft.arguments import choice
 from thoughtgraft.errors import ProblemError
+from thoughtgraft.tasks.numbers import as_number, extract_answer, extract_official, format_number, number_start
 
-Grader = Literal["exact", "official"]
-
-TASK = "number"
-"""What every problem asks for today, and so how a run reads, compares and scores answers; part of each cell's key."""
-
-_MINUS = "-\u2212"
-# Commas only where they group thousands. ASCII digits only: another script's digits are not what a grader reads.
-_UNSIGNED = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]*)?|(?<![0-9.])\.[0-9]+)"
-_GOLD = re.compile(rf"([{_MINUS}]?\$?|\$[{_MINUS}])({_UNSIGNED})(?:/({_UNSIGNED}))?%?")
-# A quotient, unless it is part of a longer chain of slashes (a date); otherwise a single number.
-_IN_TEXT = re.compile(rf"(?<![0-9/])({_UNSIGNED})/({_UNSIGNED})(?!/?[0-9])|({_UNSIGNED})")
-_OFFICIAL = re.compile(r"-?\d+\.?\d*")
-# No real answer is longer; the bounds keep every number printable and within a float's range.
-_MOST_CHARACTERS = 300
-_MOST_BITS = 996  # a whole number of so many has 300 digits at most; longer ones are not written out to be counted
+GRADERS: dict[str, Grader] = {}
+"""Every grader by its name, in the order of definition; filled by subclassing."""
 
 
-def parse_number(text: str) -> Fraction | None:
-    """The number that the whole of a gold-like text is: `4,096`, `$1,430`, `.5`, `3/4`, `12.`, `-4`, `50%` (= 50).
+@dataclass(frozen=True)
+class Grader(ABC):
+    """The rule by which answers are read, compared and scored. It holds nothing, so that two of a kind are equal.
 
-    Args:
-        text: A gold answer, with nothing but the number in it; spaces around it do not matter.
-
-    Returns:
-        The exact number; None where the text is anything else, or divides by zero.
+    Attributes:
+        name: What records and run.json call it.
+        wanted: What a gold answer has to be, in words, for errors.
+        noun: What an answer is called there: "number".
     """
-    match = _GOLD.fullmatch(text.strip())
-    if match is None:
-        return None
-    sign, numerator, denominator = match.groups()
-    value = _quotient(numerator, denominator or "1")
-    return -value if value is not None and sign.strip("$") else value
+
+    name: ClassVar[str]
+    wanted: ClassVar[str]
+    noun: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        GRADERS[cls.name] = cls()
+
+    @abstractmethod
+    def canonical(self, answer: Any) -> str | None:
+        """The one text for an answer that somebody wrote down: a gold answer of any type, a recorded one, a token.
+
+        Args:
+            answer: A value, or a text that holds the answer and nothing else.
+
+        Returns:
+            The text that all equal answers share; None where the value is no answer of this kind. The canonical text
+            of a canonical text is itself.
+        """
+
+    @abstractmethod
+    def parse(self, text: str) -> str | None:
+        """The answer that a model's text gives.
+
+        Args:
+            text: What the model generated, with all of its words.
+
+        Returns:
+            The answer as canonical text; None where the text gives none.
+        """
+
+    @abstractmethod
+    def scored(self, text: str) -> int | None:
+        """Where the answer that `parse` reads begins in the text: from there on its tokens are scored.
+
+        Args:
+            text: What the model generated.
+
+        Returns:
+            The 0-based character; None where the text gives no answer.
+        """
+
+    def same(self, a: str | None, b: str | None) -> bool:
+        """Whether two answers are the same one; no answer is the same as nothing, another missing one included."""
+        return a is not None and b is not None and a == b
 
 
-def as_number(value: Any) -> Fraction | None:
-    """The exact number that a value of a user's own stands for: numbers of any kind, and the text of one.
+class Number(Grader):
+    """The last number of the text, compared exactly: `4,096` is 4096, `0.50` is 1/2."""
 
-    Args:
-        value: An int, float, Fraction or Decimal, numpy's among them, or text that `parse_number` reads.
+    name = "number"
+    wanted = "a number, or its text, of at most 300 digits"
+    noun = "number"
 
-    Returns:
-        The number, floats through their shortest text (0.1 is one tenth); None where the value is no number, not
-        finite, or longer than any answer.
-    """
-    if type(value) is Fraction and value.denominator == 1 and value.numerator.bit_length() <= _MOST_BITS:
-        return value  # what nearly every number is
-    match value:
-        case bool():
-            number = None
-        case str():
-            number = parse_number(value)
-        case Fraction():
-            number = value
-        case Decimal():
-            number = Fraction(value) if value.is_finite() and abs(value.adjusted()) < _MOST_CHARACTERS else None
-        case float():
-            number = Fraction(repr(float(value))) if math.isfinite(value) else None
-        case _:
-            number = _of_a_library(value)
-    if number is None or max(abs(number.numerator), number.denominator).bit_length() > _MOST_BITS:
-        return None
-    return number if len(format_number(number)) <= _MOST_CHARACTERS else None
+    def canonical(self, answer: Any) -> str | None:
+        """See `Grader`; numbers of any library, and texts such as `$1,430`, `3/4` and `50%` (= 50)."""
+        number = as_number(answer)
+        return None if number is None else format_number(number)
+
+    def parse(self, text: str) -> str | None:
+        """See `Grader` and `numbers.extract_answer`."""
+        number = extract_answer(text)
+        return None if number is None else format_number(number)
+
+    def scored(self, text: str) -> int | None:
+        """See `Grader`; a minus sign belongs to the number."""
+        return number_start(text)
 
 
-def _of_a_library(value: Any) -> Fraction | None:
-    """Numpy's narrower floats by their own text, which is shorter than Python's; ints of any library."""
-    kind = str(getattr(value, "dtype", ""))
-    if type(value).__module__ == "numpy" and kind.startswith("float") and value.ndim == 0:
-        return Fraction(str(value)) if math.isfinite(value) else None
-    try:
-        return None if "bool" in kind else Fraction(operator.index(value))
-    except (TypeError, ValueError, RuntimeError):
-        return None
+class Official(Number):
+    """The last number as CODI's official code reads it, compared as floats: the grader of the published accuracies."""
+
+    name = "official"
+
+    def parse(self, text: str) -> str | None:
+        """See `Grader` and `numbers.extract_official`."""
+        return self.canonical(extract_official(text))
+
+    def same(self, a: str | None, b: str | None) -> bool:
+        """Whether both are the same number as floats."""
+        return a is not None and b is not None and _as_float(a) == _as_float(b)
 
 
-def extract_answer(text: str) -> Fraction | None:
-    """The last number of a model's text, exactly.
-
-    A minus counts as a sign only where it cannot be an operator or a hyphen: `= -4` is -4, while `10-5`,
-    `10 -5` and `step-5` end in 5. `a/b` written without spaces is one number.
-
-    Args:
-        text: What the model generated.
-
-    Returns:
-        The exact number; None where the text holds none, or its last one divides by zero.
-    """
-    last = None
-    for last in _IN_TEXT.finditer(text):  # noqa: B007 - only the last match is wanted
-        pass
-    if last is None:
-        return None
-    numerator, denominator, single = last.groups()
-    value = _quotient(single or numerator, denominator or "1")
-    return -value if value is not None and _ends_in_sign(text[: last.start()]) else value
+def _as_float(answer: str) -> float:
+    return float(Fraction(answer)) if "/" in answer else float(answer)
 
 
-def number_start(text: str) -> int | None:
-    """Where the last number of a text begins (0-based character), its minus sign included; None where there is none."""
-    starts = [match.start() for match in _IN_TEXT.finditer(text)]
-    if not starts:
-        return None
-    before = text[: starts[-1]]
-    return len(before.removesuffix("$")) - 1 if _ends_in_sign(before) else starts[-1]
+NUMBER = GRADERS[Number.name]
+OFFICIAL = GRADERS[Official.name]
 
 
-def _quotient(numerator: str, denominator: str) -> Fraction | None:
-    if len(numerator) + len(denominator) > _MOST_CHARACTERS:
-        return None
-    over, under = (Fraction(part.replace(",", "")) for part in (numerator, denominator))
-    return None if under == 0 else over / under
-
-
-def _ends_in_sign(before: str) -> bool:
-    """Whether the text before a number ends in its minus sign, rather than an operator, a hyphen or a dash."""
-    before = before.removesuffix("$")
-    if not before or before[-1] not in _MINUS:
-        return False
-    rest = before[:-1]
-    left = rest.rstrip(" \t")
-    if not left:
-        return True
-    if left == rest and (left[-1].isalpha() or left[-1] in _MINUS + "."):
-        return False
-    return not (left[-1].isdigit() or left[-1] in ")]%")
-
-
-def same_answer(a: Fraction | None, b: Fraction | None) -> bool:
-    """Whether two answers are the same number; no answer is never the same as anything, another no answer included."""
-    return a is not None and b is not None and a == b
-
-
-def extract_official(text: str) -> float | None:
-    """The last number of a text by CODI's official procedure: no commas, a minus and digits and a point, as a float.
-
-    The official code stands infinity in for a missing number, or stops with an error; here it is None, so that two
-    missing numbers never count as agreement. `10-5` reads as -5 and `.5` as 5, as there.
-
-    Args:
-        text: What the model generated.
-
-    Returns:
-        The number as a float; None where the text holds none.
-    """
-    found = _OFFICIAL.findall(text.replace(",", ""))
-    return float(found[-1]) if found else None
-
-
-def grade(text: str, gold: Fraction | None, grader: Grader = "exact") -> bool:
-    """Whether a model's text gives the gold answer.
-
-    Args:
-        text: What the model generated.
-        gold: The exact gold answer; None grades everything as wrong.
-        grader: `exact` (the last number, exactly) or `official` (the last number, equal as floats).
+def grader(name: str | Grader) -> Grader:
+    """The grader of a name; a grader is itself.
 
     Raises:
-        ProblemError: There is no grader of that name.
+        ProblemError: There is none of that name.
     """
-    if grader == "exact":
-        return same_answer(extract_answer(text), gold)
-    if grader == "official":
-        found = extract_official(text)
-        return found is not None and gold is not None and found == float(gold)
-    raise ProblemError("there is no such grader", got=repr(grader), expected="'exact' or 'official'")
-
-
-def format_number(value: Fraction) -> str:
-    """A number as answers write it: `42`, `0.5` where it terminates, else `1/3`."""
-    if value.denominator == 1:
-        return str(value.numerator)
-    rest = value.denominator
-    for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    if rest != 1:
-        return f"{value.numerator}/{value.denominator}"
-    digits = 1
-    while (value * 10**digits).denominator != 1:
-        digits += 1
-    whole = abs(value * 10**digits).numerator
-    text = f"{whole // 10**digits}.{whole % 10**digits:0{digits}d}"
-    return f"-{text}" if value < 0 else text
+    return name if isinstance(name, Grader) else GRADERS[choice(name, "grader", GRADERS, ProblemError)]

@@ -12,7 +12,11 @@ from typing import Any, overload
 
 from thoughtgraft.arguments import answers_for_calls, items, need, shown, whole
 from thoughtgraft.errors import ProblemError
-from thoughtgraft.tasks.grading import as_number, format_number
+from thoughtgraft.tasks.grading import NUMBER, Grader, grader
+from thoughtgraft.tasks.numbers import as_number, format_number
+
+Value = Fraction
+"""What a step computes. Outside this room it is only handed on: to `Problem.answer_with`, or compared with another."""
 
 APPLY: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
     "+": operator.add,
@@ -54,13 +58,25 @@ class Step:
             if not isinstance(operand, Ref) or name == "value":
                 object.__setattr__(self, name, _number(operand, f"the {name} of a step"))
 
+    @property
+    def result(self) -> str:
+        """The step's value as an answer writes it."""
+        return format_number(self.value)
+
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """The answer a problem would have if one step had another value; undefined with a reason."""
+    """The answer a problem would have if one step had another value; undefined with a reason.
 
-    value: Fraction | None
+    Attributes:
+        value: The answer's canonical text; None where it is undefined.
+        undefined: Why it is; None where it is not.
+        outside: Whether it is undefined only because it is larger than what the model can write.
+    """
+
+    value: str | None
     undefined: str | None = None
+    outside: bool = False
 
 
 @answers_for_calls(ProblemError)
@@ -71,23 +87,26 @@ class Problem:
     Args:
         id: Unique within its problem set, for example `test_51`.
         question: The text the model is asked.
-        gold: The exact answer; None if the source gives none that parses. A number of any kind, or the text of one,
-            is made exact.
+        gold: The answer's canonical text; None if the source gives none that parses. What is given may be written
+            otherwise: the grader makes `4096` of 4096, 4096.0 and "4,096".
         solution: The reference solution as text (GSM8K's format where known).
         steps: The causal graph, in order; empty where unknown.
         split: The split the problem belongs to.
         template: The frames it was generated from; None for collected problems.
+        grader: How answers to it are read and compared: a `Grader` or the name of one.
     """
 
     id: str
     question: str
-    gold: Fraction | None
+    gold: str | None
     solution: str = ""
     steps: tuple[Step, ...] = ()
     split: str = "unknown"
     template: str | None = None
+    grader: Grader = field(default=NUMBER, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "grader", grader(self.grader))
         if not isinstance(self.id, str) or not self.id:
             raise ProblemError("a problem needs an id", got=shown(self.id), expected="text, such as 'test_51'")
         who = f"of problem {shown(self.id)}"
@@ -98,7 +117,7 @@ class Problem:
         if not self.question.strip():
             raise ProblemError(f"problem {self.id!r} has an empty question", fix="give every problem a question")
         if self.gold is not None:
-            object.__setattr__(self, "gold", _number(self.gold, f"the gold answer {who}"))
+            object.__setattr__(self, "gold", self._canonical(self.gold, who))
         object.__setattr__(self, "steps", _steps(self.steps, who))
         for name, text in (("question", self.question), ("solution", self.solution)):
             try:
@@ -113,10 +132,12 @@ class Problem:
                     fix="write the character itself, or both halves of its escape",
                 ) from None
 
-    @property
-    def answer(self) -> str | None:
-        """The gold answer as text; None where there is none."""
-        return None if self.gold is None else format_number(self.gold)
+    def _canonical(self, answer: Any, who: str) -> str:
+        text = self.grader.canonical(answer)
+        if text is None:
+            what = f"the gold answer {who} is no {self.grader.noun}"
+            raise ProblemError(what, got=shown(answer), expected=self.grader.wanted)
+        return text
 
     @property
     def operation(self) -> str:
@@ -130,19 +151,23 @@ class Problem:
 
     @property
     def content_hash(self) -> str:
-        """Hash of what the model sees and is graded on: the question and the gold answer."""
-        return hashlib.sha256(json.dumps([self.question, self.answer]).encode()).hexdigest()[:16]
+        """Hash of what the model sees and is graded on: the question, the gold answer, and how answers are read."""
+        # The first grader has no part in it, so that what was stored before there were others is still known.
+        asked = [self.question, self.gold, *([] if self.grader == NUMBER else [self.grader.name])]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
-    def answer_with(self, step: int, value: int | Fraction) -> Counterfactual:
+    def answer_with(self, step: int, value: int | Value, largest: int | None = None) -> Counterfactual:
         """The answer if step `step` had `value`, everything after it recomputed through the graph.
 
         Args:
             step: 0-based step index.
             value: The value put in the place of the step's own.
+            largest: The largest number that the model can write, if it has one.
 
         Returns:
             The counterfactual answer, or the reason why it is undefined: a later value that is not a whole
-            positive number, or an answer that does not depend on the step as far as the graph knows.
+            positive number, an answer that does not depend on the step as far as the graph knows, or one that is
+            larger than `largest`.
 
         Raises:
             ProblemError: The problem has no such step.
@@ -168,7 +193,11 @@ class Problem:
             if index >= step and (new.denominator != 1 or new <= 0):
                 return Counterfactual(None, f"step {index} becomes {format_number(new)}, not a whole positive number")
             values.append(new)
-        return Counterfactual(values[-1])
+        if largest is not None and values[-1] > largest:
+            return Counterfactual(
+                None, f"the answer becomes {format_number(values[-1])}, above {largest}", outside=True
+            )
+        return Counterfactual(self.grader.canonical(values[-1]))
 
     def _reaches_answer(self, step: int) -> bool:
         reached = {step}
@@ -181,7 +210,7 @@ class Problem:
 @answers_for_calls(ProblemError)
 @dataclass(frozen=True)
 class ProblemSet(Sequence[Problem]):
-    """An ordered list of problems with unique ids and one content hash."""
+    """An ordered list of problems with unique ids, one grader and one content hash."""
 
     problems: tuple[Problem, ...]
     name: str = "problems"
@@ -198,8 +227,20 @@ class ProblemSet(Sequence[Problem]):
             if problem.id in seen:
                 raise ProblemError(f"problem id {problem.id!r} occurs twice in {self.name}", fix="make ids unique")
             seen.add(problem.id)
+        if len(graders := {problem.grader.name for problem in self.problems}) > 1:
+            raise ProblemError(
+                f"the answers in {self.name} are not of one kind",
+                got=", ".join(sorted(graders)),
+                expected="one grader for all of its problems",
+                fix="make a set for each",
+            )
         digest = hashlib.sha256("\n".join(p.content_hash for p in self.problems).encode()).hexdigest()[:16]
         object.__setattr__(self, "content_hash", digest)
+
+    @property
+    def grader(self) -> Grader:
+        """How its answers are read and compared; the number grader where there is no problem."""
+        return self.problems[0].grader if self.problems else NUMBER
 
     def __len__(self) -> int:
         return len(self.problems)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from thoughtgraft.tasks.grading import parse_number
+from thoughtgraft.tasks.numbers import format_number, parse_number
 from thoughtgraft.tasks.problem import APPLY, Operand, Ref, Step
 
 ANNOTATION = re.compile(r"<<(.*?)>>", re.DOTALL)
@@ -141,7 +142,7 @@ class _Graph:
         return self.steps[operand.step].value if isinstance(operand, Ref) else operand
 
 
-def steps_from(solution: str, *, question: str, gold: Fraction | None) -> tuple[Step, ...]:
+def steps_from(solution: str, *, question: str, gold: str | None) -> tuple[Step, ...]:
     """The causal graph that a solution's annotations make, one binary operation per step.
 
     An operand that equals an earlier annotation's result refers to it, if exactly one step has that result and the
@@ -151,7 +152,7 @@ def steps_from(solution: str, *, question: str, gold: Fraction | None) -> tuple[
     Args:
         solution: A reference solution in GSM8K's format.
         question: The problem's question.
-        gold: The problem's answer.
+        gold: The problem's answer, as canonical text.
 
     Returns:
         The steps in order; empty where an annotation does not parse or does not hold, or where the last one is not
@@ -163,6 +164,21 @@ def steps_from(solution: str, *, question: str, gold: Fraction | None) -> tuple[
         held = [graph.add(annotation) for annotation in parse_annotations(solution)]
     except (NotArithmetic, ZeroDivisionError):
         return ()
-    if not all(held) or not graph.steps or graph.steps[-1].value != gold:
+    if not all(held) or not graph.steps or graph.steps[-1].result != gold:
         return ()
     return tuple(graph.steps)
+
+
+def equations(steps: Sequence[Step]) -> list[str]:
+    """Steps as bare equations such as `26+5=31`, in order, with every reference replaced by its value."""
+
+    def number(operand: Operand) -> str:
+        return format_number(steps[operand.step].value if isinstance(operand, Ref) else operand)
+
+    return [f"{number(s.left)}{s.op}{number(s.right)}={s.result}" for s in steps]
+
+
+def solution_text(steps: Sequence[Step]) -> str:
+    """Steps as a solution in GSM8K's format: one annotated line a step, then the answer."""
+    lines = [f"{eq.split('=')[0]} = <<{eq}>>{eq.split('=')[1]}" for eq in equations(steps)]
+    return "\n".join([*lines, f"#### {steps[-1].result}"])

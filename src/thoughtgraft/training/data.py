@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerBase
 
 from thoughtgraft.errors import ModelError, ProblemError
 from thoughtgraft.models import codi
-from thoughtgraft.tasks.arithmetic import equations, generate
 from thoughtgraft.tasks.problem import Problem, ProblemSet
+from thoughtgraft.tasks.sets.arithmetic import generate
+from thoughtgraft.tasks.steps import equations
 
 IGNORE = -100
 ANSWER_PREFIX = "The answer is:"
@@ -95,7 +96,7 @@ class Encoder:
     def lengths(self, problems: list[Problem]) -> list[int]:
         """Tokens of question, steps and answer together, for each problem."""
         questions = self._questions(problems)
-        tails = self._ids([f"{reasoning_text(p)} {p.answer}" for p in problems])
+        tails = self._ids([f"{reasoning_text(p)} {p.gold}" for p in problems])
         return [len(q) + len(t) + len(self.prefix) + 1 for q, t in zip(questions, tails, strict=True)]
 
     def __call__(self, problems: list[Problem]) -> Batch:
@@ -106,7 +107,7 @@ class Encoder:
         """
         eos = self.tokenizer.eos_token_id
         questions = self._questions(problems)
-        answers = [[*self.prefix, *number, eos] for number in self._ids([f" {p.answer}" for p in problems])]
+        answers = [[*self.prefix, *number, eos] for number in self._ids([f" {p.gold}" for p in problems])]
         steps = self._ids([reasoning_text(p) for p in problems])
         reasoning = [s + a for s, a in zip(steps, answers, strict=True)]
         colon = len(self.prefix) - 1

@@ -27,8 +27,8 @@ from thoughtgraft.models.checkpoint.format import SPECIAL_ROWS
 from thoughtgraft.models.checkpoint.read import write_checkpoint
 from thoughtgraft.models.checkpoint.twin import check_base
 from thoughtgraft.models.lm import LanguageModel, load_language_model
-from thoughtgraft.tasks.arithmetic import vocabulary
 from thoughtgraft.tasks.problem import ProblemSet
+from thoughtgraft.tasks.sets.arithmetic import vocabulary
 from thoughtgraft.training.augment.training_set import TrainingSet, training_set, usable
 from thoughtgraft.training.card import CARD, draw_curves, write_card
 from thoughtgraft.training.config import TrainingConfig

@@ -227,7 +227,7 @@ class Trainer:
             written = self.objective.answers(self.encoder(problems).to(self.device), tokenizer.eos_token_id)
         with (self.out / SAMPLES).open("a") as file:
             for problem, ids in zip(problems, written, strict=False):
-                line = {"step": self.step, "id": problem.id, "gold": problem.answer, "answer": tokenizer.decode(ids)}
+                line = {"step": self.step, "id": problem.id, "gold": problem.gold, "answer": tokenizer.decode(ids)}
                 file.write(json.dumps(line) + "\n")
 
     def _autocast(self) -> torch.autocast:

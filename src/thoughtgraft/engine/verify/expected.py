@@ -98,6 +98,10 @@ class Oracle:
         found = last_number(self.words.decode(ids).strip())
         return None if found is None else found.value
 
+    def _gold(self, problem: int) -> Fraction | None:
+        text = self.problems[problem].gold
+        return None if text is None else Fraction(text)
+
     def tail(self, host: int, number: Fraction | None) -> tuple[int, ...]:
         """A number and the end as they would stand in the host's clean answer; empty where nothing stands there."""
         at = self.words.number_at(self.answers[host].ids)
@@ -108,7 +112,7 @@ class Oracle:
     def graded(self, wanted: Wanted, answer: Answer, most: int) -> dict[str, Any]:
         """The columns that say what was answered, in at most so many tokens."""
         host, donor = wanted.host, wanted.donor
-        number, base, gold = self._number(answer.ids), self.numbers[host], self.problems[host].gold
+        number, base, gold = self._number(answer.ids), self.numbers[host], self._gold(host)
         limit = self._limit(wanted, most)
         end = next((n for n, token in enumerate(answer.ids) if token in self.model.eos_ids), limit)
         columns: dict[str, Any] = {
@@ -128,7 +132,7 @@ class Oracle:
             theirs = self.numbers[donor]
             columns |= {
                 "donor_pred": _text(theirs),
-                "donor_correct": theirs is not None and theirs == self.problems[donor].gold,
+                "donor_correct": theirs is not None and theirs == self._gold(donor),
                 "adopted": None if theirs is None or theirs in (base, gold) else number == theirs,
             }
         return columns
@@ -162,7 +166,7 @@ class Oracle:
         strip, firsts, failed = self._think(host, wanted)
         measured = self._read_answers(strip, answers)
         at = self.words.number_at(self.answers[host].ids)
-        gold = self.tail(host, self.problems[host].gold)
+        gold = self.tail(host, self._gold(host))
         donors = [() if one.donor is None else self.tail(host, self.numbers[one.donor]) for one in wanted]
         of_gold, edited = self._score(strip, host, at, [gold] * len(wanted))
         of_donor, _ = self._score(strip, host, at, donors)

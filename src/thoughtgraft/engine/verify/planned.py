@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 from thoughtgraft.edits.arms import Arm
@@ -20,7 +21,7 @@ _ALIKE: dict[str, Callable[[Problem], object]] = {
     "random": lambda problem: None,
     "operation": lambda problem: problem.operation,
     "steps": lambda problem: len(problem.steps),
-    "answer": lambda problem: problem.answer,
+    "answer": lambda problem: problem.gold,
 }
 _KEY, _CONTENT = 20, 16  # characters of a hash
 
@@ -145,7 +146,7 @@ def program(arm: Arm, loop: Loop, num_latents: int) -> list[tuple[str, int]]:
 
 def _content(problem: Problem) -> str:
     """Hash of what the model sees and is graded on."""
-    return _hash([problem.question, None if problem.gold is None else written(problem.gold)], _CONTENT)
+    return _hash([problem.question, None if problem.gold is None else written(Fraction(problem.gold))], _CONTENT)
 
 
 def _hash(content: Any, length: int) -> str:

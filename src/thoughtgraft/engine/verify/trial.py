@@ -154,7 +154,7 @@ def _distinct(problems: Sequence[Problem]) -> list[Problem]:
     found: list[Problem] = []
     for i, problem in enumerate(problems):
         twice = problem.content_hash in {other.content_hash for other in found}
-        found.append(replace(problem, gold=Fraction(-1 - i)) if twice else problem)
+        found.append(replace(problem, gold=str(-1 - i)) if twice else problem)
     return found
 
 
@@ -167,7 +167,7 @@ def _probing(
     found = think_clean_runs(model, ProblemSet(tuple(made), name), limit).pred
     numbers = [None if pred is None else Fraction(pred) for pred in found]
     if numbers[0]:
-        made[0] = replace(made[0], gold=numbers[0] * (1 + _HAIR))
+        made[0] = replace(made[0], gold=str(numbers[0] * (1 + _HAIR)))
     else:
         notes.append("no answer that is wrong by a hair was tried: the first answer holds no number to begin with")
     # The second host's gold is a donor's answer, and the last problem asks what the second does, if it is no host.
@@ -176,9 +176,9 @@ def _probing(
     for seed, (number, donor) in product(range(plan.seed, plan.seed + _SEEDS), others.items()):
         if donor in twins:
             continue
-        asked = [made[0], replace(made[1], gold=number), *made[2:]]
+        asked = [made[0], replace(made[1], gold=str(number)), *made[2:]]
         for twin in twins:
-            asked[twin] = replace(made[1], id=made[twin].id, gold=numbers[1])
+            asked[twin] = replace(made[1], id=made[twin].id, gold=found[1])
         tried = ProblemSet(tuple(asked), name)
         if {donor, *twins} <= set(draw_donors(tried, plan.n_donors, seed)[1]):
             return tried, seed

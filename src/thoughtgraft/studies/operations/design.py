@@ -86,7 +86,7 @@ class FeatureJob:
     @property
     def table(self) -> pd.DataFrame:
         """The problems with their labels, as the run will keep them."""
-        from thoughtgraft.tasks.load import problem_table, with_labels
+        from thoughtgraft.tasks.files import problem_table, with_labels
 
         return with_labels(problem_table(self.sample.problems), self.labels)
 

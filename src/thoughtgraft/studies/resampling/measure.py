@@ -162,7 +162,7 @@ def dry_run(job: Job, out: Path) -> None:
     prompts = encode(model, problems)
     pads = [prompt.pad for prompt in prompts] if model.protocol.pads_visible else None
     # Who is right is not known yet: all problems stand in for those that will be.
-    made_by = answer_identity(model, job.max_new_tokens)
+    made_by = answer_identity(model, job.max_new_tokens, problems.grader)
     cells = job.plan.cells(problems, made_by, pads, [True] * len(problems))
     distinct = len({cell.key for cell in cells})
     console.print(cell_table(cells))
@@ -228,7 +228,7 @@ def measure(
     small = replace(plan, n_donors=min(plan.n_donors, len(few) - 1), hosts=None, only_correct=False)
     prompts = encode(model, few)
     pads = [prompt.pad for prompt in prompts] if model.protocol.pads_visible else None
-    cells = small.cells(few, answer_identity(model, max_new_tokens), pads)
+    cells = small.cells(few, answer_identity(model, max_new_tokens, few.grader), pads)
     start = time.perf_counter()
     thoughts = collect_thoughts(model, few, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=False)
     clean = (time.perf_counter() - start) / len(few)

@@ -24,7 +24,7 @@ from thoughtgraft.records.spec import FEATURES_FOLDER, PROBLEMS_FILE, THOUGHTS_F
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.stats.verdicts import unjudged
 from thoughtgraft.studies.folder import Certificate, basis_of_run, old_decision, read_certificate
-from thoughtgraft.tasks.load import problems_from_table
+from thoughtgraft.tasks.files import problems_from_table
 from thoughtgraft.tasks.problem import ProblemSet
 
 if TYPE_CHECKING:

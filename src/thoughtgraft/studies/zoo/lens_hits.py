@@ -7,14 +7,13 @@ beside the rate at which the same tokens hit the values of other problems with a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.stats.clustered import Estimate, clustered_mean
-from thoughtgraft.tasks.grading import parse_number
+from thoughtgraft.tasks.grading import NUMBER
 from thoughtgraft.tasks.problem import Problem
 
 INTERMEDIATE, FINAL = "intermediate value", "final answer"
@@ -43,14 +42,14 @@ def lens_scores(decoded: pd.DataFrame, problems: Sequence[Problem], *, top: int 
         raise AnalysisError("top must count at least one rank", got=top, expected="1 or more")
     known = [problem for problem in problems if problem.steps]
     place = {problem.id: i for i, problem in enumerate(known)}
-    numbers = sorted({step.value for problem in known for step in problem.steps})
+    numbers = sorted({step.result for problem in known for step in problem.steps})
     code = {number: i for i, number in enumerate(numbers)}
     shown = decoded[(decoded["rank"] < top) & decoded.problem_id.isin(place)]
     said: dict[str, np.ndarray] = {}
     meant: dict[object, int | None] = {}
     for problem, slot, token in zip(shown.problem_id, shown.slot, shown.token, strict=True):
         if token not in meant:
-            number = parse_number(str(token))
+            number = NUMBER.canonical(str(token))
             meant[token] = None if number is None else code.get(number)
         table = said.setdefault(f"CT{slot}", np.zeros((len(known), len(numbers))))
         if (column := meant[token]) is not None:
@@ -111,13 +110,13 @@ def lens_difference(first: pd.DataFrame, second: pd.DataFrame, target: str, slot
 
 
 def _scores(
-    target: str, slots: str, said: np.ndarray, problems: Sequence[Problem], code: dict[Fraction, int]
+    target: str, slots: str, said: np.ndarray, problems: Sequence[Problem], code: dict[str, int]
 ) -> pd.DataFrame:
     holds = np.zeros_like(said)
     groups: dict[int, list[int]] = {}
     for i, problem in enumerate(problems):
         steps = problem.steps[:-1] if target == INTERMEDIATE else problem.steps[-1:]
-        holds[i, [code[step.value] for step in steps]] = 1
+        holds[i, [code[step.result] for step in steps]] = 1
         if steps:
             groups.setdefault(len(problem.steps), []).append(i)
     rows: list[tuple[str, str, str, float, float]] = []

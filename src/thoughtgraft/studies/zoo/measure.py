@@ -20,7 +20,7 @@ from thoughtgraft.engine.run import run
 from thoughtgraft.models.live import admitted
 from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.reasoner import LatentReasoner, attention_implementation
-from thoughtgraft.tasks.grading import grade
+from thoughtgraft.tasks.grading import OFFICIAL
 from thoughtgraft.tasks.problem import ProblemSet
 from thoughtgraft.thoughts import Thoughts
 
@@ -57,7 +57,7 @@ def measure_zoo(names: Sequence[str], out: Path, job: Job) -> Path:
     """Measure the models one after another and write the page, its figures and its tables; returns the page."""
     from thoughtgraft.studies.zoo.analysis import analyse_zoo
     from thoughtgraft.studies.zoo.report import write_zoo
-    from thoughtgraft.tasks.load import problem_table
+    from thoughtgraft.tasks.files import problem_table
 
     console, shown = Console(), display_names(names)
     measured = []
@@ -173,7 +173,7 @@ class Evaluation:
 
         right = self.correct[self.main]
         texts = self.thoughts.texts
-        official = [grade(text, p.gold, "official") for text, p in zip(texts, self.problems, strict=True)]
+        official = [OFFICIAL.same(OFFICIAL.parse(text), p.gold) for text, p in zip(texts, self.problems, strict=True)]
         agree = [a == b for a, b in zip(right, official, strict=True)]
         rows = [_row(self.main, right), _row(f"{self.main}, official grader", official)]
         rows.append(_row("the two graders agree", agree))
@@ -327,4 +327,5 @@ def explicit_correct(
             for i, row in zip(batch, out[:, width:].tolist(), strict=True):
                 end = next((n for n, token in enumerate(row) if token in model.eos_ids), len(row))
                 texts[i] = model.text(row[:end])
-    return [grade(texts[i], p.gold) for i, p in enumerate(problems)]
+    grader = problems.grader
+    return [grader.same(grader.parse(texts[i]), p.gold) for i, p in enumerate(problems)]

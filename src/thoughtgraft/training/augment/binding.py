@@ -13,9 +13,8 @@ from itertools import combinations, pairwise
 from math import ceil
 from typing import NamedTuple
 
-from thoughtgraft.tasks.arithmetic import solution_text
 from thoughtgraft.tasks.problem import APPLY, Operand, Problem, Ref, Step
-from thoughtgraft.tasks.steps import ANNOTATION, steps_from
+from thoughtgraft.tasks.steps import ANNOTATION, solution_text, steps_from
 from thoughtgraft.training.augment.numerals import Numeral, implied_values, numerals, spelled_numbers
 
 NO_STEPS = "its steps are unknown"
@@ -49,9 +48,9 @@ def bind(problem: Problem) -> Variation:
         Refused: Nothing may, with the reason.
     """
     steps, question = problem.steps, problem.question
-    if not steps or steps[-1].value != problem.gold:
+    if not steps or steps[-1].result != problem.gold:
         raise Refused(NO_STEPS)
-    if problem.gold.denominator != 1 or problem.gold <= 0:
+    if (last := steps[-1].value).denominator != 1 or last <= 0:
         raise Refused(NOT_WHOLE)
     if len(_reaching(steps, len(steps) - 1)) != len(steps):
         raise Refused(DANGLING)
@@ -230,13 +229,13 @@ class Variation:
 
     def _with(self, numbers: Sequence[Fraction]) -> Problem | None:
         steps = self._steps(numbers)
-        if steps is None or steps[-1].value == self.problem.gold:
+        if steps is None or steps[-1].result == self.problem.gold:
             return None
         question = self.problem.question
         for i in reversed(self.free):
             numeral = self.numerals[i]
             question = question[: numeral.start] + numeral.write(numbers[i]) + question[numeral.end :]
-        gold, solution = steps[-1].value, solution_text(steps)
+        gold, solution = steps[-1].result, solution_text(steps)
         # Read back as any solution is: the new numbers must not have made a reference uncertain.
         if steps_from(solution, question=question, gold=gold) != steps:
             return None

@@ -94,11 +94,7 @@ def usable(problems: ProblemSet) -> ProblemSet:
     Raises:
         ProblemError: There is none.
     """
-    kept = tuple(
-        p
-        for p in problems
-        if p.gold is not None and p.gold.denominator == 1 and p.steps and p.steps[-1].value == p.gold
-    )
+    kept = tuple(p for p in problems if p.steps and p.steps[-1].value.denominator == 1 and p.steps[-1].result == p.gold)
     if not kept:
         raise ProblemError(
             f"{problems.name} holds no problem to learn from",

@@ -13,15 +13,16 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 
 from thoughtgraft.arguments import choice
 from thoughtgraft.errors import ProblemError
-from thoughtgraft.tasks.grading import format_number
-from thoughtgraft.tasks.problem import Operand, Problem, ProblemSet, Ref, Step
+from thoughtgraft.tasks.problem import Problem, ProblemSet, Ref, Step
+from thoughtgraft.tasks.steps import solution_text
+from thoughtgraft.tasks.task import Task
 
 LARGEST = 30
 """Every number in a problem, given or computed, is a whole number in 1..LARGEST."""
@@ -193,21 +194,6 @@ def split_of(template: str, operands: tuple[int, ...]) -> str:
     return "test" if bucket < 2 else "validation" if bucket == 2 else "train"
 
 
-def equations(steps: Sequence[Step]) -> list[str]:
-    """Steps as bare equations such as `26+5=31`, in order, with every reference replaced by its value."""
-
-    def number(operand: Operand) -> str:
-        return format_number(steps[operand.step].value if isinstance(operand, Ref) else operand)
-
-    return [f"{number(s.left)}{s.op}{number(s.right)}={format_number(s.value)}" for s in steps]
-
-
-def solution_text(steps: Sequence[Step]) -> str:
-    """Steps as a solution in GSM8K's format: one annotated line a step, then the answer."""
-    lines = [f"{eq.split('=')[0]} = <<{eq}>>{eq.split('=')[1]}" for eq in equations(steps)]
-    return "\n".join([*lines, f"#### {format_number(steps[-1].value)}"])
-
-
 def generate(split: str, seed: int = 0) -> Iterator[Problem]:
     """An endless stream of one split's problems, each form at most once in every split but train.
 
@@ -232,7 +218,7 @@ def generate(split: str, seed: int = 0) -> Iterator[Problem]:
         yield Problem(
             id=f"arithmetic_{split}_{count}",
             question=" ".join(draft.text),
-            gold=draft.steps[-1].value,
+            gold=draft.steps[-1].result,
             solution=solution_text(draft.steps),
             steps=tuple(draft.steps),
             split=split,
@@ -247,3 +233,6 @@ def arithmetic(split: str = "test") -> ProblemSet:
     stream = generate(split)
     size = SPLIT_SIZES.get(split, 0)
     return ProblemSet(tuple(problem for problem, _ in zip(stream, range(size), strict=False)), f"arithmetic:{split}")
+
+
+TASK = Task("arithmetic", tuple(SPLIT_SIZES), arithmetic, default="test")
