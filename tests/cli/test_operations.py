@@ -19,10 +19,10 @@ from thoughtgraft.cli.app import app
 from thoughtgraft.records.status import read_status
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.studies.resampling.run import load_run
-from thoughtgraft.tasks import load as hub
 from thoughtgraft.tasks.files import read_problems
 from thoughtgraft.tasks.load import load_problems
 from thoughtgraft.tasks.problem import ProblemSet
+from thoughtgraft.tasks.sets import gsm8k as hub
 
 SMALL = [
     "run",
