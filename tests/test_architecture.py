@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "edits": {"tasks"} | DOORS,
     "engine": {"models", "edits", "thoughts", "tasks", "records"} | DOORS,
     "readouts": {"models", "thoughts", "tasks", "records"} | DOORS,
-    "training": {"models", "tasks"} | DOORS,
+    "training": {"engine", "models", "tasks"} | DOORS,
     "stats": DOORS,
     "effects": {"stats", "records", "tasks"} | DOORS,
     "probing": {"stats", "records", "tasks"} | DOORS,

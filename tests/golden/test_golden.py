@@ -30,7 +30,7 @@ from torch import Tensor
 
 from thoughtgraft.edits.arms import Arm
 from thoughtgraft.edits.plan import Plan
-from thoughtgraft.engine.reference import _mask
+from thoughtgraft.engine.reference import whole_mask
 from thoughtgraft.engine.rollout import rollout
 from thoughtgraft.engine.rows import Source
 from thoughtgraft.errors import PlanError
@@ -105,7 +105,7 @@ def _margins(model: Any, prompt: Prompt, fed: Tensor, tokens: Sequence[int]) -> 
     embeds = torch.cat([model.embed(torch.tensor(prompt.ids)), fed, model.embed(after)])[None]
     length = embeds.shape[1]
     with attention_implementation(model.lm, "sdpa"):
-        states = model.forward(embeds, torch.arange(length)[None], _mask(length, prompt, embeds))
+        states = model.forward(embeds, torch.arange(length)[None], whole_mask(length, prompt, embeds))
     logits = model.unembed(states[0, -len(after) :])
     logits[:, list(model.forbidden_ids)] = -torch.inf
     assert logits.argmax(-1).tolist() == list(tokens)

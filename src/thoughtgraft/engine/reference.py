@@ -1,24 +1,26 @@
-"""The oracle: one problem, the plainest way. No cache, no batch; every step runs the whole sequence again.
+"""The reference: one problem at a time, the plainest way, which the fast engine must equal.
 
-It shares no code with the fast engine, so that "fast equals reference" means something.
+Thoughts are made by `think`, with the library's own attention and cache; here an arm's actions become what is changed
+there, and the answer is written. It shares no code with the fast engine, so that "fast equals reference" means
+something.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from thoughtgraft.edits.arms import Action, Feed
+from thoughtgraft.engine.think import Change, Keep, Trace, think
 from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, attention_implementation
 
 Edit = Callable[[int, Tensor], Tensor]
-"""`edit(slot, live [d]) -> fed [d]`, the slot being the arm's, whatever step the protocol makes it act at."""
+"""`edit(slot, live [d]) -> fed [d]`, the slot being the arm's, whatever step the loop makes it act at."""
 
 
 @dataclass(frozen=True)
@@ -26,24 +28,37 @@ class ReferenceRun:
     """What one generation did. K' = steps of the latent loop that were run.
 
     Attributes:
-        steps: What each step was fed [K', d].
-        fed: The thoughts: the same as `steps`; where begin-of-thought is the first step, those after it and the last
-            one, which nothing was fed [K', d].
-        hidden: The state each `fed` would be made from, and the last one [K'+1, d]; without the last one [K', d]
-            where begin-of-thought is the first step.
+        trace: Its thoughts, as a batch of one.
         token_ids: The answer, without the end of sequence.
         stopped: Whether the end of sequence was written.
         first_logits: Logits of the first answer token [V].
-        layer_inputs: What each layer received at every position [layers][T, d].
     """
 
-    steps: Tensor
-    fed: Tensor
-    hidden: Tensor
+    trace: Trace
     token_ids: tuple[int, ...]
     stopped: bool
     first_logits: Tensor
-    layer_inputs: tuple[Tensor, ...]
+
+    @property
+    def steps(self) -> Tensor:
+        """What each step was fed [K', d]."""
+        steps = self.trace.steps
+        return torch.cat(steps) if steps else self.trace.fed[0]
+
+    @property
+    def fed(self) -> Tensor:
+        """The thoughts as the loop counts them [K', d]: the same as `steps`, unless begin-of-thought is a step."""
+        return self.trace.fed[0]
+
+    @property
+    def hidden(self) -> Tensor:
+        """The state each `fed` would be made from, and in most loops the last one [K'+1, d]."""
+        return self.trace.hidden[0]
+
+    @property
+    def resid(self) -> Tensor:
+        """The residual stream after each of L blocks, at the prompt's last token and at each step [K'+1, L, d]."""
+        return self.trace.resid[0]
 
 
 @with_ieee_products
@@ -70,139 +85,58 @@ def reference_run(
         clean: The clean run, which CLEAN slots after an edit and REPLAY slots need.
         max_new_tokens: The longest answer; None takes the model's.
     """
-    limit = model.max_new_tokens if max_new_tokens is None else max_new_tokens
-    actions = [Action(Feed.LIVE)] * model.num_latents if actions is None else list(actions)
-    start = len(prompt)
-    inputs = list(model.embed(torch.tensor(prompt.ids, device=model.device)))
-    frozen: dict[int, list[Tensor]] = {}
-    stream = _Stream(layer, edit)
-    steps: list[Tensor] = []
-    hidden = [_last_state(model, inputs, prompt, frozen, stream)]
-    edited = False
-    for slot, action in enumerate(actions):
-        if action.feed is Feed.ABSENT:
-            continue
-        live = model.loop.feed(model, hidden[-1][None], action.due(slot))[0]
-        if slot > 0 and actions[slot - 1].feed is Feed.CLEAN and edited:
-            live = _need(clean).steps[slot]
+    run = [action for action in actions or () if action.feed is not Feed.ABSENT]
+    order = None if actions is None else [action.due(step) for step, action in enumerate(run)]
+    edits = list[Change | Keep]()
+    for step, action in enumerate(run):
         if action.feed is Feed.EDIT:
             assert edit is not None, "an EDIT action needs an edit"
-            at = model.loop.slot_of(slot)
-            vector, edited = live if layer is not None else edit(at, live), True
-            stream.slots[len(inputs)] = at
+            edits.append(Change(step, partial(_one, edit, model.loop.slot_of(step)), layer))
         elif action.feed is Feed.REPLAY:
             assert action.slot is not None
-            vector, edited = _need(clean).steps[action.slot], True
-        elif action.feed is Feed.CLEAN and edited:
-            vector = _need(clean).steps[slot]
-            frozen[start + slot] = [layer[start + slot] for layer in _need(clean).layer_inputs]
-        else:
-            vector = live
-        steps.append(vector)
-        inputs.append(vector)
-        hidden.append(_last_state(model, inputs, prompt, frozen, stream))
-
-    if model.max_positions is not None:
-        limit = min(limit, model.max_positions - len(inputs) - 1)
-    ids: list[int] = []
-    token, first, stopped = model.end_of_thought, None, False
-    recorded: list[Tensor] = []
-    while True:
-        inputs.append(model.embed(torch.tensor(token, device=model.device)))
-        state = _last_state(model, inputs, prompt, frozen, stream, recorded if first is None else None)
-        logits = model.unembed(state[None])[0]
-        first = logits if first is None else first
-        allowed = logits.clone()
-        allowed[list(model.forbidden_ids)] = -torch.inf
-        token = int(allowed.argmax())
-        if token in model.eos_ids:
-            stopped = True
-            break
-        ids.append(token)
-        if len(ids) == limit:
-            break
-    fed, hidden = model.loop.thoughts(model, [x[None] for x in steps], [x[None] for x in hidden])
-    none = inputs[0].new_zeros(0, model.d_model)
-    vectors = [torch.stack(steps) if steps else none, *(torch.cat(x) if x else none for x in (fed, hidden))]
-    return ReferenceRun(vectors[0], vectors[1], vectors[2], tuple(ids), stopped, first, tuple(recorded))
+            edits.append(Change(step, partial(_instead, _need(clean).trace.steps[action.slot])))
+        elif action.feed is Feed.CLEAN and edits:
+            edits.append(Keep(step, _need(clean).trace))
+    with attention_implementation(model.lm, "sdpa"):
+        trace = think(model, prompt, edits=edits, capture=range(len(model.layers)), order=order)
+        [written] = trace.answer(max_new_tokens)
+        first = model.unembed(trace.close().last)[0]
+    return ReferenceRun(trace, written.ids, written.stopped, first)
 
 
-@dataclass
-class _Stream:
-    """The edit of a residual stream: after which block, and the arm's slot of each position edited so far."""
+@with_ieee_products
+@torch.no_grad()
+def in_one_pass(model: LatentReasoner, prompt: Prompt, steps: Tensor) -> Tensor:
+    """First answer logits [V] where the vectors of a run's steps [K, d] are fed all at once: no loop and no cache."""
+    ids, end = (torch.tensor(x, device=model.device) for x in (prompt.ids, [model.end_of_thought]))
+    embeds = torch.cat([model.embed(ids), steps, model.embed(end)])[None]
+    length = embeds.shape[1]
+    positions, mask = torch.arange(length, device=embeds.device)[None], whole_mask(length, prompt, embeds)
+    with attention_implementation(model.lm, "sdpa"):
+        states = model.forward(embeds, positions, mask)
+    return model.unembed(states[0, -1:])[0]
 
-    layer: int | None
-    edit: Edit | None
-    slots: dict[int, int] = field(default_factory=dict)
 
-    def hook(self, module: Any, args: Any, states: Tensor) -> Tensor:
-        assert self.edit is not None
-        states = states.clone()
-        for position, slot in self.slots.items():
-            states[0, position] = self.edit(slot, states[0, position])
-        return states
+def whole_mask(length: int, prompt: Prompt, like: Tensor) -> Tensor:
+    """Additive mask [1, 1, T, T] of a prompt and what follows it, of the type and device of `like`.
+
+    Causal; inside the prompt nobody sees its visible pads, after it everybody does. A pad's own row is masked
+    everywhere inside the prompt with the same finite number, which makes its attention uniform.
+    """
+    mask = torch.full((length, length), -torch.inf, dtype=like.dtype, device=like.device).triu(1)
+    mask[prompt.pad : len(prompt), : prompt.pad] = -torch.inf
+    mask[: prompt.pad, : len(prompt)] = torch.finfo(like.dtype).min
+    return mask[None, None]
+
+
+def _one(edit: Edit, slot: int, live: Tensor) -> Tensor:
+    return edit(slot, live[0])[None]
+
+
+def _instead(vector: Tensor, live: Tensor) -> Tensor:
+    return vector
 
 
 def _need(clean: ReferenceRun | None) -> ReferenceRun:
     assert clean is not None, "CLEAN and REPLAY slots after an edit need the clean run"
     return clean
-
-
-def _last_state(
-    model: LatentReasoner,
-    inputs: Sequence[Tensor],
-    prompt: Prompt,
-    frozen: Mapping[int, Sequence[Tensor]],
-    stream: _Stream,
-    record: list[Tensor] | None = None,
-) -> Tensor:
-    """The final-normed state [d] at the last position of the whole sequence, computed from nothing."""
-    embeds = torch.stack(list(inputs))[None]
-    length = embeds.shape[1]
-    mask = _mask(length, prompt, embeds)
-    positions = torch.arange(length, device=embeds.device)[None]
-    with attention_implementation(model.lm, "sdpa"), _layer_hooks(model, frozen, stream, record):
-        return model.forward(embeds, positions, mask)[0, -1]
-
-
-def _mask(length: int, prompt: Prompt, like: Tensor) -> Tensor:
-    """Additive mask [1, 1, T, T].
-
-    Causal; inside the prompt nobody sees its visible pads, after it everybody does. A pad's own row is
-    masked everywhere inside the prompt with the same finite number, which makes its attention
-    uniform: that is what the official code's fully masked rows do on a CPU.
-    """
-    low = torch.finfo(like.dtype).min
-    mask = torch.full((length, length), -torch.inf, dtype=like.dtype, device=like.device).triu(1)
-    mask[prompt.pad : len(prompt), : prompt.pad] = -torch.inf
-    mask[: prompt.pad, : len(prompt)] = low
-    return mask[None, None]
-
-
-@contextmanager
-def _layer_hooks(
-    model: LatentReasoner, frozen: Mapping[int, Sequence[Tensor]], stream: _Stream, record: list[Tensor] | None
-) -> Iterator[None]:
-    """Put the clean run's layer inputs, and so its keys and values, at frozen positions; edit a stream; record."""
-
-    def hook(layer: int) -> Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]:
-        def replace(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            states = args[0]
-            if frozen:
-                states = states.clone()
-                for position, layers in frozen.items():
-                    states[:, position] = layers[layer]
-            if record is not None:
-                record.append(states[0].clone())
-            return (states, *args[1:])
-
-        return replace
-
-    handles = [block.register_forward_pre_hook(hook(i)) for i, block in enumerate(model.layers)]
-    if stream.layer is not None:
-        handles.append(model.layers[stream.layer].register_forward_hook(stream.hook))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

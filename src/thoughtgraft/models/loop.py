@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Thinker(Protocol):
+class Maker(Protocol):
     """What a loop needs of a model. Shapes: R rows, d = d_model; ids and slots are 0-based."""
 
     @property
@@ -49,7 +49,7 @@ class Loop(ABC):
         """Those of a prompt's ids, begin-of-thought among them, that the model reads before the first step."""
 
     @abstractmethod
-    def feed(self, model: Thinker, hidden: Tensor, step: int) -> Tensor:
+    def feed(self, model: Maker, hidden: Tensor, step: int) -> Tensor:
         """What a step is fed [R, d], if not edited, after the states `hidden` [R, d] of the position before it."""
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Loop(ABC):
 
     @abstractmethod
     def thoughts(
-        self, model: Thinker, steps: Sequence[Tensor], hidden: Sequence[Tensor]
+        self, model: Maker, steps: Sequence[Tensor], hidden: Sequence[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """What is recorded as `fed` and `hidden`, [R, d] each.
 
@@ -94,7 +94,7 @@ class OneByOne(Loop):
         """The whole prompt."""
         return tuple(ids)
 
-    def feed(self, model: Thinker, hidden: Tensor, step: int) -> Tensor:
+    def feed(self, model: Maker, hidden: Tensor, step: int) -> Tensor:
         """The thought of the state before it."""
         return model.project(hidden, step)
 
@@ -107,7 +107,7 @@ class OneByOne(Loop):
         return step
 
     def thoughts(
-        self, model: Thinker, steps: Sequence[Tensor], hidden: Sequence[Tensor]
+        self, model: Maker, steps: Sequence[Tensor], hidden: Sequence[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """What the steps were fed, and every state."""
         return list(steps), list(hidden)
@@ -140,7 +140,7 @@ class BeginFirst(Loop):
         """The prompt without begin-of-thought, which the first step is fed."""
         return tuple(ids[:-1])
 
-    def feed(self, model: Thinker, hidden: Tensor, step: int) -> Tensor:
+    def feed(self, model: Maker, hidden: Tensor, step: int) -> Tensor:
         """Begin-of-thought at first, then the thought of the state before it."""
         return model.project(hidden, step) if step else model.embed_token(model.begin_of_thought, hidden)
 
@@ -153,7 +153,7 @@ class BeginFirst(Loop):
         return step - self.delay
 
     def thoughts(
-        self, model: Thinker, steps: Sequence[Tensor], hidden: Sequence[Tensor]
+        self, model: Maker, steps: Sequence[Tensor], hidden: Sequence[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The thoughts after begin-of-thought and one that is fed to nothing, and the states that make them."""
         made = list(hidden[1:])

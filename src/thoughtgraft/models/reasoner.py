@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from thoughtgraft.arguments import need
@@ -24,6 +24,7 @@ from thoughtgraft.models.identity import LiveEdit, Made
 from thoughtgraft.models.loop import ONE_BY_ONE, Loop
 from thoughtgraft.models.precision import PRODUCTS
 from thoughtgraft.models.protocols import Protocol, find_protocol
+from thoughtgraft.models.thinker import Thinker
 
 _LEAST_TOKENS = 4
 """Of any run, beside the thoughts: a word, begin- and end-of-thought, and one token of an answer."""
@@ -75,7 +76,7 @@ class _RememberedWhenMade(ABCMeta):
         return model
 
 
-class LatentReasoner(metaclass=_RememberedWhenMade):
+class LatentReasoner(Thinker, metaclass=_RememberedWhenMade):
     """A causal LM that feeds `num_latents` vectors back to itself between a question and its answer.
 
     Adapters give primitives (prompt, project, the ids around the latents); they hold no loop. Ids and
@@ -150,24 +151,10 @@ class LatentReasoner(metaclass=_RememberedWhenMade):
     def question_ids(self, question: str) -> list[int]:
         """The prompt's token ids, begin-of-thought included, padding excluded."""
 
-    @abstractmethod
-    def project(self, hidden: Tensor, slot: int) -> Tensor:
-        """`fed[slot]` [R, d] from `hidden[slot]` [R, d]."""
-
     @property
     @abstractmethod
     def pad_id(self) -> int:
         """The id of a visible pad."""
-
-    @property
-    @abstractmethod
-    def begin_of_thought(self) -> int:
-        """The id that ends every prompt: thoughts are made from here on."""
-
-    @property
-    @abstractmethod
-    def end_of_thought(self) -> int:
-        """The id fed after the last thought."""
 
     @property
     @abstractmethod
@@ -324,39 +311,6 @@ class LatentReasoner(metaclass=_RememberedWhenMade):
                 fix="use --protocol official",
             )
 
-    def embed(self, ids: Tensor) -> Tensor:
-        """Embedding rows [..., d] of ids [...]."""
-        return self.lm.get_input_embeddings()(ids)
-
-    def embed_token(self, token: int, like: Tensor) -> Tensor:
-        """The embedding of one id, once for each row of `like` [R, d]."""
-        return self.embed(torch.full((len(like),), token, device=like.device))
-
-    def unembed(self, hidden: Tensor) -> Tensor:
-        """Logits [..., V] of final-normed states [..., d]; the caller picks the rows it needs."""
-        return self.lm.get_output_embeddings()(hidden)
-
-    def forward(self, embeds: Tensor, positions: Tensor, mask: Tensor, cache: Any = None, prefix: Any = None) -> Tensor:
-        """Run the layers; returns final-normed states [R, T, d].
-
-        Args:
-            embeds: [R, T, d].
-            positions: 0-based positions [R, T].
-            mask: Additive mask [R, 1, T, S] over the S columns of `cache` (of the tokens themselves without one).
-            cache: Where keys and values are kept; it is written to.
-            prefix: A shared prefix that the rows also attend to.
-        """
-        extra: dict[str, Any] = {} if prefix is None else {"prefix": prefix}
-        out = self.lm.base_model(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            **extra,
-        )
-        return out.last_hidden_state
-
     def decode(self, ids: Sequence[int]) -> str:
         """Decoded ids without special tokens, spaces kept; rows outside the tokenizer are left out."""
         known = [i for i in ids if i < len(self.tokenizer)]
@@ -365,14 +319,6 @@ class LatentReasoner(metaclass=_RememberedWhenMade):
     def text(self, ids: Sequence[int]) -> str:
         """An answer as people read it: decoded, without spaces around it."""
         return self.decode(ids).strip()
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        """The transformer blocks, in order."""
-        for name in ("layers", "h"):
-            if hasattr(self.lm.base_model, name):
-                return getattr(self.lm.base_model, name)
-        raise ModelError(f"{type(self.lm).__name__} keeps its blocks in an unknown place", expected="layers or h")
 
 
 def as_model(given: Any) -> LatentReasoner:

@@ -172,7 +172,8 @@ _ALL = (
     ),
     Statement(
         "fast equals reference",
-        "the batched engine and a loop without cache or batch agree, clean and swapped",
+        "the batched engine, a plain loop of one problem, and one pass without a cache over what that loop fed agree, "
+        "clean and swapped",
         "the fast engine computes something else",
     ),
     Statement(

@@ -1,7 +1,9 @@
 """The plainest way to a model's numbers: the library's own forward pass and cache, fed vector by vector.
 
-Of the adapter it uses what an adapter is for: embedding, projection, unembedding and the ids around the thoughts.
-Attention, masks, positions and cache are the library's.
+Of the adapter it uses what an adapter is for: embedding, projection, unembedding and the ids around the thoughts; of
+the loop, which ids stand before the first step and which step is whose. Attention, masks, positions and cache are the
+library's. It is no user of `engine.think`, which the reference and training run on: each of the two would see a mistake
+of the other.
 """
 
 from __future__ import annotations
