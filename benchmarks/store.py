@@ -33,7 +33,7 @@ _MAIN = "from thoughtgraft.cli.app import main; main()"
 _READ = "import thoughtgraft; records = thoughtgraft.load_records(sys.argv[1])"
 _ANALYSE = (
     "\nfrom thoughtgraft.studies.resampling.analysis import analyse"
-    "\nfrom thoughtgraft.studies.resampling.run import load_run"
+    "\nfrom thoughtgraft.studies.registry import load_run"
     f"\nanalyse(records, load_run(sys.argv[1]).problem_set(), largest={_LARGEST})"
 )
 _VERBS = {

@@ -29,9 +29,9 @@ from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.readouts.lens import decode_thoughts
 from thoughtgraft.records.export import load_records
 from thoughtgraft.records.features import load_features
+from thoughtgraft.studies.registry import load_run
 from thoughtgraft.studies.resampling.analysis import analyse
 from thoughtgraft.studies.resampling.report import write_report
-from thoughtgraft.studies.resampling.run import load_run
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 from thoughtgraft.thoughts import Thoughts
 

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.records.export import load_records
     from thoughtgraft.records.features import Features, load_features
+    from thoughtgraft.studies.registry import load_run, run_study
     from thoughtgraft.studies.resampling.analysis import analyse
     from thoughtgraft.studies.resampling.report import write_report
-    from thoughtgraft.studies.resampling.run import Run, load_run
+    from thoughtgraft.studies.run import Run
     from thoughtgraft.tasks.load import load_problems
     from thoughtgraft.tasks.problem import Problem, ProblemSet
     from thoughtgraft.thoughts import Thoughts
@@ -30,7 +31,7 @@ _HOMES = {
     "Problem": "tasks.problem",
     "ProblemSet": "tasks.problem",
     "Resid": "edits.arms",
-    "Run": "studies.resampling.run",
+    "Run": "studies.run",
     "Thoughts": "thoughts",
     "analyse": "studies.resampling.analysis",
     "collect_thoughts": "engine.collect",
@@ -39,8 +40,9 @@ _HOMES = {
     "load_model": "models.load",
     "load_problems": "tasks.load",
     "load_records": "records.export",
-    "load_run": "studies.resampling.run",
+    "load_run": "studies.registry",
     "run": "engine.run",
+    "run_study": "studies.registry",
     "verify": "engine.verify.suite",
     "write_report": "studies.resampling.report",
 }
@@ -63,6 +65,7 @@ __all__ = [
     "load_records",
     "load_run",
     "run",
+    "run_study",
     "verify",
     "write_report",
 ]

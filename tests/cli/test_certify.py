@@ -14,13 +14,14 @@ from tests.report.invent import FEW, make_run
 from typer.testing import CliRunner, Result
 
 from thoughtgraft.cli.app import app
-from thoughtgraft.cli.certify import certificate_for
 from thoughtgraft.edits.arms import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.verify import suite as verify_module
-from thoughtgraft.engine.verify.certificate import STATEMENTS, Certificate, Check
+from thoughtgraft.engine.verify.statements import STATEMENTS
+from thoughtgraft.engine.verify.suite import certificate_for
 from thoughtgraft.errors import PlanError
 from thoughtgraft.models.names import model_folder
+from thoughtgraft.records.certificate import Certificate, Check
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 CORE = ["verify", "--level", "core", "--device", "cpu"]
@@ -100,18 +101,18 @@ def test_a_run_is_certified_once_and_again_only_for_more(tmp_path: Path, monkeyp
     assert certificate_for(model, problems, tmp_path, "off") is None
     first = certificate_for(model, problems, tmp_path, "auto")
     assert first is not None
-    (tmp_path / "certificate.json").write_text(json.dumps(first))
+    (tmp_path / "certificate.json").write_text(json.dumps(first.to_json()))
     assert certificate_for(model, problems, tmp_path, "auto") is None
     full = certificate_for(model, problems, tmp_path, "full")
     assert full is not None
-    (tmp_path / "certificate.json").write_text(json.dumps(full))
+    (tmp_path / "certificate.json").write_text(json.dumps(full.to_json()))
     assert certificate_for(model, problems, tmp_path, "full") is None
     assert asked == ["core", "full"]
     # A plan whose arms were not tried is certified anew.
     plans = [Plan((Arm("swap", slot),)) for slot in (1, 2)]
     of_one = certificate_for(model, problems, tmp_path, "auto", plans[0])
-    assert of_one is not None and of_one["plan_hash"] == plans[0].plan_hash
-    (tmp_path / "certificate.json").write_text(json.dumps(of_one))
+    assert of_one is not None and of_one.plan_hash == plans[0].plan_hash
+    (tmp_path / "certificate.json").write_text(json.dumps(of_one.to_json()))
     assert certificate_for(model, problems, tmp_path, "auto", plans[0]) is None
     assert certificate_for(model, problems, tmp_path, "auto", plans[1]) is not None
     with pytest.raises(PlanError, match=r"--certify; got 'maybe'; expected auto, full, off"):

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from thoughtgraft.cli.app import app
 from thoughtgraft.records.status import read_status
 from thoughtgraft.records.store import RunStore
-from thoughtgraft.studies.resampling.run import load_run
+from thoughtgraft.studies.registry import load_run
 from thoughtgraft.tasks.files import read_problems
 from thoughtgraft.tasks.load import load_problems
 from thoughtgraft.tasks.problem import ProblemSet

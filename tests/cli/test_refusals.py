@@ -18,7 +18,6 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from thoughtgraft.cli import app as errors
-from thoughtgraft.cli import checks
 from thoughtgraft.cli import read as runs_module
 from thoughtgraft.cli.app import app
 from thoughtgraft.engine.collect import STORAGE
@@ -27,6 +26,7 @@ from thoughtgraft.models.lm import PACKAGED
 from thoughtgraft.models.load import _DTYPES
 from thoughtgraft.models.names import BASES, DTYPES
 from thoughtgraft.probing.probes import PROBES
+from thoughtgraft.studies import checks
 from thoughtgraft.training.recipe import TINY
 
 STORED = Path(__file__).parents[1] / "stored" / "rule1-schema1"

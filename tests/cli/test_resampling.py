@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
@@ -10,17 +9,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from rich.console import Console
+from tests.cli.conftest import Job
 from typer.testing import CliRunner, Result
 
-from thoughtgraft.cli import certify
 from thoughtgraft.cli.app import app
 from thoughtgraft.effects.decision import PilotVerdict
 from thoughtgraft.effects.gates import RULE
+from thoughtgraft.engine.verify import suite
 from thoughtgraft.models import load
 from thoughtgraft.stats.intervals import MIN_HOSTS
-from thoughtgraft.studies.resampling import measure as pipeline
-from thoughtgraft.studies.resampling.run import Run, load_run
+from thoughtgraft.studies.registry import load_run
+from thoughtgraft.studies.run import Run
 from thoughtgraft.studies.sample import Pilot
 
 SMALL = ["run", "resampling", "--preset", "pilot", "--hosts", "4", "--donors", "2", "--device", "cpu"]
@@ -40,14 +39,6 @@ def pilot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """A small pilot, from the command to its report."""
     out = tmp_path_factory.mktemp("cli") / "pilot"
     return out, type_in(*SMALL, "--out", out)
-
-
-@pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> list[pipeline.Job]:
-    """What would have been run; nothing is."""
-    taken: list[pipeline.Job] = []
-    monkeypatch.setattr(pipeline, "resampling", lambda job, *_, **__: taken.append(job))
-    return taken
 
 
 def test_a_pilot_ends_with_its_verdict_and_a_report(pilot: tuple[Path, Result]) -> None:
@@ -83,7 +74,7 @@ def test_an_invalid_pilot_prepares_nothing(
 
 
 def test_the_pilots_problems_are_left_out_of_the_run_it_sizes(
-    pilot: tuple[Path, Result], jobs: list[pipeline.Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pilot: tuple[Path, Result], jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged(monkeypatch, "GO")
     out, _ = pilot
@@ -91,10 +82,10 @@ def test_the_pilots_problems_are_left_out_of_the_run_it_sizes(
     for preset in ("pilot", "full"):
         result = type_in("run", "resampling", "--preset", preset, "--pilot", out, "--out", tmp_path / "x")
         assert result.exit_code == 0, result.output
-        assert not used & {p.id for p in jobs[-1].sample.problems}
-    assert len(jobs[-1].sample.problems) == 100
-    assert jobs[-1].sample.left == 2_000 - 100 - 4
-    facts = pipeline.design(jobs[-1])["pilot"]
+        assert not used & {p.id for p in jobs[-1].problems}
+    assert len(jobs[-1].problems) == 100
+    assert jobs[-1].design.facts["available_hosts"] == 2_000 - 100 - 4
+    facts = jobs[-1].design.facts["pilot"]
     assert facts["run_id"] == load_run(out).spec.run_id
     assert facts["verdict"] == "GO"
     shown = type_in("run", "resampling", "--preset", "full", "--pilot", out, "--out", tmp_path / "x", "--dry-run")
@@ -103,22 +94,22 @@ def test_the_pilots_problems_are_left_out_of_the_run_it_sizes(
 
 
 def test_auto_takes_what_the_pilot_asks_for_and_at_most_what_is_left(
-    pilot: tuple[Path, Result], jobs: list[pipeline.Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pilot: tuple[Path, Result], jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged(monkeypatch, "NO-GO")
     words = ["run", "resampling", "--preset", "pilot", "--pilot", pilot[0], "--hosts", "auto", "--out", tmp_path / "x"]
     for needed, taken, left in ((30, 30, 2_000 - 34), (2, MIN_HOSTS, 2_000 - 4 - MIN_HOSTS), (5_000, 1_996, 0)):
         monkeypatch.setattr(Pilot, "asks_for", lambda self, n_donors, needed=needed: needed)
         assert type_in(*words).exit_code == 0
-        assert (jobs[-1].n_hosts, jobs[-1].sample.left) == (taken, left)
-        short = [line for line in jobs[-1].warnings if "1996 hosts, and 5000 are needed" in line]
+        assert (jobs[-1].drawn.n_hosts(None), jobs[-1].design.facts["available_hosts"]) == (taken, left)
+        short = [line for line in jobs[-1].design.lines if "1996 hosts, and 5000 are needed" in line]
         assert bool(short) is (taken < needed)
     monkeypatch.setattr(Pilot, "asks_for", lambda self, n_donors: None)
     assert "the pilot asks for no number of hosts; got by decree. Fix: give --hosts" in flat(type_in(*words).stderr)
 
 
 def test_a_run_smaller_than_its_pilot_asks_for_says_so_before_it_starts_and_on_its_first_screen(
-    pilot: tuple[Path, Result], jobs: list[pipeline.Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pilot: tuple[Path, Result], jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged(monkeypatch, "GO")
     monkeypatch.setattr(Pilot, "asks_for", lambda self, n_donors: 538)
@@ -126,17 +117,19 @@ def test_a_run_smaller_than_its_pilot_asks_for_says_so_before_it_starts_and_on_i
     said = "Smaller than its pilot asks for: 8 hosts, and 538 are needed"
     assert said in flat(type_in(*small, "--out", tmp_path / "x", "--dry-run").stdout)
     assert type_in(*small, "--out", tmp_path / "x").exit_code == 0
-    assert jobs[-1].warnings[0].startswith(said)
+    assert jobs[-1].design.lines[0].startswith(said)
     shown: list[str] = []
-    monkeypatch.setattr(certify, "certified", lambda *_: shown.append("certificate") or 1 / 0)
-    console = Console(file=io.StringIO(), width=300)
-    with pytest.raises(ZeroDivisionError):
-        pipeline.carry_out(jobs[-1], tmp_path / "x", console)
-    assert said in console.file.getvalue() and shown == ["certificate"], "before the first check"  # type: ignore[attr-defined]
+    monkeypatch.undo()
+    judged(monkeypatch, "GO")
+    monkeypatch.setattr(Pilot, "asks_for", lambda self, n_donors: 538)
+    monkeypatch.setattr(suite, "verify", lambda *_, **__: shown.append("certificate") or 1 / 0)
+    told = type_in(*small, "--out", tmp_path / "x")
+    assert isinstance(told.exception, ZeroDivisionError)
+    assert said in flat(told.stdout) and shown == ["certificate"], "before the first check"
     out = tmp_path / "page"
     shutil.copytree(pilot[0], out)
     spec = json.loads((out / "run.json").read_text())
-    spec["plan"]["pilot"] = pipeline.design(jobs[-1])["pilot"]
+    spec["plan"]["pilot"] = jobs[-1].design.facts["pilot"]
     (out / "run.json").write_text(json.dumps(spec))
     page = flat(Path(type_in("report", out).stdout.strip()).read_text())
     told = "Smaller than its pilot asks for: 4 hosts, and 538 are needed"
@@ -172,23 +165,23 @@ def test_a_larger_run_beside_is_called_a_second_look_from_its_start_to_its_page(
     assert (out / "run.json").read_bytes() == before
 
 
-def test_pilot_and_full_are_disjoint_blocks_of_one_permutation(jobs: list[pipeline.Job], tmp_path: Path) -> None:
+def test_pilot_and_full_are_disjoint_blocks_of_one_permutation(jobs: list[Job], tmp_path: Path) -> None:
     for preset in ("pilot", "full"):
         assert type_in("run", "resampling", "--preset", preset, "--out", tmp_path, "--seed", "7").exit_code == 0
-    first, second = ([p.id for p in job.sample.problems] for job in jobs)
+    first, second = ([p.id for p in job.problems] for job in jobs)
     assert (len(first), len(second)) == (20, 100)
     assert not set(first) & set(second)
     both = ["run", "resampling", "--preset", "pilot", "--hosts", "120", "--out", tmp_path, "--seed", "7"]
     assert type_in(*both).exit_code == 0
-    assert [p.id for p in jobs[-1].sample.problems] == first + second
+    assert [p.id for p in jobs[-1].problems] == first + second
 
 
-def test_options_reach_the_plan(jobs: list[pipeline.Job], tmp_path: Path) -> None:
+def test_options_reach_the_plan(jobs: list[Job], tmp_path: Path) -> None:
     words = ["--limit", "3", "--only-correct", "--donors", "4", "--hosts", "9", "--num-latents", "2"]
     assert type_in("run", "resampling", "--out", tmp_path, *words).exit_code == 0
     job = jobs[0]
     assert (job.plan.hosts, job.plan.only_correct, job.plan.n_donors) == (3, True, 4)
-    assert (len(job.sample.problems), job.n_hosts, job.model.num_latents) == (9, 3, 2)
+    assert (len(job.problems), job.drawn.n_hosts(3), job.model.num_latents) == (9, 3, 2)
 
 
 @pytest.mark.parametrize("command", [SMALL, ["demo", "--hosts", "6", "--donors", "2"]])
@@ -270,7 +263,7 @@ def test_a_file_named_otherwise_than_its_format_is_refused(pilot: tuple[Path, Re
     assert result.exit_code == 2 and "a.csv is named otherwise than --format jsonl" in result.stderr
 
 
-def test_words_that_the_model_has_never_seen_are_a_warning(jobs: list[pipeline.Job], tmp_path: Path) -> None:
+def test_words_that_the_model_has_never_seen_are_a_warning(jobs: list[Job], tmp_path: Path) -> None:
     rows = [{"question": f"Zebras quarrel {i} times incessantly?", "answer": f"{i}"} for i in range(5)]
     (tmp_path / "odd.json").write_text(json.dumps(rows))
     told = type_in(*SMALL, "--problems", tmp_path / "odd.json", "--out", tmp_path / "run")

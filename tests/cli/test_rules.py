@@ -11,19 +11,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from rich.console import Console
+from tests.cli.conftest import Job
 from tests.report.invent import FEW, make_run, passing
 from typer.testing import CliRunner, Result
 
 from thoughtgraft.cli.app import app
-from thoughtgraft.cli.console import run_summary
 from thoughtgraft.effects.gates import RULE, Rule
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.spec import RuleFacts, refuse_another_run
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.report.document import interval, judged
-from thoughtgraft.studies.resampling import measure as pipeline
+from thoughtgraft.studies.registry import load_run
 from thoughtgraft.studies.resampling.report import write_report
-from thoughtgraft.studies.resampling.run import load_run
+from thoughtgraft.studies.resampling.summary import run_summary
 from thoughtgraft.studies.sample import Pilot
 
 SMALL = ["run", "resampling", "--preset", "demo", "--hosts", "4", "--donors", "2", "--device", "cpu"]
@@ -42,13 +42,6 @@ def printed(run: Path) -> list[str]:
     console = Console(width=80, file=io.StringIO())
     console.print(run_summary(run))
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
-
-
-@pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> list[pipeline.Job]:
-    taken: list[pipeline.Job] = []
-    monkeypatch.setattr(pipeline, "resampling", lambda job, *_, **__: taken.append(job))
-    return taken
 
 
 def test_margin_and_alpha_make_the_rule_that_is_kept_hashed_and_read_again(tmp_path: Path) -> None:
@@ -85,7 +78,7 @@ def test_the_difference_of_two_rules_is_named(tmp_path: Path) -> None:
 
 
 def test_a_smaller_margin_asks_for_more_hosts(
-    jobs: list[pipeline.Job], rule1_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    jobs: list[Job], rule1_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {m: Pilot.open(rule1_run, "arithmetic:test", Rule.of(m)).asks_for(10) or 0 for m in (2.5, 5, 10)}
     assert asked[2.5] > 3.5 * asked[5] > 12 * asked[10] > 0, "as the square of the margin"
@@ -94,7 +87,7 @@ def test_a_smaller_margin_asks_for_more_hosts(
     words = ["run", "resampling", "--preset", "full", "--hosts", "30", "--donors", "5", "--out", tmp_path / "x"]
     monkeypatch.setattr(Pilot, "check_model", lambda *_: None)  # the stored pilot is of an earlier identity
     assert type_in(*words, "--pilot", rule1_run, "--margin", "10", "--alpha", "0.01").exit_code == 0
-    assert (jobs[0].rule, jobs[0].pilot.rule) == (Rule.of(10, 0.01),) * 2  # type: ignore[union-attr]
+    assert (jobs[0].drawn.rule, jobs[0].drawn.pilot.rule) == (Rule.of(10, 0.01),) * 2  # type: ignore[union-attr]
     dry = flat(type_in(*words, "--pilot", rule1_run, "--margin", "10", "--dry-run").stdout)
     assert re.search(r"; \d+ hosts would find 10 pp", dry), dry
 

@@ -11,17 +11,17 @@ import pytest
 from tests.engine.bytewise import UGLY, write_bytewise
 from tests.engine.tiny import tiny
 
-from thoughtgraft.cli.certify import certificate_for
 from thoughtgraft.edits.arms import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts, encode
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.run import run, run_features
+from thoughtgraft.engine.verify.suite import certificate_for
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.records.export import export_records
-from thoughtgraft.studies.resampling.run import load_run
+from thoughtgraft.studies.registry import load_run
 from thoughtgraft.studies.zoo import measure as evaluate
 from thoughtgraft.studies.zoo.measure import explicit_correct
 from thoughtgraft.tasks.grading import NUMBER

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from thoughtgraft.engine import latents as clean
 from thoughtgraft.engine.verify import bench as bench_module
-from thoughtgraft.engine.verify.certificate import STATEMENTS, Certificate, at_least, at_most
+from thoughtgraft.engine.verify.statements import STATEMENTS, at_least, at_most
 from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.engine.verify.weights import fingerprint
 from thoughtgraft.errors import CheckpointError, ModelError, PlanError
@@ -24,6 +24,7 @@ from thoughtgraft.models.checkpoint.audit import Fingerprint, read_fingerprint, 
 from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.names import model_folder
+from thoughtgraft.records.certificate import Certificate
 from thoughtgraft.tasks.load import load_problems
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 

@@ -17,7 +17,6 @@ from thoughtgraft.cli.app import app
 from thoughtgraft.edits.arms import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.run import run
-from thoughtgraft.engine.verify.certificate import Check
 from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.engine.verify.weights import fingerprint, weights
 from thoughtgraft.errors import ModelError, PlanError
@@ -25,6 +24,7 @@ from thoughtgraft.models.checkpoint.audit import Fingerprint, read_fingerprint
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.names import EMBEDDED, model_folder
 from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.records.certificate import Check
 from thoughtgraft.tasks.load import load_problems
 from thoughtgraft.tasks.problem import ProblemSet
 from thoughtgraft.training.card import markdown, read_card

@@ -9,7 +9,7 @@ from tests.mutations.edit_plants import EDIT_MUTATIONS
 from tests.mutations.plants import MUTATIONS, UNSEEN
 from tests.mutations.record_plants import RECORD_MUTATIONS
 
-from thoughtgraft.engine.verify.certificate import STATEMENTS
+from thoughtgraft.engine.verify.statements import STATEMENTS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "certificates.md"
 

@@ -12,11 +12,12 @@ from tests.mutations.plant import LOADER, OFFICIAL, SELF, Mutation
 from tests.mutations.plants import MUTATIONS
 from tests.mutations.subjects import FAMILY, PLAN, PROBLEMS, honest, load, recorded, trained
 
-from thoughtgraft.engine.verify.certificate import STATEMENTS, Check
+from thoughtgraft.engine.verify.statements import STATEMENTS
 from thoughtgraft.engine.verify.suite import Level, verify
 from thoughtgraft.engine.verify.weights import fingerprint, weights
 from thoughtgraft.errors import CheckpointError
 from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.records.certificate import Check
 from thoughtgraft.tasks.problem import ProblemSet
 
 BY_OTHERS = {"official cases", "fingerprint"}

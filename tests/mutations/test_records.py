@@ -17,10 +17,11 @@ from thoughtgraft.edits.arms import DOWNSTREAM, METHODS, STRATA, Arm, Resid
 from thoughtgraft.edits.edit import EditContext, Op
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts
-from thoughtgraft.engine.verify.certificate import STATEMENTS, Check
 from thoughtgraft.engine.verify.records import CELLS, CHECKS, GRADES, SCORES, VECTORS, Records
+from thoughtgraft.engine.verify.statements import STATEMENTS
 from thoughtgraft.engine.verify.trial import CROWD, Trial, make_trial, standard_plan
 from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.records.certificate import Check
 from thoughtgraft.records.schema import RECORD_SCHEMA
 from thoughtgraft.tasks.load import load_problems
 

@@ -13,14 +13,15 @@ from tests.engine.tiny import loaded, questions
 from typer.testing import CliRunner
 
 from thoughtgraft.cli.app import app
-from thoughtgraft.cli.console import run_summary, status_lines
+from thoughtgraft.cli.console import status_lines
 from thoughtgraft.edits.arms import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.effects.gates import RULE
 from thoughtgraft.engine.run import run
 from thoughtgraft.records.status import read_status
+from thoughtgraft.studies.registry import load_run
 from thoughtgraft.studies.resampling.report import write_report
-from thoughtgraft.studies.resampling.run import load_run
+from thoughtgraft.studies.resampling.summary import run_summary
 from thoughtgraft.tasks.numbers import extract_answer
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 from thoughtgraft.tracking.tracking import final_metrics, running_metrics

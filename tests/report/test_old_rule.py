@@ -12,11 +12,11 @@ from rich.console import Console
 from tests.report.invent import parse_table
 
 import thoughtgraft
-from thoughtgraft.cli.console import run_summary
 from thoughtgraft.effects.gates import RULE, basis_of
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.stats.verdicts import Verdict
 from thoughtgraft.studies.resampling.report import write_report
+from thoughtgraft.studies.resampling.summary import run_summary
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 WORDS = {"SUPPORTED", "REFUTED", "UNDERPOWERED"}

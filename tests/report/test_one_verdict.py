@@ -16,12 +16,12 @@ from rich.console import Console
 from tests.report.invent import FULL, make_run, parse_table, passing
 
 import thoughtgraft
-from thoughtgraft.cli.console import run_summary
 from thoughtgraft.effects.gates import RULE, Rule
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.stats.verdicts import Agreement, Verdict, agreement_verdict, verdict
 from thoughtgraft.studies.resampling.report import write_report
+from thoughtgraft.studies.resampling.summary import run_summary
 from thoughtgraft.tasks.files import problem_table
 from thoughtgraft.tasks.problem import Problem, ProblemSet, Ref, Step
 

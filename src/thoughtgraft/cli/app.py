@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from thoughtgraft.cli import certify, drift, models, problems, read, run, train, zoo
+from thoughtgraft.cli import certify, drift, models, problems, read, run, studies, train, zoo
 from thoughtgraft.errors import ThoughtgraftError, plainer
 from thoughtgraft.signals import listening
 
@@ -109,7 +109,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # boxes cut long option names off in a terminal of 80 columns
 )
-app.command(short_help="Run a resampling study on the embedded model.")(run.demo)
+app.command(short_help="Run a resampling study on the embedded model.")(studies.demo)
 app.command(short_help="What each thought of one problem decodes to, and the answer.")(models.think)
 app.add_typer(run.app, name="run", short_help="Run a study: resampling, operations or erasure.")
 app.command(short_help="How far a run is, from any process.")(read.status)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thoughtgraft.cli import checks, options
+from thoughtgraft.cli import options
+from thoughtgraft.studies import checks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from thoughtgraft.edits.plan import Plan
     from thoughtgraft.models.reasoner import LatentReasoner
     from thoughtgraft.tasks.problem import ProblemSet
-
-CERTIFY = ("auto", "full", "off")
 
 
 def verify(
@@ -55,8 +54,6 @@ def verify(
     as_json: options.AsJson = False,
 ) -> None:
     """Check that model, protocol and engine do what they say; exit 1 if a check fails."""
-    from rich.console import Console
-
     from thoughtgraft.models.names import model_folder
     from thoughtgraft.records.spec import CERTIFICATE_FILE
     from thoughtgraft.records.store import RunStore, prove_writable
@@ -68,12 +65,14 @@ def verify(
     whole = load_problems(problems)
 
     # What needs torch comes after everything that can be refused without it.
-    from thoughtgraft.cli.console import certificate_line, certificate_table
+    from thoughtgraft.cli.console import Terminal
     from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.verify.oracle import read_cases
     from thoughtgraft.engine.verify.suite import verify as run_checks
     from thoughtgraft.engine.verify.weights import QUESTIONS, take_fingerprint
     from thoughtgraft.models.checkpoint.audit import read_fingerprint, write_fingerprint
+    from thoughtgraft.report.terminal import certificate_table
+    from thoughtgraft.studies.study import tell_certificate
 
     official = None if cases is None else read_cases(cases)
     chosen = whole[:QUESTIONS]
@@ -98,79 +97,28 @@ def verify(
         level=level,  # type: ignore[arg-type]
         cases=official,
         recorded=recorded,
-    ).to_json()
+    )
     if store is not None:
-        store.write_json(CERTIFICATE_FILE, certificate)
+        store.write_json(CERTIFICATE_FILE, certificate.to_json())
     if as_json:
-        typer.echo(json.dumps(certificate, indent=1))
+        typer.echo(json.dumps(certificate.to_json(), indent=1))
     else:
-        console = Console()
-        console.print(certificate_table(certificate))
-        console.print(certificate_line(certificate), soft_wrap=True)
-    if not certificate["passed"]:
+        terminal = Terminal()
+        terminal.show(certificate_table(certificate))
+        tell_certificate(certificate, terminal)
+    if not certificate.passed:
         raise typer.Exit(1)
-
-
-def certificate_for(
-    model: LatentReasoner, problems: ProblemSet, out: Path, certify: str, plan: Plan | None = None
-) -> dict[str, Any] | None:
-    """The certificate that a run still needs; None where it is switched off, or lies there already.
-
-    Args:
-        model: The run's model.
-        problems: Its problems.
-        out: Its folder, which need not exist.
-        certify: `auto` (the core checks), `full` or `off`.
-        plan: What is to be run; None where nothing is edited.
-
-    Raises:
-        PlanError: Another word.
-        ModelError: One of the problems, checked or not, does not fit the model's context.
-    """
-    from thoughtgraft.engine.collect import encode
-    from thoughtgraft.engine.verify.suite import verify as run_checks
-    from thoughtgraft.errors import PlanError
-    from thoughtgraft.files import read_json
-    from thoughtgraft.models.checkpoint.audit import read_fingerprint
-    from thoughtgraft.models.names import model_folder
-    from thoughtgraft.records.spec import CERTIFICATE_FILE
-
-    if certify not in CERTIFY:
-        raise PlanError("unknown choice for --certify", got=repr(certify), expected=", ".join(CERTIFY))
-    there = (read_json(out / CERTIFICATE_FILE) if (out / CERTIFICATE_FILE).exists() else None) or {}
-    enough = there.get("passed") and (certify == "auto" or there.get("kind") == "full")
-    if certify == "off" or (enough and (plan is None or there.get("plan_hash") == plan.plan_hash)):
-        return None
-    encode(model, problems)  # the checks are of the first few, and take their time
-    level = "full" if certify == "full" else "core"
-    recorded = read_fingerprint(model_folder(model.name)) if certify == "full" else None
-    return run_checks(model, problems, level=level, plan=plan, recorded=recorded).to_json()  # type: ignore[arg-type]
 
 
 def certified(
     model: LatentReasoner, problems: ProblemSet, out: Path, certify: str, console: Console, plan: Plan | None = None
 ) -> dict[str, Any] | None:
-    """`certificate_for`, told on the console; a run that could state no effect is not begun.
+    """`certificate_for`, told on the console, as it is kept."""
+    from thoughtgraft.cli.console import Terminal
+    from thoughtgraft.studies.study import certify as certify_run
 
-    Raises:
-        RunError: The certificate failed under the official protocol. The others are there to replay what went wrong.
-        PlanError, ModelError: As `certificate_for`.
-    """
-    from thoughtgraft.cli.console import certificate_line
-    from thoughtgraft.errors import RunError
-
-    certificate = certificate_for(model, problems, out, certify, plan)
-    if certificate is None:
-        return None
-    console.print(certificate_line(certificate), soft_wrap=True)
-    if not certificate["passed"] and model.protocol.name == "official":
-        failed = ", ".join(check["name"] for check in certificate["checks"] if not check["passed"])
-        raise RunError(
-            "the certificate failed, so a run could state no effect",
-            got=failed,
-            fix="repair the cause; --certify off runs all the same, and every page of the report says so",
-        )
-    return certificate
+    found = certify_run(model, problems, plan, out, certify, Terminal(console))
+    return None if found is None else found.to_json()
 
 
 def start_facts(certify: str) -> dict[str, Any]:

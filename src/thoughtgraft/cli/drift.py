@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thoughtgraft.cli import checks, options
+from thoughtgraft.cli import options
+from thoughtgraft.studies import checks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from thoughtgraft.studies.drift.report import Side
-    from thoughtgraft.studies.resampling.run import Run
+    from thoughtgraft.studies.run import Run
 
 FROM_CERTIFICATE = ("certificate", "transplant")
 """Gates whose evidence is the certificate, which is shown itself."""
@@ -71,14 +73,21 @@ def drift(
     sample = draw_sample(problems, first=0, n=hosts, seed=seed)
 
     # What needs torch comes after everything that can be refused without it.
+    from thoughtgraft.cli.console import Terminal
     from thoughtgraft.cli.read import failed_gates
     from thoughtgraft.cli.reasoner import open_model
+    from thoughtgraft.cli.studies import door
+    from thoughtgraft.effects.gates import RULE
     from thoughtgraft.files import to_json
     from thoughtgraft.models.reasoner import require_thoughts
+    from thoughtgraft.readouts.lens import largest_number
+    from thoughtgraft.records.certificate import read_certificate
     from thoughtgraft.studies.drift.analysis import drift_table
     from thoughtgraft.studies.drift.report import Side, drift_facts, write_drift
-    from thoughtgraft.studies.folder import read_certificate
-    from thoughtgraft.studies.resampling.measure import Job, carry_out
+    from thoughtgraft.studies.options import RunOptions
+    from thoughtgraft.studies.registry import load_run
+    from thoughtgraft.studies.resampling.design import decode
+    from thoughtgraft.studies.study import Design, make, start
 
     loaded = open_model(
         model,
@@ -98,8 +107,13 @@ def drift(
     sides = []
     for reasoner in reasoners:
         protocol = reasoner.protocol
-        job = Job(reasoner, sample, plan, "drift", None, batch_size, max_new_tokens)
-        run = runs[protocol.name] = carry_out(job, out / protocol.name, console)
+        facts = {"preset": "drift", "available_hosts": sample.left, "largest_number": largest_number(reasoner)}
+        design = Design(sample.problems, plan, facts, RULE.to_json())
+        place = replace(door(out / protocol.name, False), said=Terminal(console))
+        options_of_run = RunOptions.of({"seed": seed, "batch_size": batch_size, "max_new_tokens": max_new_tokens})
+        make(reasoner, design, start("resampling", reasoner, design, options_of_run, place), place)
+        run = runs[protocol.name] = load_run(place.out)
+        decode(reasoner, run)
         sides.append(
             Side(
                 name=protocol.name,
@@ -141,10 +155,10 @@ def show(console: Console, table: pd.DataFrame, sides: list[Side]) -> None:
 
 def shown(part: pd.DataFrame, method: str, letters: dict[str, str]) -> Table:
     """One method's rows for a terminal; protocols by their letters, the first the standard."""
-    from thoughtgraft.cli.console import narrow_table
     from thoughtgraft.effects.gates import RULE
     from thoughtgraft.effects.positions import OF_IMPACT
     from thoughtgraft.report.document import judged, records_of
+    from thoughtgraft.report.terminal import narrow_table
     from thoughtgraft.stats.intervals import TOO_SMALL
     from thoughtgraft.studies.drift.report import METHODS, difference, divergence, reported
 

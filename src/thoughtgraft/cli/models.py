@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thoughtgraft.cli import checks, options
+from thoughtgraft.cli import options
 from thoughtgraft.errors import ModelError
+from thoughtgraft.studies import checks
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from thoughtgraft.cli import checks
+from thoughtgraft.studies import checks
 
 Model = Annotated[
     str,
@@ -116,7 +116,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 Certify = Annotated[
     str,
     typer.Option(
-        callback=checks.one_of("choice for --certify", "cli.certify:CERTIFY"),
+        callback=checks.one_of("choice for --certify", checks.CERTIFY),
         help="Check model, protocol and engine first: auto (seconds), full, or off (every page of the report says so).",
     ),
 ]

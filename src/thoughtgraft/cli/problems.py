@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thoughtgraft.cli import checks, options
+from thoughtgraft.cli import options
+from thoughtgraft.studies import checks
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thoughtgraft.cli import checks, options
+from thoughtgraft.cli import options
+from thoughtgraft.studies import checks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from thoughtgraft.records.status import Status
     from thoughtgraft.report.render import ReportPaths
-    from thoughtgraft.studies.resampling.run import Run
+    from thoughtgraft.studies.run import Run
 
 FORMATS = ("csv", "parquet", "jsonl")
 OPERATIONS, ERASURE = "operations", "erasure"
@@ -79,7 +80,7 @@ def analyze(run: options.Run, seed: options.AnalysisSeed = 0, rule: options.Rule
     """Estimate and test a run's effects, and print the main table. Rewrites analysis/, figures/ and the report."""
     from rich.console import Console
 
-    from thoughtgraft.cli.console import run_summary
+    from thoughtgraft.studies.resampling.summary import run_summary
 
     study = _study(run, rule)
     if study == OPERATIONS:
@@ -126,13 +127,9 @@ def rewrite(run: Path, seed: int, *, force: bool = False, rule: int | None = Non
         from thoughtgraft.studies.erasure.report import write_erasure_report
 
         return write_erasure_report(run, force=force)
-    from thoughtgraft.records.spec import PROBLEMS_FILE
-    from thoughtgraft.studies.resampling.report import write_report
-    from thoughtgraft.studies.resampling.run import load_run
+    from thoughtgraft.studies.registry import load_run
 
-    opened = load_run(run)
-    known = opened.problem_set() if (opened.path / PROBLEMS_FILE).is_file() else None
-    return write_report(run, seed=seed, force=force, problems=known, largest=opened.largest_number, rule=rule)
+    return load_run(run, seed=seed, rule=rule).report(force=force)
 
 
 def _study(run: Path, rule: int | None) -> str:
@@ -200,7 +197,7 @@ def compare(
     from thoughtgraft.effects.compare import compare_runs, spec_differences
     from thoughtgraft.errors import AnalysisError
     from thoughtgraft.report.document import sentence_list
-    from thoughtgraft.studies.resampling.run import load_run
+    from thoughtgraft.studies.registry import load_run
 
     a, b = load_run(run_a), load_run(run_b)
     for run in (a, b):
@@ -270,8 +267,8 @@ def main_arms(table: pd.DataFrame) -> pd.DataFrame:
 
 def shown(table: pd.DataFrame) -> Table:
     """The comparison for a terminal."""
-    from thoughtgraft.cli.console import narrow_table
     from thoughtgraft.report.document import p_value
+    from thoughtgraft.report.terminal import narrow_table
 
     sizes = [int(max(table[name].fillna(0), default=0)) for name in ("n_hosts_a", "n_hosts_b", "n_shared")]
     title = "accuracy, and impact of edits, pp\n95% intervals over hosts and donors\n"

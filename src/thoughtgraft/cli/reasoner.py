@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 if TYPE_CHECKING:
     from thoughtgraft.models.reasoner import LatentReasoner
 
@@ -17,11 +15,10 @@ def open_model(name: str, **options: Any) -> LatentReasoner:
         name: What `--model` takes.
         options: As `load_model` has them.
     """
+    from thoughtgraft.cli.console import Terminal
     from thoughtgraft.models.load import load_model
+    from thoughtgraft.studies.study import tell_model
 
     model = load_model(name, **options)
-    for note in model.read[1:]:  # which files, where they are the only ones, is no news
-        typer.echo(f"note: {note}", err=True)
-    for assumption in model.assumptions:
-        typer.echo(f"assumed: {assumption}", err=True)
+    tell_model(model, Terminal())
     return model

@@ -1,4 +1,4 @@
-"""The studies as commands: `run resampling`, `run operations`, `run erasure`, and the demo."""
+"""Two studies as commands: `run operations` and `run erasure`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from thoughtgraft.cli import checks, options
+from thoughtgraft.cli import options
+from thoughtgraft.cli.studies import app
+from thoughtgraft.studies import checks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,7 +229,7 @@ def erasure(
     from thoughtgraft.errors import PlanError
     from thoughtgraft.records.store import RunStore, check_folder
     from thoughtgraft.studies.erasure.design import slot_sets
-    from thoughtgraft.studies.resampling.run import load_run
+    from thoughtgraft.studies.registry import load_run
 
     check_folder(out)
     console = Console()
@@ -297,7 +299,7 @@ def _number(alpha: str | None) -> float | None:
 
 def shown(table: pd.DataFrame, target: str) -> Table:
     """The main columns for a terminal; the page has them all."""
-    from thoughtgraft.cli.console import narrow_table
+    from thoughtgraft.report.terminal import narrow_table
     from thoughtgraft.studies.erasure.report import short_rows
 
     out = narrow_table(f"Accuracy lost when {target} is erased, pp; 95% intervals")
@@ -309,177 +311,5 @@ def shown(table: pd.DataFrame, target: str) -> Table:
     return out
 
 
-app = typer.Typer(help="Run a study into a folder; the same command continues it.", no_args_is_help=True)
-
-
-@app.callback()
-def studies() -> None:
-    """Run a study into a folder; the same command continues it."""
-
-
-@app.command(short_help="Swap each thought for other problems', beside every ablation.")
-def resampling(
-    out: options.Out,
-    model: options.Model = "tiny-codi",
-    problems: options.Problems = "arithmetic:test",
-    preset: Annotated[
-        str,
-        typer.Option(
-            callback=checks.one_of("preset", "studies.resampling.design:PRESETS"),
-            help="pilot (20 problems x 5 donors), full (the next 100 x 10), or demo.",
-        ),
-    ] = "pilot",
-    hosts: options.Hosts = None,
-    donors: Annotated[int | None, typer.Option(min=1, help="Donors of each host, instead of the preset's.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many of them are hosts.")] = None,
-    only_correct: Annotated[
-        bool, typer.Option("--only-correct", help="Only problems that the unedited model answers right are hosts.")
-    ] = False,
-    pilot: Annotated[
-        Path | None,
-        typer.Option(
-            callback=checks.run,
-            help="A pilot's folder: its problems are left out, and with --hosts auto it sizes the run.",
-        ),
-    ] = None,
-    margin: options.Margin = None,
-    alpha: options.Alpha = None,
-    seed: options.Seed = 0,
-    base: options.Base = None,
-    tokenizer: options.Tokenizer = None,
-    protocol: options.Protocol = "official",
-    num_latents: options.NumThoughts = None,
-    lora_alpha: options.LoraAlpha = None,
-    prompt_suffix: options.PromptSuffix = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = None,
-    batch_size: options.BatchSize = "auto",
-    max_new_tokens: options.MaxNewTokens = None,
-    beside: options.Beside = None,
-    certify: options.Certify = "auto",
-    tracker: options.Tracker = "none",
-    engine: options.Engine = "local",
-    ray_address: options.RayAddress = None,
-    workers: options.Workers = None,
-    cpus_per_worker: options.CpusPerWorker = None,
-    gpus_per_worker: options.GpusPerWorker = None,
-    dry_run: options.DryRun = False,
-) -> None:
-    """Swap each continuous thought for other problems', beside every ablation: which thoughts matter, and how.
-
-    Example: thoughtgraft run resampling --model zen-E/CODI-gpt2 --problems gsm8k:test --out runs/gpt2-pilot
-    """
-    from dataclasses import replace
-
-    from thoughtgraft.edits.arms import check_donors
-    from thoughtgraft.effects.gates import Rule
-    from thoughtgraft.engine.executors import check_engine
-    from thoughtgraft.errors import PlanError
-    from thoughtgraft.records.store import check_folder
-    from thoughtgraft.studies.resampling.design import PRESETS, resampling_plan
-    from thoughtgraft.studies.sample import draw_sample
-
-    check_folder(out)
-    check_engine(engine, ray_address, workers, cpus_per_worker, gpus_per_worker)
-    rule = Rule.of(margin, alpha)
-    size = PRESETS[preset]
-    n_donors = donors or size.n_donors
-    if hosts != "auto":
-        check_donors(n_donors, int(hosts or size.n_hosts))
-    elif pilot is None:
-        raise PlanError("--hosts auto takes what a pilot asks for", fix="add --pilot RUN, or give --hosts a number")
-    before = None
-    if pilot is not None:
-        from thoughtgraft.studies.sample import Pilot
-
-        before = Pilot.open(pilot, problems, rule)
-    n_hosts = before.hosts(n_donors) if before is not None and hosts == "auto" else int(hosts or size.n_hosts)
-    used = before.used if before else ()
-    sample = draw_sample(problems, first=size.first, n=n_hosts, seed=seed, used=used, at_most=hosts == "auto")
-    check_donors(n_donors, len(sample.problems))
-
-    # What needs torch comes after everything that can be refused without it.
-    from thoughtgraft.cli.reasoner import open_model
-    from thoughtgraft.engine.executors import make_executor
-    from thoughtgraft.models.reasoner import require_thoughts
-    from thoughtgraft.readouts.lens import warn_of_unseen
-    from thoughtgraft.studies.resampling import measure
-    from thoughtgraft.tracking.tracking import open_tracking
-
-    executor = make_executor(
-        engine, address=ray_address, workers=workers, cpus_per_worker=cpus_per_worker, gpus_per_worker=gpus_per_worker
-    )
-    tracking = open_tracking(tracker, out, study="resampling", group=preset)
-    reasoner = open_model(
-        model,
-        base=base,
-        tokenizer=tokenizer,
-        protocol=protocol,
-        device=device,
-        dtype=dtype,
-        num_latents=num_latents,
-        lora_alpha=lora_alpha,
-        prompt_suffix=prompt_suffix,
-    )
-    if before is not None:
-        before.check_model(reasoner.identity)
-    require_thoughts(reasoner)
-    if warning := warn_of_unseen(reasoner, sample.problems):
-        typer.echo(f"warning: {warning}", err=True)
-    plan = resampling_plan(reasoner.num_latents, n_donors, seed, full=size.full, hosts=limit)
-    plan = replace(plan, only_correct=only_correct)
-    job = measure.Job(reasoner, sample, plan, preset, before, batch_size, max_new_tokens, tuple(beside or ()), rule)
-    if dry_run:
-        measure.dry_run(job, out)
-        return
-    with tracking:
-        measure.resampling(job, out, certify=certify, executor=executor, watch=tracking.watch)
-
-
 app.command(short_help="What of a problem's arithmetic can be read from its thoughts.")(operations)
 app.command(short_help="Erase what can be read: does the answer depend on it?")(erasure)
-
-
-def demo(
-    out: options.Out = Path("runs/demo"),
-    hosts: Annotated[int, typer.Option(min=2, help="Problems; each is a host and may donate.")] = 100,
-    donors: Annotated[int, typer.Option(min=1, help="Donors of each host.")] = 10,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
-    tracker: options.Tracker = "none",
-    engine: options.Engine = "local",
-    workers: options.Workers = None,
-    certify: options.Certify = "auto",
-    dry_run: options.DryRun = False,
-) -> None:
-    """Run a real resampling study on the embedded model `tiny-codi` and write its report.
-
-    100 unseen word problems, 10 donors each: at each of 6 slots the problem's continuous thought is replaced by
-    the donor's, 6,000 times in all, beside controls and ablations. Needs no download.
-    """
-    from thoughtgraft.edits.arms import check_donors
-    from thoughtgraft.engine.executors import check_engine
-    from thoughtgraft.records.store import check_folder
-    from thoughtgraft.studies.resampling.design import resampling_plan
-    from thoughtgraft.studies.sample import draw_sample
-
-    check_folder(out)
-    check_donors(donors, hosts)
-    check_engine(engine, workers=workers)
-    sample = draw_sample("arithmetic:test", first=0, n=hosts, seed=seed)
-
-    # What needs torch comes after everything that can be refused without it.
-    from thoughtgraft.cli.reasoner import open_model
-    from thoughtgraft.engine.executors import make_executor
-    from thoughtgraft.studies.resampling import measure
-    from thoughtgraft.tracking.tracking import open_tracking
-
-    executor = make_executor(engine, workers=workers)
-    tracking = open_tracking(tracker, out, study="resampling", group="demo")
-    model = open_model("tiny-codi", device=device)
-    job = measure.Job(model, sample, resampling_plan(model.num_latents, donors, seed, full=False), "demo")
-    if dry_run:
-        measure.dry_run(job, out)
-        return
-    with tracking:
-        measure.resampling(job, out, certify=certify, executor=executor, watch=tracking.watch)

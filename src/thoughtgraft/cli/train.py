@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from thoughtgraft.cli import checks, options
+from thoughtgraft.cli import options
 from thoughtgraft.errors import ModelError
 from thoughtgraft.signals import current
+from thoughtgraft.studies import checks
 
 
 def train(

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from thoughtgraft.cli import checks, options
+from thoughtgraft.cli import options
+from thoughtgraft.studies import checks
 
 _SET = "arithmetic:test"
 

@@ -82,6 +82,7 @@ def run(
     watch: Callable[[], None] | None = None,
     stop: Callable[[], bool] | None = None,
     beside: Sequence[str | Path] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Run every cell of a plan and return its records.
 
@@ -107,6 +108,7 @@ def run(
         stop: Asked between packs of cells, when all earlier ones are stored: whether to end with KeyboardInterrupt.
         beside: Run folders, or folders of runs, where earlier looks at these problems are looked for too; those that
             lie beside `out` always are, and run.json keeps the count.
+        options: What the study was asked, which run.json keeps.
 
     Returns:
         One row per cell in the plan's order, with the columns of `records.RECORD_SCHEMA`; a generation whose donor
@@ -159,7 +161,7 @@ def run(
         try_edits(model, prompts, cells)
     spec = make_spec(
         model, problems, plan, cells, study=study, max_new_tokens=max_new_tokens, facts=facts, design=design, rule=rule
-    )
+    ).model_copy(update={"options": options})
     if folder is not None:
         spec = with_looks(spec, folder, *roles(problems, cells), beside)
     store = None if folder is None else RunStore.create(folder, spec)
@@ -371,6 +373,7 @@ def run_features(
     progress: bool = True,
     beside: Sequence[str | Path] = (),
     identity: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> RunSpec:
     """Make or continue such a run.
 
@@ -394,6 +397,7 @@ def run_features(
         progress: Show progress bars.
         beside: As `run` has it.
         identity: What the user calls hooks and edits of the loaded model, as `run` has it.
+        options: What the study was asked, which run.json keeps.
 
     Returns:
         What run.json says.
@@ -415,7 +419,7 @@ def run_features(
     }
     limit = answer_limit(model, max_new_tokens)
     spec = _spec(model, problems, plan, study=study, seed=seed, limit=limit, untrained=untrained, facts=facts)
-    spec = with_looks(spec, out, problems, (), beside)
+    spec = with_looks(spec.model_copy(update={"options": options}), out, problems, (), beside)
     with RunStore.create(out, spec) as store:
         if progress:
             tell_looks(store.spec)

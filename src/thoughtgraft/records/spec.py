@@ -94,6 +94,8 @@ class RunSpec(BaseModel):
         task: What was asked, and so how answers were read and compared; None in runs of schema 1.
         model_identity: Everything of the model that can change a number, part by part: weights, config, tokenizer,
             loop, dtype ...; None in runs of schema 1.
+        options: What the study was asked: its `Options`, from which `--like` and `run_study` ask the same again; None
+            where no study of this package asked, or before they were kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -120,6 +122,7 @@ class RunSpec(BaseModel):
     max_new_tokens: int | None = None
     task: str | None = None
     model_identity: dict[str, Any] | None = None
+    options: dict[str, Any] | None = None
     versions: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
 
@@ -236,6 +239,7 @@ CERTIFICATE_FILE = "certificate.json"
 DECISION_FILE = "decision.json"
 THOUGHTS_FILE = "thoughts.safetensors"
 PROBLEMS_FILE = "problems.parquet"
+DECODED_FILE = "decoded.parquet"
 HEARTBEAT_FILE = "heartbeat.json"
 LOCK_FILE = "run.lock"
 RECORDS_FOLDER = "records"

@@ -6,23 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from thoughtgraft.effects.gates import VERSION, Basis, basis_of
-from thoughtgraft.errors import RunError
+from thoughtgraft.records.certificate import Certificate, read_certificate
 from thoughtgraft.records.export import COLUMN_MEANINGS
 from thoughtgraft.records.schema import RECORD_SCHEMA
 from thoughtgraft.records.shards import read_frame
-from thoughtgraft.records.spec import CERTIFICATE_FILE, DECISION_FILE, PROBLEMS_FILE, STARTS_FILE, RunSpec
+from thoughtgraft.records.spec import DECISION_FILE, DECODED_FILE, PROBLEMS_FILE, STARTS_FILE, RunSpec
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.report.document import Banner, count, plural, sentence_list, shorten
 from thoughtgraft.report.render import to_text
 
-DECODED_FILE = "decoded.parquet"
 ANALYSIS_FILE = "analysis/decision.json"
 OLD_DECISION_FILE = "analysis/decision-before.json"
 """The verdicts of an older rule, kept where the records are judged anew."""
@@ -114,62 +113,6 @@ def _table(file: Path) -> pd.DataFrame | None:
     return read_frame(file) if file.is_file() else None
 
 
-State = Literal["passed", "failed", "off", "missing"]
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """The outcome of the checks of model, protocol and engine.
-
-    Attributes:
-        state: `off`: the checks were switched off on purpose; `missing`: nobody certified the run.
-        kind: Which set of checks, `core` or `full`.
-        checks: Each a mapping as in `certificate.json`.
-        dead_slots: 0-based slots that cannot reach the output.
-        shared_slots: 0-based slots at which every problem is fed the same vector.
-        notes: What else the certificate says.
-    """
-
-    state: State
-    kind: str
-    checks: tuple[Mapping[str, Any], ...]
-    dead_slots: tuple[int, ...] = ()
-    shared_slots: tuple[int, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def failed(self) -> list[str]:
-        """Names of the failed checks."""
-        return [str(check.get("name", "unnamed")) for check in self.checks if not check.get("passed")]
-
-    @property
-    def gates(self) -> dict[str, bool]:
-        """Outcomes of the gates that records cannot show; a gate without evidence is absent.
-
-        A gate is named by a check of its name or one that begins so ("transplant"); the whole certificate is one. To
-        switch it off is a decision that every page shows; to have none is a failure.
-        """
-        if self.state == "off":
-            return {}
-        if self.state == "missing":
-            return {"certificate": False}
-        found = {"certificate": self.state == "passed"}
-        transplant = [c for c in self.checks if str(c.get("name", "")).lower().startswith("transplant")]
-        return found | ({"transplant": all(bool(c.get("passed")) for c in transplant)} if transplant else {})
-
-    @property
-    def badge(self) -> tuple[str, str]:
-        """(tone, words) for the head of the report."""
-        n = len(self.checks)
-        words = {
-            "passed": f"certificate passed: {n} of {n} checks",
-            "failed": f"certificate FAILED: {', '.join(self.failed) or 'no check is named'}",
-            "off": "not certified: the checks were switched off",
-            "missing": "not certified: the run has no certificate",
-        }
-        return {"passed": "good", "failed": "bad"}.get(self.state, "open"), words[self.state]
-
-
 def certificate_banner(
     certificate: Certificate, force: bool, proves: str, words: str | None = None, also: str = ""
 ) -> Banner | None:
@@ -191,52 +134,6 @@ def certificate_banner(
         said = words or certificate.badge[1]
         return Banner("warn", "NOT CERTIFIED", f"{said[0].upper()}{said[1:]}. Nothing proves that {proves}.")
     return None
-
-
-def read_certificate(store: RunStore) -> Certificate:
-    """The run's certificate.
-
-    Raises:
-        RunError: `certificate.json` is there but is not a certificate.
-    """
-    if not (store.path / CERTIFICATE_FILE).is_file():
-        plan, made = store.spec.plan, store.spec.provenance
-        off = "off" in (plan.get("certify"), made.get("certify"))
-        return Certificate("off" if off else "missing", "", ())
-    raw = store.read_json(CERTIFICATE_FILE)
-    if not isinstance(raw, Mapping) or not isinstance(raw.get("passed"), bool):
-        raise RunError(
-            f"{store.path / CERTIFICATE_FILE} is damaged",
-            got="no field 'passed' that is true or false",
-            fix="run the same command again to certify anew",
-        )
-    checks = [check for check in raw.get("checks") or () if isinstance(check, Mapping)]
-    checks += _of_another_run(raw, store)
-    passed = raw["passed"] and all(check.get("passed") for check in checks)
-    dead, shared = (tuple(int(k) for k in raw.get(name) or ()) for name in ("dead_slots", "shared_slots"))
-    notes = tuple(str(note) for note in raw.get("notes") or ())
-    return Certificate("passed" if passed else "failed", str(raw.get("kind", "")), tuple(checks), dead, shared, notes)
-
-
-def _of_another_run(raw: Mapping[str, Any], store: RunStore) -> list[dict[str, Any]]:
-    """A failed check where the certificate names another model or plan than the run does; it may have been copied."""
-    of_model = "the certificate was made with the run's model, protocol, dtype and number of thoughts"
-    kinds = (
-        ("model_hash", store.spec.model_hash, of_model, "another model or protocol was certified, not this one"),
-        ("plan_hash", store.spec.plan_hash, "the certificate tried the run's arms", "another plan was tried, not this"),
-    )
-    return [
-        {
-            "name": "belongs to this run",
-            "proves": proves,
-            "figure": str(raw[name]),
-            "threshold": f"= {wanted}",
-            "passed": False,
-            "consequence": consequence,
-        }
-        for name, wanted, proves, consequence in kinds
-        if raw.get(name) not in (None, "", wanted)
-    ]
 
 
 # The first pattern that fits names the file.

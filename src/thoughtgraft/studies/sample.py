@@ -23,7 +23,8 @@ from thoughtgraft.stats.power import (
     unchanged_hosts,
     variance_components,
 )
-from thoughtgraft.studies.resampling.run import Run, load_run
+from thoughtgraft.studies.registry import load_run
+from thoughtgraft.studies.run import Run
 from thoughtgraft.tasks.load import load_problems
 from thoughtgraft.tasks.problem import ProblemSet
 
@@ -37,12 +38,12 @@ class Sample:
 
 
 def draw_sample(
-    spec: str, *, first: int, n: int, seed: int, used: Collection[str] = (), at_most: bool = False
+    spec: str | ProblemSet, *, first: int, n: int, seed: int, used: Collection[str] = (), at_most: bool = False
 ) -> Sample:
     """The first `n` problems from position `first` of the permutation that are not among `used`.
 
     Args:
-        spec: The split, as for `load_problems`.
+        spec: The split, or the problems, as for `load_problems`.
         first: 0-based position in the permutation.
         n: How many, before any other filter.
         seed: Seeds the permutation.
@@ -59,12 +60,12 @@ def draw_sample(
         n = min(n, len(free))
     if len(free) < n:
         raise PlanError(
-            f"{spec} does not hold so many problems",
+            f"{order.name} does not hold so many problems",
             got=f"{n} wanted from position {first}, {len(used)} of {len(order)} used before",
             expected=f"at most {len(free)}",
             fix="use a smaller --hosts, or a larger problem set",
         )
-    return Sample(ProblemSet(tuple(free[:n]), spec), len(order) - n - len({p.id for p in order} & set(used)))
+    return Sample(ProblemSet(tuple(free[:n]), order.name), len(order) - n - len({p.id for p in order} & set(used)))
 
 
 ASSUMED_SD = 0.30

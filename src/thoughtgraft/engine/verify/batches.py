@@ -12,8 +12,9 @@ from thoughtgraft.engine.collect import encode
 from thoughtgraft.engine.reference import in_one_pass, reference_run
 from thoughtgraft.engine.rows import Source
 from thoughtgraft.engine.verify.bench import Bench, disturbing, gap, logits_of, noise_like
-from thoughtgraft.engine.verify.certificate import Check, at_least, at_most
+from thoughtgraft.engine.verify.statements import at_least, at_most
 from thoughtgraft.models.reasoner import Prompt
+from thoughtgraft.records.certificate import Check
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 

@@ -19,7 +19,8 @@ from thoughtgraft.engine.verify.bench import (
     logits_of,
     slot_name,
 )
-from thoughtgraft.engine.verify.certificate import Check, at_least, at_most, exactly
+from thoughtgraft.engine.verify.statements import at_least, at_most, exactly
+from thoughtgraft.records.certificate import Check
 
 _SAME = 1e-4
 """Relative distance at which two vectors are the same one; copies are equal bit for bit, other thoughts far away."""

@@ -24,9 +24,10 @@ from thoughtgraft.edits.edit import OPS
 from thoughtgraft.engine.rollout import rollout
 from thoughtgraft.engine.rows import Row, Source
 from thoughtgraft.engine.verify.bench import gap, logits_of, noise_like
-from thoughtgraft.engine.verify.certificate import Check, at_most
+from thoughtgraft.engine.verify.statements import at_most
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.reasoner import LatentReasoner, attention_implementation
+from thoughtgraft.records.certificate import Check
 
 Columns = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer [R, H, T, hd]."""

@@ -20,12 +20,13 @@ from thoughtgraft.engine.collect import encode, features_of, think_clean_runs
 from thoughtgraft.engine.run import run
 from thoughtgraft.engine.verify import bench
 from thoughtgraft.engine.verify.bench import gap
-from thoughtgraft.engine.verify.certificate import Check, at_most
 from thoughtgraft.engine.verify.expected import Answer, Measured, Oracle
 from thoughtgraft.engine.verify.oracle import Clean, plainly, touch_of
 from thoughtgraft.engine.verify.planned import Planned, Wanted
+from thoughtgraft.engine.verify.statements import at_most
 from thoughtgraft.engine.verify.trial import Trial
 from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.records.certificate import Check
 
 CELLS = (
     "run_id unit arm method slots downstream protocol num_latents model_edit problem_id split n_steps operation "

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from thoughtgraft.arguments import answers_for_calls, choice, whole
 from thoughtgraft.edits.plan import Plan
+from thoughtgraft.engine.collect import encode
 from thoughtgraft.engine.verify import batches, edits
 from thoughtgraft.engine.verify.bench import HALF, Bench, in_float32
-from thoughtgraft.engine.verify.certificate import Certificate, Check
 from thoughtgraft.engine.verify.oracle import conformance
 from thoughtgraft.engine.verify.records import CHECKS, Records
 from thoughtgraft.engine.verify.trial import make_trial, standard_plan
 from thoughtgraft.engine.verify.weights import fingerprint, weights
 from thoughtgraft.errors import PlanError
-from thoughtgraft.models.checkpoint.audit import Fingerprint
+from thoughtgraft.files import read_json
+from thoughtgraft.models.checkpoint.audit import Fingerprint, read_fingerprint
 from thoughtgraft.models.live import admitted
+from thoughtgraft.models.names import model_folder
 from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.reasoner import LatentReasoner, as_model
+from thoughtgraft.records.certificate import Certificate, Check
+from thoughtgraft.records.spec import CERTIFICATE_FILE
 from thoughtgraft.tasks.load import as_problems
 from thoughtgraft.tasks.problem import ProblemSet
 
 Level = Literal["core", "full"]
 LEVELS: tuple[Level, ...] = ("core", "full")
+CERTIFY = ("auto", "full", "off")
+"""How a run is certified: by the core checks, by all, or not at all."""
 
 _CORE: tuple[Callable[[Bench], Check], ...] = (
     edits.thoughts_fed,
@@ -130,3 +137,30 @@ def verify(
         shared_slots=bench.shared_slots,
         notes=tuple(notes),
     )
+
+
+def certificate_for(
+    model: LatentReasoner, problems: ProblemSet, out: Path, certify: str, plan: Plan | None = None
+) -> Certificate | None:
+    """The certificate that a run still needs; None where it is switched off, or lies there already.
+
+    Args:
+        model: The run's model.
+        problems: Its problems.
+        out: Its folder, which need not exist.
+        certify: `auto` (the core checks), `full` or `off`.
+        plan: What is to be run; None where nothing is edited.
+
+    Raises:
+        PlanError: Another word.
+        ModelError: One of the problems, checked or not, does not fit the model's context.
+    """
+    choice(certify, "choice for --certify", CERTIFY, PlanError)
+    there = (read_json(out / CERTIFICATE_FILE) if (out / CERTIFICATE_FILE).exists() else None) or {}
+    enough = there.get("passed") and (certify == "auto" or there.get("kind") == "full")
+    if certify == "off" or (enough and (plan is None or there.get("plan_hash") == plan.plan_hash)):
+        return None
+    encode(model, problems)  # the checks are of the first few, and take their time
+    full = certify == "full"
+    recorded = read_fingerprint(model_folder(model.name)) if full else None
+    return verify(model, problems, level="full" if full else "core", plan=plan, recorded=recorded)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.verify.bench import HALF
-from thoughtgraft.engine.verify.certificate import Check, at_most
+from thoughtgraft.engine.verify.statements import at_most
 from thoughtgraft.models.checkpoint.audit import Fingerprint
 from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.records.certificate import Check
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 QUESTIONS = 16

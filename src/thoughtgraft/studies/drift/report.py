@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from thoughtgraft.effects.gates import RULE
 from thoughtgraft.files import to_json, write_atomic
+from thoughtgraft.records.certificate import Certificate
 from thoughtgraft.records.shards import write_parquet
 from thoughtgraft.records.spec import RunSpec
 from thoughtgraft.report.document import (
@@ -50,7 +51,6 @@ from thoughtgraft.report.figures.kit import (
 )
 from thoughtgraft.report.render import to_markdown
 from thoughtgraft.stats.verdicts import Verdict
-from thoughtgraft.studies.folder import Certificate
 from thoughtgraft.studies.resampling.figures import slot_order
 from thoughtgraft.studies.resampling.report import plain
 

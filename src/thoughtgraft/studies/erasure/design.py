@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from thoughtgraft.models.reasoner import LatentReasoner
     from thoughtgraft.records.features import Features
-    from thoughtgraft.studies.resampling.run import Run
+    from thoughtgraft.studies.run import Run
 
 DRAWS = 20
 """Random draws. Fewer than 19 cannot reach 5% as a rank among them."""

@@ -11,6 +11,7 @@ import pandas as pd
 from thoughtgraft.effects.frame import reasons
 from thoughtgraft.effects.gates import FAIL, RULE, failed_gate
 from thoughtgraft.files import write_atomic
+from thoughtgraft.records.certificate import read_certificate
 from thoughtgraft.records.shards import read_frame
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.report.document import (
@@ -34,7 +35,7 @@ from thoughtgraft.report.document import (
 )
 from thoughtgraft.report.render import ReportPaths, to_html, to_markdown
 from thoughtgraft.stats.verdicts import Verdict
-from thoughtgraft.studies.folder import certificate_banner, read_certificate
+from thoughtgraft.studies.folder import certificate_banner
 from thoughtgraft.studies.resampling.checks import checks, provenance_blocks
 from thoughtgraft.studies.resampling.context import caveats, failed_caveat, seen_before
 

@@ -182,12 +182,11 @@ def read_features(
     """Ask what can be read from the features of a run or a file, and write it below `out`. Needs no torch."""
     from rich.markup import escape
 
-    from thoughtgraft.cli.console import claims_summary
     from thoughtgraft.probing.tables import EVERY
     from thoughtgraft.records.features import has_features, load_features
     from thoughtgraft.records.spec import UNTRAINED_FOLDER
     from thoughtgraft.studies.operations.analysis import analyze_operations
-    from thoughtgraft.studies.operations.report import write_operations_report
+    from thoughtgraft.studies.operations.report import claims_summary, write_operations_report
 
     features = load_features(data, labels)
     control = load_features(data, folder=UNTRAINED_FOLDER) if has_features(data, UNTRAINED_FOLDER) else None

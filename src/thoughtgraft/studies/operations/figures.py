@@ -13,13 +13,14 @@ import pandas as pd
 
 from thoughtgraft.errors import RunError
 from thoughtgraft.files import read_json
+from thoughtgraft.records.certificate import Certificate, read_certificate
 from thoughtgraft.records.shards import read_frame
 from thoughtgraft.records.spec import SPEC_FILE, STARTS_FILE, RunSpec
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.report.document import Banner, number, records_of
 from thoughtgraft.report.figures.kit import BLUE, ORANGE, Point, Skipped, errorbars, light_grid
 from thoughtgraft.stats.verdicts import Verdict
-from thoughtgraft.studies.folder import Certificate, certificate_banner, read_certificate
+from thoughtgraft.studies.folder import certificate_banner
 
 SUMMARY = "analysis/operations.json"
 NO_RUN = "not certified: the features come from a file, not from a run of this program"
@@ -175,7 +176,7 @@ def load(path: Path | str, *, force: bool = False) -> OperationsData:
         for entry in summary["targets"]
     )
     if not (path / SPEC_FILE).is_file():
-        return OperationsData(path, targets, summary, None, Certificate("missing", "", ()), (), force)
+        return OperationsData(path, targets, summary, None, Certificate(absent="missing"), (), force)
     store = RunStore.open(path)
     starts = store.read_json(STARTS_FILE) if (path / STARTS_FILE).is_file() else []
     return OperationsData(path, targets, summary, store.spec, read_certificate(store), tuple(starts), force)

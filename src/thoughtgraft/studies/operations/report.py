@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
+from rich.markup import escape
+from rich.table import Table as Terminal
 
 from thoughtgraft.files import write_atomic
 from thoughtgraft.probing.tables import EVERY
@@ -27,6 +32,7 @@ from thoughtgraft.report.document import (
 )
 from thoughtgraft.report.figures.kit import Display, Skipped, save
 from thoughtgraft.report.render import ReportPaths, to_html, to_markdown
+from thoughtgraft.report.terminal import narrow_table
 from thoughtgraft.stats.verdicts import Verdict
 from thoughtgraft.studies.operations import sections
 from thoughtgraft.studies.operations.figures import (
@@ -238,3 +244,33 @@ def make_figures(data: OperationsData) -> dict[tuple[str, str], Picture | Prose]
         for target in data.targets
         for place, display in displays(target, alpha).items()
     }
+
+
+def claims_summary(claims: pd.DataFrame) -> Terminal:
+    """Where a label can be read beyond the question's words: one row per position."""
+    table = narrow_table(
+        "effect: the smaller of the gain over the question's words and the selectivity, with the\n"
+        "interval that holds for all positions and layers together; all are fractions"
+    )
+    several = claims["target"].nunique() > 1
+    names = ("position", "verdict", "layers", "score", "words", "effect", "simultaneous")
+    for name in ("label", *names) if several else names:
+        left = name in ("label", "position", "verdict", "layers")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "layers")
+    for row in claims.to_dict("records"):
+        low, high = row["sim_low"], row["sim_high"]
+        bounds = "" if math.isnan(low) else judged(low, high, row["margin"], 2)
+        score, words, effect = (
+            "-" if math.isnan(row[name]) else f"{row[name]:.2f}" for name in ("score", "text", "excess")
+        )
+        table.add_row(
+            *((str(row["target"]),) if several else ()),
+            str(row["subject"]),
+            str(row["verdict"]),
+            str(row["layers"]) or "-",
+            score,
+            words,
+            effect,
+            escape(bounds),
+        )
+    return table

@@ -1,1 +1,3 @@
-"""Which thought carries the answer? Thoughts swapped between problems."""
+"""Swap each thought for other problems', beside every ablation."""
+
+STUDY = "design:Resampling"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from thoughtgraft.records.certificate import Certificate, Check
 from thoughtgraft.records.spec import RunSpec, package_versions
 from thoughtgraft.report.document import (
     UNDEFINED,
@@ -17,9 +17,7 @@ from thoughtgraft.report.document import (
     count,
     is_number,
     key_values,
-    shorten,
 )
-from thoughtgraft.studies.folder import Certificate
 from thoughtgraft.studies.resampling.context import Context
 
 STATES = {
@@ -46,12 +44,12 @@ def checks(certificate: Certificate) -> tuple[Block, ...]:
     if certificate.checks:
         rows = tuple(
             (
-                str(check.get("name", "unnamed")),
-                str(check.get("proves", "")),
-                ": ".join(text for text in (figure(check.get("figure")), str(check.get("detail") or "")) if text),
-                figure(check.get("threshold")),
-                "passed" if check.get("passed") else "failed",
-                str(check.get("consequence", "")),
+                check.name,
+                check.proves,
+                ": ".join(text for text in (_measured(check), check.detail) if text),
+                check.threshold or "–",
+                "passed" if check.passed else "failed",
+                check.consequence,
             )
             for check in certificate.checks
         )
@@ -86,13 +84,10 @@ def gates(context: Context) -> Table:
     )
 
 
-def figure(value: Any) -> str:
-    """A measured value of any kind as text."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool | str):
-        return str(value)
-    return f"{value:.4g}" if is_number(value) else shorten(json.dumps(value, default=str), 80)
+def _measured(check: Check) -> str:
+    if isinstance(check.figure, str):
+        return check.figure
+    return f"{check.figure:.4g}" if is_number(check.figure) else "–"
 
 
 def provenance(context: Context) -> Section:

@@ -460,7 +460,11 @@ def write_report(
         AnalysisError: The records cannot be analysed (none yet, or they contradict one another), or there is no such
             rule.
     """
-    context = analysed(run, seed=seed, force=force, problems=problems, largest=largest, rule=rule)
+    return write_pages(analysed(run, seed=seed, force=force, problems=problems, largest=largest, rule=rule))
+
+
+def write_pages(context: Context) -> ReportPaths:
+    """Write the tables, figures and texts of an analysed run into its folder."""
     data, analysis = context.run, context.analysis
     write_tables(context)
     if not context.refused:

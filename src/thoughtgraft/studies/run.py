@@ -1,15 +1,15 @@
-"""`load_run`: a run folder opened for reading, its tables as DataFrames; without torch until thoughts are asked for."""
+"""`Run`: the one reader of a run folder, its tables as DataFrames; without torch until thoughts are asked for."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import pandas as pd
 
-from thoughtgraft.arguments import answers_for_calls, seed_of
+from thoughtgraft.arguments import seed_of
 from thoughtgraft.effects.comparisons import agreement_table, contrast_table, dose_table, mediation_table
 from thoughtgraft.effects.counterfactual import counterfactual_table
 from thoughtgraft.effects.decision import Decision, PilotVerdict, decide
@@ -18,36 +18,47 @@ from thoughtgraft.effects.gates import Basis
 from thoughtgraft.effects.per_problem import PerProblem, per_problem
 from thoughtgraft.effects.positions import position_table
 from thoughtgraft.errors import RunError
+from thoughtgraft.records.certificate import Certificate, read_certificate
 from thoughtgraft.records.features import Features, load_features
 from thoughtgraft.records.shards import AGAIN_FIX, read_frame
-from thoughtgraft.records.spec import FEATURES_FOLDER, PROBLEMS_FILE, THOUGHTS_FILE, UNTRAINED_FOLDER, RunSpec
+from thoughtgraft.records.spec import (
+    DECODED_FILE,
+    FEATURES_FOLDER,
+    PROBLEMS_FILE,
+    THOUGHTS_FILE,
+    UNTRAINED_FOLDER,
+    RunSpec,
+)
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.stats.verdicts import unjudged
-from thoughtgraft.studies.folder import Certificate, basis_of_run, old_decision, read_certificate
+from thoughtgraft.studies.folder import basis_of_run, old_decision
 from thoughtgraft.tasks.files import problems_from_table
 from thoughtgraft.tasks.problem import ProblemSet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from thoughtgraft.studies.resampling.context import Context
+    from thoughtgraft.report.render import ReportPaths
+    from thoughtgraft.studies.options import Options
     from thoughtgraft.thoughts import Thoughts
 
 
-@answers_for_calls(RunError)
-def load_run(path: str | Path, *, seed: int = 0, rule: int | None = None) -> Run:
-    """Open a run folder for reading; it may be unfinished, or running meanwhile.
+class Reader(Protocol):
+    """The part of a study that reads its runs (`studies.study.Study`)."""
 
-    Args:
-        path: The folder.
-        seed: Seeds every resampling of the analysis.
-        rule: The version of the rule to judge by; None takes the run's own. A run of rule 1 keeps its stored words,
-            unless this is 2: then its records are judged anew.
+    name: ClassVar[str]
 
-    Raises:
-        RunError: The folder is not a run's, or its `run.json` is damaged.
-    """
-    return Run(RunStore.open(path), seed_of(seed, RunError), rule)
+    def analyse(self, run: Run) -> Any:
+        """The estimates and verdicts."""
+
+    def report(self, run: Run, analysis: Any, *, force: bool = False) -> ReportPaths:
+        """Write the pages."""
+
+    def figure(self, run: Run, name: str, *, force: bool = False) -> Figure:
+        """A figure by name."""
+
+    def options(self, stored: Mapping[str, Any]) -> Options:
+        """The options of run.json, typed."""
 
 
 class Run:
@@ -58,11 +69,22 @@ class Run:
 
     Attributes:
         path: The folder.
+        study: What analyses and reports it.
         seed: Seed of every resampling.
+        rule: The version of the rule that was asked for instead of the run's own; None for its own.
     """
 
-    def __init__(self, store: RunStore, seed: int = 0, rule: int | None = None) -> None:
-        self._store, self.path, self.seed, self._wanted = store, store.path, seed, rule
+    def __init__(self, store: RunStore, study: Reader, *, seed: int = 0, rule: int | None = None) -> None:
+        self._store, self.path, self.study, self.seed, self.rule = store, store.path, study, seed, rule
+
+    @classmethod
+    def open(cls, path: str | Path, study: Reader, *, seed: int = 0, rule: int | None = None) -> Run:
+        """Open a folder; `load_run` does, and finds the study by its name.
+
+        Raises:
+            RunError: The folder is not a run's, or its `run.json` is damaged.
+        """
+        return cls(RunStore.open(path), study, seed=seed_of(seed, RunError), rule=rule)
 
     def __repr__(self) -> str:
         spec = self.spec
@@ -72,6 +94,32 @@ class Run:
     def spec(self) -> RunSpec:
         """What run.json says."""
         return self._store.spec
+
+    def holds(self, name: str) -> bool:
+        """Whether the folder has this file."""
+        return (self.path / name).is_file()
+
+    @property
+    def options(self) -> Options | None:
+        """What the study was asked; None where run.json does not say it."""
+        return None if self.spec.options is None else self.study.options(self.spec.options)
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """The outcome of the checks of model, protocol and engine; why there is none where there is none."""
+        return read_certificate(self._store)
+
+    def analysis(self) -> Any:
+        """What the study makes of the run: estimates, tests, verdicts. Computed once."""
+        return self._analysis
+
+    def report(self, *, force: bool = False) -> ReportPaths:
+        """Write the run's pages, figures and tables anew.
+
+        Args:
+            force: State effects although a check or gate failed; every page then says so.
+        """
+        return self.study.report(self, self.analysis(), force=force)
 
     def records(self, where: str | None = None) -> pd.DataFrame:
         """One row per generation; `where` keeps some, for example `'method == "swap" and slots == [3]'`."""
@@ -146,7 +194,7 @@ class Run:
         Raises:
             RunError: The thoughts were not decoded.
         """
-        return read_frame(self.path / "decoded.parquet")
+        return read_frame(self.path / DECODED_FILE)
 
     def thoughts(self) -> Thoughts:
         """The clean thoughts as tensors: fed [problem, K, d] and hidden [problem, K + 1, d]. Imports torch.
@@ -182,10 +230,7 @@ class Run:
         Raises:
             AnalysisError: There is no such figure, this run cannot have it (and why), or a gate failed.
         """
-        from thoughtgraft.studies.resampling.report import draw_figure
-
-        context = self._context if not force else replace(self._context, force=True)
-        return draw_figure(context, name)
+        return self.study.figure(self, name, force=force)
 
     @property
     def largest_number(self) -> int | None:
@@ -198,11 +243,8 @@ class Run:
         return build_frame(self._records)
 
     @cached_property
-    def _context(self) -> Context:
-        from thoughtgraft.studies.resampling.report import analysed
-
-        known = self.problem_set() if (self.path / PROBLEMS_FILE).is_file() else None
-        return analysed(self.path, seed=self.seed, problems=known, largest=self.largest_number, rule=self._wanted)
+    def _analysis(self) -> Any:
+        return self.study.analyse(self)
 
     @cached_property
     def basis(self) -> Basis:
@@ -211,7 +253,7 @@ class Run:
         Raises:
             AnalysisError: Its rule is damaged, changed since the run began, missing, or unknown here.
         """
-        return basis_of_run(self._store, self._wanted)
+        return basis_of_run(self._store, self.rule)
 
     def _judged(self, table: pd.DataFrame) -> pd.DataFrame:
         """A copy; without verdicts where an older rule's words stand in their place."""
@@ -219,18 +261,14 @@ class Run:
 
     @cached_property
     def _judging(self) -> dict[str, Any]:
-        certificate = self._certificate
+        certificate = self.certificate
         null = {"dead_slots": certificate.dead_slots, "shared_slots": certificate.shared_slots}
         return null | {"rule": self.basis.rule}
 
     @cached_property
     def _steps(self) -> pd.DataFrame:
-        known = self.problem_set() if (self.path / PROBLEMS_FILE).is_file() else ()
+        known = self.problem_set() if self.holds(PROBLEMS_FILE) else ()
         return counterfactual_table(self.frame, known, largest=self.largest_number, **self._judging)
-
-    @cached_property
-    def _certificate(self) -> Certificate:
-        return read_certificate(self._store)
 
     @cached_property
     def _records(self) -> pd.DataFrame:
@@ -242,7 +280,7 @@ class Run:
 
     @cached_property
     def _agreement(self) -> pd.DataFrame:
-        null = {*self._certificate.dead_slots, *self._certificate.shared_slots}
+        null = {*self.certificate.dead_slots, *self.certificate.shared_slots}
         return agreement_table(self.frame, seed=self.seed, null_slots=null, rule=self.basis.rule)
 
     @cached_property
@@ -256,7 +294,7 @@ class Run:
             positions=self._positions,
             agreement=self._agreement,
             counterfactual=self._steps,
-            certificate=self._certificate.gates,
+            certificate=self.certificate.gates,
             **self._judging,
             available_hosts=self.spec.plan.get("available_hosts"),
             seed=self.seed,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from thoughtgraft.arguments import choice, path_of, place_of, positive, seed_of, shown, typed_number, whole
+from thoughtgraft.arguments import choice, items, path_of, place_of, positive, seed_of, shown, typed_number, whole
 from thoughtgraft.errors import ModelError, PlanError, ProblemError, RunError
 
 PROBES = ("linear", "logistic", "forest", "mlp")
@@ -14,6 +14,8 @@ LEVELS = ("core", "full")
 LABEL_FILES = (".json", ".parquet")
 FEATURE_DTYPES = ("bfloat16", "float16", "float32")
 """Names whose own modules are slow to import; a test holds them equal to those."""
+CERTIFY = ("auto", "full", "off")
+"""How a run is certified: by the core checks, by all, or not at all."""
 
 Names = Sequence[str] | str
 """Names to choose from, or where they are: `studies.resampling:PRESETS`."""
@@ -73,18 +75,22 @@ def seed(value: int | None) -> int | None:
     return None if value is None else seed_of(value, PlanError)
 
 
-def batch_size(value: str) -> str:
+def batch_size(value: str | int) -> int | str:
     """Rows at once, or auto."""
-    if value != "auto" and not typed_number(value):
+    number = typed_number(str(value))
+    if value != "auto" and not number:
         raise ModelError("batch size is not usable", got=shown(value), expected="auto or a number from 1")
-    return value
+    return number or "auto"
 
 
-def hosts(value: str | None) -> str | None:
+def hosts(value: str | int | None) -> int | str | None:
     """A number of hosts, or auto."""
-    if value is not None and value != "auto" and (typed_number(value) or 0) < 2:
+    if value is None or value == "auto":
+        return value
+    number = typed_number(str(value))
+    if (number or 0) < 2:
         raise PlanError("the number of hosts is not usable", got=shown(value), expected="auto, or a number from 2 on")
-    return value
+    return number
 
 
 def num_latents(value: int | None) -> int | None:
@@ -187,9 +193,10 @@ def home(value: Path | None) -> Path | None:
     return None if value is None else path_of(value, "the path")
 
 
-def homes(values: list[Path] | None) -> list[Path] | None:
-    """Several of them."""
-    return None if values is None else [path_of(value, "the path") for value in values]
+def homes(values: Sequence[str | Path] | None) -> list[Path]:
+    """Several of them; none where nothing is given."""
+    given = items(values or (), "the paths", PlanError, expected="a list of paths")
+    return [path_of(value, "the path") for value in given]
 
 
 def writable_folder(value: Path | None) -> Path | None:

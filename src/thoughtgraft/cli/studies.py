@@ -1,0 +1,218 @@
+"""The studies as commands: `thoughtgraft run STUDY`, made from each study's options, and the demo."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from annotated_types import Ge
+from pydantic import BeforeValidator
+from pydantic.fields import FieldInfo
+from typer.core import TyperGroup
+
+from thoughtgraft.cli import options
+from thoughtgraft.errors import PlanError
+from thoughtgraft.studies import checks
+from thoughtgraft.studies.options import Flags, in_order, stored_options
+from thoughtgraft.studies.registry import STUDIES, carry_out
+from thoughtgraft.studies.study import Door
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        callback=checks.existing_place,
+        help="Options from a TOML file, such as hosts = 20; what is typed as well wins.",
+    ),
+]
+Like = Annotated[
+    Path | None,
+    typer.Option(
+        callback=checks.existing_place,
+        help="Options of another run, by its folder or its run.json; what is typed as well wins.",
+    ),
+]
+_FIRST = ("--config", "--like")
+
+
+class StudyGroup(TyperGroup):
+    """`thoughtgraft run`: its commands are the studies, each imported when it is asked for."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        self.made = self.commands = _Commands(self.commands)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Where a file of options comes first, it says which study."""
+        name, _, value = args[0].partition("=") if args else ("", "", "")
+        if name in _FIRST and (value or len(args) > 1):
+            study, _ = stored_options(Path(value or args[1]))
+            if not study:
+                raise PlanError(f"{value or args[1]} does not say which study", fix='add a line such as study = "demo"')
+            args = [study, *args]
+        return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Each study with what it asks."""
+        rest = {name: command.short_help for name, command in self.made.made.items() if name not in STUDIES}
+        with formatter.section("Commands"):
+            formatter.write_dl(list((STUDIES.words | rest).items()))
+
+
+class _Commands(MutableMapping[str, Any]):
+    """The commands by name; a study's is made when it is first looked at."""
+
+    def __init__(self, made: Mapping[str, Any]) -> None:
+        self.made = dict(made)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.made:
+            self.made[name] = study_command(name)
+        return self.made[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self.made[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self.made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*STUDIES, *self.made]))
+
+    def __len__(self) -> int:
+        return len(set(self))
+
+
+def study_command(name: str) -> Any:
+    """The command of a study: an option for each of its fields, with its type, default, limits and words.
+
+    Raises:
+        KeyError: There is no such study.
+    """
+    study = STUDIES[name]
+    fields = {field: study.Options.model_fields[field] for field in in_order(study.Options)}
+
+    def command(ctx: typer.Context, **values: Any) -> None:
+        places = [values.pop(key) for key in ("like", "config")]
+        out, dry_run = values.pop("out"), values.pop("dry_run")
+        given: dict[str, Any] = {}
+        for place in places:
+            given |= {} if place is None else _options_of(place, name)
+        given |= typed(ctx, values)
+        carry_out(name, given, door(out, dry_run))
+
+    own = [parameter(field, info) for field, info in fields.items()]
+    shared = [
+        inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, annotation=options.Out),
+        *own,
+        inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Config),
+        inspect.Parameter("like", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Like),
+        inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=options.DryRun),
+    ]
+    first = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    command.__signature__ = inspect.Signature([first, *shared])  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in (first, *shared)}
+    made = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    made.command(name, help=inspect.getdoc(type(study)), short_help=STUDIES.words[name])(command)
+    return typer.main.get_command(made)
+
+
+def parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    """A field of a study's options as a parameter that typer reads."""
+    kind, several = _kind(field.annotation)
+    found: dict[str, Any] = {"help": field.description}
+    flags: tuple[str, ...] = (f"--{name.replace('_', '-')}",)
+    argument = False
+    for part in field.metadata:
+        if isinstance(part, BeforeValidator):
+            found["callback"] = _check(part.func)
+        elif isinstance(part, Ge):
+            found["min"] = part.ge
+        elif isinstance(part, Flags):
+            flags, argument = part.names or flags, not part.names
+    if kind is bool and field.default is True:
+        flags = (f"{flags[0]}/--no-{flags[0][2:]}",)
+    default = None if field.is_required() or field.default == () else field.default
+    made = typer.Argument(**found) if argument else typer.Option(*flags, **found)
+    typed_as: Any = list.__class_getitem__(kind) if several else kind
+    hint: Any = Annotated[typed_as if default is not None else typed_as | None, made]
+    default = list(default) if isinstance(default, tuple) else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
+def _kind(annotation: Any) -> tuple[Any, bool]:
+    """What is typed for a field: text, a number, a path or yes; and whether it may be repeated."""
+    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
+    if get_origin(annotation) is tuple:
+        return kinds[0], True
+    return (str if len(kinds) > 1 or get_origin(kinds[0]) is Literal else kinds[0]), False
+
+
+def _check(check: Callable[..., Any]) -> Callable[[Any], Any]:
+    """A field's check as typer calls it: by place, whatever it is called."""
+
+    def callback(value: Any) -> Any:
+        return check(value)
+
+    return callback
+
+
+def typed(ctx: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those values that were typed, and are not defaults."""
+    sources = {name: ctx.get_parameter_source(name) for name in values}
+    return {name: value for name, value in values.items() if getattr(sources[name], "name", "") == "COMMANDLINE"}
+
+
+def door(out: Path, dry_run: bool) -> Door:
+    """The command line's: it tells the terminal, and its command is what was typed."""
+    from thoughtgraft.cli.console import Terminal
+
+    command = shlex.join(["thoughtgraft", *sys.argv[1:]])
+    return Door(out=out, said=Terminal(), command=command, rehearsal=dry_run)
+
+
+def _options_of(place: Path, name: str) -> dict[str, Any]:
+    """The options that a file holds for this study."""
+    study, found = stored_options(place)
+    if study not in ("", name):
+        fix = f"thoughtgraft run {study} ..., or leave it out"
+        raise PlanError(f"{place} holds options of another study", got=study, expected=name, fix=fix)
+    return found
+
+
+app = typer.Typer(
+    cls=StudyGroup, help="Run a study into a folder; the same command continues it.", no_args_is_help=True
+)
+
+
+@app.callback()
+def run() -> None:
+    """Run a study into a folder; the same command continues it."""
+
+
+def demo(
+    ctx: typer.Context,
+    out: options.Out = Path("runs/demo"),
+    hosts: Annotated[int, typer.Option(min=2, help="Problems; each is a host and may donate.")] = 100,
+    donors: Annotated[int, typer.Option(min=1, help="Donors of each host.")] = 10,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    tracker: options.Tracker = "none",
+    engine: options.Engine = "local",
+    workers: options.Workers = None,
+    certify: options.Certify = "auto",
+    dry_run: options.DryRun = False,
+) -> None:
+    """Run a real resampling study on the embedded model `tiny-codi` and write its report.
+
+    100 unseen word problems, 10 donors each: at each of 6 slots the problem's continuous thought is replaced by
+    the donor's, 6,000 times in all, beside controls and ablations. Needs no download.
+    """
+    values = {"hosts": hosts, "donors": donors, "seed": seed, "device": device, "tracker": tracker}
+    values |= {"engine": engine, "workers": workers, "certify": certify}
+    carry_out("resampling", {"preset": "demo"} | typed(ctx, values), door(out, dry_run))

@@ -1,0 +1,396 @@
+"""What a study is: which question it asks of which cells, how they are read, and how it is carried out from a door.
+
+A study is one folder of this one, and adding a folder adds the study. Its `__init__.py` says in one line what it asks
+(the docstring: the help of `thoughtgraft run`) and where its class is: `STUDY = "design:Counting"`. The class, in
+`design.py`, names its `Options` (see `studies/options.py`; the command line is generated from them) and says
+
+    draw(options, door)              what is asked, and everything that can be refused without a model (no torch)
+    design(model, options, drawn)    the `Design`: problems, a plan or states to keep, what run.json says of both
+    finish(model, design, run)       what still needs the model when the cells are done (default: nothing)
+    analyse(run)                     the estimates, from the records alone (no torch)
+    report(run, analysis)            the pages and tables, written into the run's folder (no torch)
+
+and, where there is more to say, `rehearse` (a dry run), `group` (for trackers) and `tell` (the terminal's last words).
+`carry_out` runs these in order; a study of several runs, or of none, writes its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+
+from thoughtgraft.engine.executors import check_engine, make_executor
+from thoughtgraft.errors import AnalysisError, RunError
+from thoughtgraft.studies.options import EngineOptions, ModelOptions, RunOptions
+from thoughtgraft.studies.options import Options as AnyOptions
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from thoughtgraft.edits.plan import Plan
+    from thoughtgraft.engine.executors import Executor
+    from thoughtgraft.models.reasoner import LatentReasoner
+    from thoughtgraft.records.certificate import Certificate
+    from thoughtgraft.report.render import ReportPaths
+    from thoughtgraft.studies.run import Run
+    from thoughtgraft.tasks.problem import ProblemSet
+
+Tone = Literal["plain", "good", "warn", "bad"]
+
+
+class Said:
+    """Who is told what a study does. This one keeps silent, as Python's door does; the command line has its own."""
+
+    def line(self, text: str, tone: Tone = "plain") -> None:
+        """A sentence on its way."""
+
+    def note(self, text: str) -> None:
+        """What people should know beside the results: an assumption, a warning."""
+
+    def show(self, found: Any) -> None:
+        """A table of results, as rich prints them."""
+
+    def busy(self, text: str) -> AbstractContextManager[Any]:
+        """Say that something takes a while, as long as it does."""
+        return nullcontext()
+
+
+@dataclass(frozen=True)
+class Door:
+    """From where a study is carried out, and into which folder.
+
+    Attributes:
+        out: The run's folder.
+        said: Who is told.
+        progress: Show progress bars.
+        command: How it was asked for, which run.json keeps.
+        rehearsal: Say what would be run, and stop.
+        model: The model, where the caller has it at hand; None loads the one that the options name.
+        problems: The problems, likewise.
+        executor: Where the cells run, likewise.
+    """
+
+    out: Path
+    said: Said = field(default_factory=Said)
+    progress: bool = True
+    command: str = ""
+    rehearsal: bool = False
+    model: LatentReasoner | None = None
+    problems: ProblemSet | None = None
+    executor: Executor | None = None
+
+    def asked(self, options: ModelOptions) -> str | ProblemSet:
+        """The problems at hand, or the name of those that the options say: what `load_problems` takes."""
+        return options.problems if self.problems is None else self.problems
+
+
+@dataclass(frozen=True)
+class States:
+    """What is kept of a model's clean runs, where a study reads states and generates nothing.
+
+    Attributes:
+        labels: A table with a column `id` and a row for each problem.
+        layers: Blocks, 0-based.
+        storage: What features are kept as: bfloat16, float16 or float32.
+        untrained: Also those of an untrained model of the same shape.
+    """
+
+    labels: pd.DataFrame
+    layers: tuple[int, ...]
+    storage: str
+    untrained: bool = True
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a study runs, ready to start.
+
+    Attributes:
+        problems: Hosts and donors.
+        work: The cells to generate, or the states to keep.
+        facts: What run.json says of the design beside the plan; not part of the plan's hash.
+        rule: The decision rule as text, fixed before the run; None where no rule judges it.
+        lines: What is said of it before it starts.
+    """
+
+    problems: ProblemSet
+    work: Plan | States
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    rule: str | None = None
+    lines: Sequence[str] = ()
+
+    @property
+    def plan(self) -> Plan:
+        """The cells to generate."""
+        if isinstance(self.work, States):
+            raise TypeError("this design keeps states and generates no cells")
+        return self.work
+
+
+Asked = TypeVar("Asked", bound=AnyOptions)
+Drawn = TypeVar("Drawn")
+Analysis = TypeVar("Analysis")
+
+
+class Study(ABC, Generic[Asked, Drawn, Analysis]):
+    """A question, the runs that answer it, and what is made of them.
+
+    Attributes:
+        name: What it is called: in `run_study`, on the command line, in run.json, in this folder.
+        Options: What it can be asked.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[AnyOptions]]
+
+    @abstractmethod
+    def draw(self, options: Asked, door: Door) -> Drawn:
+        """What is asked, and whatever can be refused before a model is loaded. Imports no torch."""
+
+    @abstractmethod
+    def design(self, model: LatentReasoner, options: Asked, drawn: Drawn) -> Design:
+        """What is run of it with this model."""
+
+    def options(self, stored: Mapping[str, Any]) -> AnyOptions:
+        """What a run was asked, from its run.json."""
+        return self.Options.of_stored(stored)
+
+    def finish(self, model: LatentReasoner, design: Design, run: Run) -> None:
+        """Make and store what still needs the model when the cells are done."""
+        return
+
+    @abstractmethod
+    def analyse(self, run: Run) -> Analysis:
+        """The estimates and verdicts, from what lies in the folder. Imports no torch."""
+
+    @abstractmethod
+    def report(self, run: Run, analysis: Analysis, *, force: bool = False) -> ReportPaths:
+        """Write the pages. Imports no torch.
+
+        Args:
+            run: The run.
+            analysis: What `analyse` found.
+            force: State effects although a check or a gate failed; every page then says so.
+        """
+
+    def tell(self, run: Run, analysis: Analysis, said: Said) -> None:
+        """Say what was found."""
+        return
+
+    def rehearse(self, model: LatentReasoner, options: Asked, drawn: Drawn, design: Design, door: Door) -> None:
+        """Say what would be run; the folder is not made."""
+        for line in design.lines:
+            door.said.line(line)
+
+    def figure(self, run: Run, name: str, *, force: bool = False) -> Figure:
+        """A figure of the report by name.
+
+        Raises:
+            AnalysisError: There is no such figure, or this run cannot have it, and why.
+        """
+        raise AnalysisError(f"a study of {self.name} has no figures by name", fix="its report shows those that it has")
+
+    def group(self, options: Asked) -> str:
+        """What trackers call runs of one kind, such as the preset."""
+        return self.name
+
+    def model(self, options: Asked, drawn: Drawn, door: Door) -> LatentReasoner:
+        """The model, as the options say, or as the caller has it at hand.
+
+        Raises:
+            ModelError: It is fed no thought.
+        """
+        from thoughtgraft.models.reasoner import require_thoughts
+
+        found = door.model or open_model(need_model(options), door.said)
+        require_thoughts(found)
+        return found
+
+    def carry_out(self, options: Asked, door: Door) -> None:
+        """Draw, verify, run into the folder or continue what is there, analyse and report."""
+        from thoughtgraft.studies.run import Run
+
+        if isinstance(options, EngineOptions):
+            check_engine(**options.workplace)
+        drawn = self.draw(options, door)
+
+        # What needs torch comes after everything that can be refused without it.
+        from thoughtgraft.readouts.lens import warn_of_unseen
+        from thoughtgraft.tracking.tracking import open_tracking
+
+        executor = door.executor or executor_of(options)
+        tracker = options.tracker if isinstance(options, RunOptions) else "none"
+        tracking = open_tracking(tracker, door.out, study=self.name, group=self.group(options))
+        model = self.model(options, drawn, door)
+        design = self.design(model, options, drawn)
+        if warning := warn_of_unseen(model, design.problems):
+            door.said.note(f"warning: {warning}")
+        if door.rehearsal:
+            self.rehearse(model, options, drawn, design, door)
+            return
+        with tracking:
+            begun = start(self.name, model, design, options, door)
+            make(model, design, replace(begun, executor=executor, watch=tracking.watch), door)
+            run = Run.open(door.out, self)
+            self.finish(model, design, run)
+            with door.said.busy("analysing and drawing"):
+                analysis = self.analyse(run)
+                paths = self.report(run, analysis)
+            self.tell(run, analysis, door.said)
+            door.said.line(f"\nThe report: {paths.html.resolve()}")
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a run is started, beside what it runs.
+
+    Attributes:
+        study: What it is called in run.json.
+        options: As asked.
+        certificate: What the checks found, where they were made.
+        executor: Where its cells run; None is this process.
+        watch: Called now and then while its folder grows.
+    """
+
+    study: str
+    options: AnyOptions
+    certificate: Certificate | None = None
+    executor: Executor | None = None
+    watch: Callable[[], None] | None = None
+
+
+def need_model(options: AnyOptions) -> ModelOptions:
+    """Options that name a model; a study whose options do not has a `model` of its own."""
+    if not isinstance(options, ModelOptions):
+        raise TypeError(f"{type(options).__name__} names no model: write the study's own `model`")
+    return options
+
+
+def open_model(options: ModelOptions, said: Said) -> LatentReasoner:
+    """Load the model that the options name, and say what was passed over and what was taken for granted."""
+    from thoughtgraft.models.load import load_model
+
+    names = ("base", "tokenizer", "protocol", "device", "dtype", "num_latents", "lora_alpha", "prompt_suffix")
+    model = load_model(options.model, **{name: getattr(options, name) for name in names})
+    tell_model(model, said)
+    return model
+
+
+def tell_model(model: LatentReasoner, said: Said) -> None:
+    """Say of a loaded model what was passed over, and what was taken for granted since no file or option says it."""
+    for note in model.read[1:]:  # which files, where they are the only ones, is no news
+        said.note(f"note: {note}")
+    for assumption in model.assumptions:
+        said.note(f"assumed: {assumption}")
+
+
+def executor_of(options: AnyOptions) -> Executor | None:
+    """Where the cells run by a study's options; None where it has none for that."""
+    return make_executor(**options.workplace) if isinstance(options, EngineOptions) else None
+
+
+def start(study: str, model: LatentReasoner, design: Design, options: AnyOptions, door: Door) -> Start:
+    """Say what the design is and what is wrong with it, and certify the run.
+
+    Raises:
+        RunError, ModelError, PlanError: As `certify`.
+    """
+    if model.protocol.flaw:
+        door.said.line(f"protocol {model.protocol.name}: {model.protocol.flaw}")
+    for line in design.lines:
+        door.said.line(line)
+    plan = None if isinstance(design.work, States) else design.work
+    how = options.certify if isinstance(options, RunOptions) else "auto"
+    return Start(study, options, certify(model, design.problems, plan, door.out, how, door.said))
+
+
+def certify(
+    model: LatentReasoner, problems: ProblemSet, plan: Plan | None, out: Path, how: str, said: Said
+) -> Certificate | None:
+    """The certificate that a run still needs, told; a run that could state no effect is not begun.
+
+    Raises:
+        RunError: The certificate failed under the official protocol. The others are there to replay what went wrong.
+        PlanError: There is no such way to certify.
+        ModelError: One of the problems, checked or not, does not fit the model's context.
+    """
+    from thoughtgraft.engine.verify.suite import certificate_for
+
+    certificate = certificate_for(model, problems, out, how, plan)
+    if certificate is None:
+        return None
+    tell_certificate(certificate, said)
+    if not certificate.passed and model.protocol.name == "official":
+        raise RunError(
+            "the certificate failed, so a run could state no effect",
+            got=", ".join(certificate.failed),
+            fix="repair the cause; --certify off runs all the same, and every page of the report says so",
+        )
+    return certificate
+
+
+def tell_certificate(certificate: Certificate, said: Said) -> None:
+    """Say a certificate's outcome, its failed checks, and its notes."""
+    for i, line in enumerate(certificate.lines()):
+        said.line(line, "plain" if i > len(certificate.failed) else "good" if certificate.passed else "bad")
+
+
+def make(model: LatentReasoner, design: Design, start: Start, door: Door) -> None:
+    """Generate the design's cells, or keep its states, in the run's folder; what is there already stays."""
+    from thoughtgraft.engine.run import run, run_features
+    from thoughtgraft.records.spec import CERTIFICATE_FILE, without_home
+    from thoughtgraft.records.store import RunStore
+    from thoughtgraft.signals import current
+
+    options = start.options
+    how = options if isinstance(options, RunOptions) else RunOptions()
+    facts: dict[str, Any] = {"command": without_home(door.command), "certify": how.certify}
+    if start.executor is not None:
+        facts["engine"] = start.executor.describe()
+    if isinstance(design.work, States):
+        run_features(
+            model,
+            design.problems,
+            design.work.labels,
+            design.work.layers,
+            door.out,
+            study=start.study,
+            storage=design.work.storage,
+            seed=options.seed,
+            untrained=design.work.untrained,
+            design=design.facts,
+            facts=facts,
+            batch_size=options.batch_size,
+            max_new_tokens=how.max_new_tokens,
+            progress=door.progress,
+            beside=how.beside,
+            options=options.stored(),
+        )
+        if start.certificate is not None:
+            RunStore.open(door.out).write_json(CERTIFICATE_FILE, start.certificate.to_json())
+        return
+    with current().held():
+        run(
+            model,
+            design.problems,
+            design.work,
+            door.out,
+            study=start.study,
+            batch_size=options.batch_size,
+            max_new_tokens=how.max_new_tokens,
+            progress=door.progress,
+            facts=facts,
+            design=design.facts,
+            rule=design.rule,
+            certificate=None if start.certificate is None else start.certificate.to_json(),
+            executor=start.executor,
+            watch=start.watch,
+            stop=current().asked,
+            beside=how.beside,
+            options=options.stored(),
+        )
