@@ -1,14 +1,22 @@
-"""Reads the imports of the source with `ast`, so that the architecture test can judge them."""
+"""Reads the source with `ast`, so that the architecture test can judge it; run as a module it prints the counts."""
 
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 PACKAGE = "thoughtgraft"
 SRC = Path(__file__).resolve().parents[1] / "src"
+
+MIN_LINES, MAX_LINES = 120, 500  # of a file
+MAX_FUNCTION, MAX_PARAMETERS = 60, 8
+MAX_LONG = 8  # functions that may be longer
+# The only file that imports wandb, which is an extra; and a study has a design of its own, however small.
+ALONE = {"wandb_tracker.py", "design.py"}
 
 
 @dataclass(frozen=True)
@@ -119,3 +127,72 @@ def cycles() -> list[list[str]]:
             found.append([module_name(file) for file in [*path[path.index(at) :], at]])
         seen.update(path)
     return found
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function or method: where it stands, its lines from `def` on, and its parameters without self or cls."""
+
+    file: Path
+    name: str
+    lines: int
+    parameters: int
+
+    def __str__(self) -> str:
+        return f"{module_name(self.file)}.{self.name}: {self.lines} lines, {self.parameters} parameters"
+
+
+def functions() -> list[Function]:
+    """Every function of the source, nested ones included."""
+    found = []
+    for file in source_files():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert node.end_lineno is not None
+                taken = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                own = taken[1:] if taken[:1] in (["self"], ["cls"]) else taken
+                found.append(Function(file, node.name, node.end_lineno - node.lineno + 1, len(own)))
+    return found
+
+
+def lines_of(file: Path) -> int:
+    """Lines of a source file."""
+    return len(file.read_text(encoding="utf-8").splitlines())
+
+
+def serving_one(least: int) -> list[str]:
+    """Files under `least` lines that one other file alone imports, with that file."""
+    users: dict[Path, set[Path]] = {}
+    for file in source_files():
+        for item in internal(imports_of(file)):
+            if (target := module_file(item.target)) not in (None, file):
+                users.setdefault(target, set()).add(file)
+    return [
+        f"{module_name(file)}, {lines_of(file)} lines, serves {module_name(*by)} alone"
+        for file, by in sorted(users.items())
+        if len(by) == 1 and lines_of(file) < least and file.name not in ALONE
+    ]
+
+
+def counts() -> dict[str, str]:
+    """How large the house is, by what is counted."""
+    files = [file for file in source_files() if file.name != "__init__.py"]
+    largest = max(files, key=lines_of)
+    return {
+        "files": str(len(files)),
+        "median lines": f"{median(map(lines_of, files)):g}",
+        "longest": f"{lines_of(largest)} ({module_name(largest)})",
+        f"under {MIN_LINES} lines, imported by one": str(len(serving_one(MIN_LINES))),
+        "circles of imports": str(len(cycles())),
+        f"functions over {MAX_FUNCTION} lines": str(sum(f.lines > MAX_FUNCTION for f in functions())),
+        f"functions over {MAX_PARAMETERS} parameters": f"{len(crowded())} outside the command line",
+    }
+
+
+def crowded() -> list[Function]:
+    """Functions of too many parameters. In the command line the parameters of a command are its options."""
+    return [f for f in functions() if f.parameters > MAX_PARAMETERS and room_of_file(f.file) != "cli"]
+
+
+if __name__ == "__main__":
+    sys.stdout.writelines(f"{what:<36} {n}\n" for what, n in counts().items())

@@ -11,16 +11,24 @@ from pathlib import Path
 import pytest
 
 from tests.architecture import (
+    MAX_FUNCTION,
+    MAX_LINES,
+    MAX_LONG,
+    MAX_PARAMETERS,
+    MIN_LINES,
     PACKAGE,
     SRC,
     Import,
+    crowded,
     cycles,
+    functions,
     imports_of,
     internal,
     module_file,
     module_name,
     room_of_file,
     room_of_target,
+    serving_one,
     source_files,
 )
 
@@ -72,9 +80,6 @@ READING_HALF = [
 ]
 PRODUCING_FILES = {"design.py", "measure.py"}
 TORCH = {"torch", "transformers"}
-MIN_LINES, MAX_LINES = 120, 500
-# The only file that imports wandb, which is an extra; and a study has a design of its own, however small.
-ALONE = {"wandb_tracker.py", "design.py"}
 
 
 def reading_files() -> list[Path]:
@@ -175,17 +180,14 @@ def test_files_are_small_and_say_their_job(file):
 
 
 def test_no_small_file_serves_one_other_alone():
-    users: dict[Path, set[Path]] = {}
-    for file in source_files():
-        for item in internal(imports_of(file)):
-            if (target := module_file(item.target)) not in (None, file):
-                users.setdefault(target, set()).add(file)
-    broken = []
-    for file, by in users.items():
-        lines = len(file.read_text(encoding="utf-8").splitlines())
-        if len(by) == 1 and lines < MIN_LINES and file.name not in ALONE:
-            broken.append(f"{module_name(file)}, {lines} lines, serves {module_name(*by)} alone")
+    broken = serving_one(MIN_LINES)
     assert not broken, "merge it into the one file that it serves:\n" + "\n".join(broken)
+
+
+def test_functions_are_short_and_take_few_parameters():
+    long = [str(f) for f in functions() if f.lines > MAX_FUNCTION]
+    assert len(long) <= MAX_LONG, f"at most {MAX_LONG} may be over {MAX_FUNCTION} lines:\n" + "\n".join(long)
+    assert not crowded(), f"more than {MAX_PARAMETERS} parameters: " + "\n".join(map(str, crowded()))
 
 
 @pytest.mark.parametrize(
