@@ -14,7 +14,7 @@ SRC = Path(__file__).resolve().parents[1] / "src"
 
 MIN_LINES, MAX_LINES = 120, 500  # of a file
 MAX_FUNCTION, MAX_PARAMETERS = 60, 8
-MAX_LONG = 8  # functions that may be longer
+MAX_LONG, MAX_CROWDED = 25, 10  # functions that may be longer, and may take more
 # The only file that imports wandb, which is an extra; and a study has a design of its own, however small.
 ALONE = {"wandb_tracker.py", "design.py"}
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,7 +17,13 @@ from torch import Tensor
 
 from thoughtgraft.engine import latents as clean
 from thoughtgraft.engine.verify import bench as bench_module
+<<<<<<< HEAD
 from thoughtgraft.engine.verify.statements import STATEMENTS, at_least, at_most
+=======
+from thoughtgraft.engine.verify import records as records_module
+from thoughtgraft.engine.verify.certificate import STATEMENTS, Certificate, at_least, at_most
+from thoughtgraft.engine.verify.expected import Measured
+>>>>>>> 8d3c56e (A score may be wrong by as many roundings as it sums tokens)
 from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.engine.verify.weights import fingerprint
 from thoughtgraft.errors import CheckpointError, ModelError, PlanError
@@ -156,6 +163,18 @@ def test_a_bound_too_wide_to_fail_is_itself_a_failure(monkeypatch):
     monkeypatch.setattr(bench_module, "ROUNDINGS", 1e18)
     certificate = verify(loaded("codi-gpt2", "float64"), problems("codi-gpt2"), level="core", answer_tokens=2)
     assert "the checks can fail" in certificate.failed
+
+
+@pytest.mark.parametrize(("tokens", "passed"), [(1, False), (2, True)])
+def test_a_score_of_many_tokens_may_be_wrong_by_as_many_roundings(tokens, passed):
+    due = dict.fromkeys(records_module.SCORES, -100.0)
+    found = Measured(torch.zeros(1), torch.zeros(1), torch.zeros(1), due, terms=tokens)
+    one = SimpleNamespace(arm=SimpleNamespace(label="swap CT0"))
+    told = due | {"logp_gold": -100.0015}  # rounding may do 0.001 to the log-probability of one token
+    records = SimpleNamespace(all=[one], told=[told], measured=[found], rounding=lambda of: [0.001])
+    check = records_module.scores(cast(records_module.Records, records))
+    assert check.passed is passed
+    assert check.figure == pytest.approx(1.5 / tokens)
 
 
 def test_every_check_is_explained_once_and_the_core_is_part_of_the_whole():

@@ -47,6 +47,7 @@ class Measured:
         chosen: The logits of the tokens that the record says were written, its end included.
         best: The highest logit that was allowed, at each of these.
         columns: Log-probabilities, divergence, norm and cosine by the record's column; None where undefined.
+        terms: The most tokens whose log-probabilities one of them sums.
         failed: What went wrong in the edit, if anything.
     """
 
@@ -54,6 +55,7 @@ class Measured:
     chosen: Tensor
     best: Tensor
     columns: dict[str, float | None] = field(default_factory=dict)
+    terms: int = 1
     failed: str | None = None
 
     @property
@@ -175,6 +177,7 @@ class Oracle:
             sound = one.first_logits.isfinite().any() and one.best.isfinite().all()
             one.failed = failed.get(i, None if sound else "the answer's logits are not finite")
             norm, cosine = firsts.get(i, (None, None))
+            one.terms = max(len(gold), len(donors[i]), 1)
             one.columns = {
                 "logp_gold": scored,
                 "dlogp_gold": None if scored is None or clean_gold is None else scored - clean_gold,

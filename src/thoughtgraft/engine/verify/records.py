@@ -164,8 +164,8 @@ def _without_outcome(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def scores(records: Records) -> Check:
-    """Log-probabilities and divergences of every record; they are differences of logits, and as exact as those are."""
-    return _numbers("scores by definition", [SCORES], records, lambda found: found.best)
+    """Log-probabilities and divergences of every record: sums of differences of logits, each as exact as those are."""
+    return _numbers("scores by definition", [SCORES], records, lambda found: found.best, lambda found: found.terms)
 
 
 def vectors(records: Records) -> Check:
@@ -266,10 +266,11 @@ def _numbers(
     kinds: Sequence[Sequence[str]],
     records: Records,
     more: Callable[[Measured], Tensor] = lambda found: torch.tensor([]),
+    terms: Callable[[Measured], int] = lambda found: 1,
 ) -> Check:
     """The largest difference in some columns, in units of what rounding may do to the columns of its kind.
 
-    `more` are figures that they are made from.
+    `more` are figures that they are made from; rounding may do its worst to each of the `terms` that one sums.
     """
     worst, detail = 0.0, ""
     for columns in kinds:
@@ -284,7 +285,7 @@ def _numbers(
                 said, due = row[column], None if found.failed else found.columns[column]
                 if said == due:
                     continue
-                figure = math.inf if said is None or due is None else _share(abs(said - due), bound)
+                figure = math.inf if said is None or due is None else _share(abs(said - due), terms(found) * bound)
                 if not figure <= worst:
                     told = ["undefined" if x is None else f"{x:.6g}" for x in (said, due)]
                     worst, detail = figure, f"{column} of {one.arm.label} is {told[0]}, by definition {told[1]}"
