@@ -17,13 +17,9 @@ from torch import Tensor
 
 from thoughtgraft.engine import latents as clean
 from thoughtgraft.engine.verify import bench as bench_module
-<<<<<<< HEAD
-from thoughtgraft.engine.verify.statements import STATEMENTS, at_least, at_most
-=======
 from thoughtgraft.engine.verify import records as records_module
-from thoughtgraft.engine.verify.certificate import STATEMENTS, Certificate, at_least, at_most
 from thoughtgraft.engine.verify.expected import Measured
->>>>>>> 8d3c56e (A score may be wrong by as many roundings as it sums tokens)
+from thoughtgraft.engine.verify.statements import STATEMENTS, at_least, at_most
 from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.engine.verify.weights import fingerprint
 from thoughtgraft.errors import CheckpointError, ModelError, PlanError
