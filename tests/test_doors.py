@@ -28,7 +28,7 @@ from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.readouts.lens import decode_thoughts
 from thoughtgraft.records.export import load_records
-from thoughtgraft.records.features import load_features
+from thoughtgraft.records.states import load_states
 from thoughtgraft.studies.registry import load_run
 from thoughtgraft.studies.resampling.analysis import analyse
 from thoughtgraft.studies.resampling.report import write_report
@@ -197,7 +197,7 @@ def test_thoughts_are_decoded_and_read_from_what_they_are(
     refused(RunError, r"is not a readable thoughts file", Thoughts.load, tmp_path)
 
 
-@pytest.mark.parametrize("call", [load_run, load_records, load_features, write_report], ids=lambda call: call.__name__)
+@pytest.mark.parametrize("call", [load_run, load_records, load_states, write_report], ids=lambda call: call.__name__)
 def test_what_is_no_run_is_refused_by_all_that_read_one(call: Any, tmp_path: Path) -> None:
     for place in (None, 3, "", "a\0b"):
         refused(RunError, r"is not usable; got .*; expected text that is not empty, or a Path", call, place)
@@ -271,14 +271,14 @@ JUNK = st.one_of(
     st.lists(st.integers(), max_size=2),
     st.sampled_from([np.int64(1), np.array([1.0]), torch.tensor(1.0), PLAN, STORED, Arm, object(), pd.DataFrame()]),
 )
-PUBLIC = [name for name in thoughtgraft.__all__ if name not in ("Features", "Run", "Thoughts", "load_model")]
+PUBLIC = [name for name in thoughtgraft.__all__ if name not in ("States", "Run", "Thoughts", "load_model")]
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", [*PUBLIC, "States.of"])
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_junk_in_every_argument_of_every_public_name_is_refused_by_an_error_of_ours(name: str, data: Any) -> None:
-    call = getattr(thoughtgraft, name)
+    call = thoughtgraft.States.of if name == "States.of" else getattr(thoughtgraft, name)
     call = as_users_have_it(call) if name == "decode_thoughts" else call
     names = [parameter for parameter in inspect.signature(call).parameters if parameter not in ("self", "out")]
     options = {key: data.draw(JUNK, label=key) for key in data.draw(st.lists(st.sampled_from(names), unique=True))}

@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from thoughtgraft.edits.plan import Plan
     from thoughtgraft.engine.collect import collect_thoughts
     from thoughtgraft.engine.run import run
+    from thoughtgraft.engine.states import collect_states
     from thoughtgraft.engine.verify.suite import verify
     from thoughtgraft.models.load import load_model
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.records.export import load_records
-    from thoughtgraft.records.features import Features, load_features
+    from thoughtgraft.records.states import States, load_states
     from thoughtgraft.studies.registry import load_run, run_study
     from thoughtgraft.studies.resampling.analysis import analyse
     from thoughtgraft.studies.resampling.report import write_report
@@ -26,21 +27,22 @@ if TYPE_CHECKING:
 # Loaded when first asked for, so that reading records never imports torch.
 _HOMES = {
     "Arm": "edits.arms",
-    "Features": "records.features",
     "Plan": "edits.plan",
     "Problem": "tasks.problem",
     "ProblemSet": "tasks.problem",
     "Resid": "edits.arms",
     "Run": "studies.run",
+    "States": "records.states",
     "Thoughts": "thoughts",
     "analyse": "studies.resampling.analysis",
+    "collect_states": "engine.states",
     "collect_thoughts": "engine.collect",
     "decode_thoughts": "readouts.lens",
-    "load_features": "records.features",
     "load_model": "models.load",
     "load_problems": "tasks.load",
     "load_records": "records.export",
     "load_run": "studies.registry",
+    "load_states": "records.states",
     "run": "engine.run",
     "run_study": "studies.registry",
     "verify": "engine.verify.suite",
@@ -49,21 +51,22 @@ _HOMES = {
 
 __all__ = [
     "Arm",
-    "Features",
     "Plan",
     "Problem",
     "ProblemSet",
     "Resid",
     "Run",
+    "States",
     "Thoughts",
     "analyse",
+    "collect_states",
     "collect_thoughts",
     "decode_thoughts",
-    "load_features",
     "load_model",
     "load_problems",
     "load_records",
     "load_run",
+    "load_states",
     "run",
     "run_study",
     "verify",

@@ -223,6 +223,21 @@ def map_tensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     return tensors, metadata
 
 
+def tensor_bytes(tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> bytes:
+    """Tensors as the content of a safetensors file, each in its own type, bfloat16 included."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    names = {dtype: name for name, dtype in _DTYPES.items() if name != _BFLOAT16}
+    parts, end = [], 0
+    for name, tensor in tensors.items():
+        kind = _BFLOAT16 if tensor.bfloat16 else names[tensor.values.dtype.newbyteorder("<").str]
+        parts.append(np.ascontiguousarray(tensor.values, _DTYPES[kind]).tobytes())
+        start, end = end, end + len(parts[-1])
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # so that the numbers are aligned, as the format has it
+    return b"".join([struct.pack("<Q", len(text)), text, *parts])
+
+
 def _header(length: bytes, read: Any, size: int) -> tuple[int, dict[str, Any]]:
     (n,) = struct.unpack("<Q", length)
     if n > min(size - 8, _LONGEST_HEADER):

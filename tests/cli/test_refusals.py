@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from thoughtgraft.cli import app as errors
 from thoughtgraft.cli import read as runs_module
 from thoughtgraft.cli.app import app
-from thoughtgraft.engine.collect import STORAGE
+from thoughtgraft.engine.states import STORAGE
 from thoughtgraft.engine.verify.suite import LEVELS
 from thoughtgraft.models.lm import PACKAGED
 from thoughtgraft.models.load import _DTYPES

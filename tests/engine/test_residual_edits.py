@@ -12,9 +12,9 @@ from torch import Tensor
 from thoughtgraft.edits.arms import Arm, Resid
 from thoughtgraft.edits.edit import EditContext, Project, Projection
 from thoughtgraft.edits.plan import Plan
-from thoughtgraft.engine.collect import features_of
 from thoughtgraft.engine.rows import Source
 from thoughtgraft.engine.run import run
+from thoughtgraft.engine.states import states_of
 from thoughtgraft.errors import PlanError
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
@@ -101,7 +101,7 @@ def test_an_edit_receives_the_features_of_its_layer_and_position() -> None:
     """What a study fits on is what the edit is given."""
     runs = oracle("codi-gpt2")
     depth = len(runs.model.layers)
-    resid, _ = features_of(runs.model, runs.prompts, range(depth))
+    resid, _ = states_of(runs.model, runs.prompts, range(depth))
     heard: dict[tuple[int, int], Tensor] = {}
 
     def listener(layer: int) -> object:

@@ -12,9 +12,10 @@ from tests.engine.tiny import questions, tiny
 
 from thoughtgraft.edits.arms import Arm
 from thoughtgraft.edits.plan import Plan
-from thoughtgraft.engine.collect import collect_thoughts, features_of
+from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.run import run
+from thoughtgraft.engine.states import states_of
 from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.models.precision import ieee_products
 from thoughtgraft.readouts.lens import decode_thoughts
@@ -122,7 +123,7 @@ def everything(model: Any) -> list[Any]:
         thoughts.fed.tolist(),
         records.drop(columns=["token_ids", "slots"]).to_csv(),
         [reference.fed.tolist(), reference.first_logits.tolist()],
-        [part.tolist() for part in features_of(model, [prompt], [0, 1])],
+        [part.tolist() for part in states_of(model, [prompt], [0, 1])],
         decode_thoughts(model, thoughts).to_csv(),
         explicit_correct(model, PROBLEMS, progress=False),
         [check.figure for check in checks],

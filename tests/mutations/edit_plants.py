@@ -188,7 +188,7 @@ EDIT_MUTATIONS = (
     Mutation(
         "features of CTk taken at k - 1",
         "features: each position's residual stream is that of the one before",
-        together(*(result(place, "features_of", _features_late) for place in (features, records))),
+        together(*(result(place, "states_of", _features_late) for place in (features, records))),
         SELF,
         ("states by definition",),
         "most in the residual stream after L",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from thoughtgraft.probing.rows import ArrayFeatures
+from thoughtgraft.records.states import States
 
 CLASSES = np.array(["addition", "mixed", "multiplication"])
 OBJECTS = "apples pears books shells rings coins cards beads cups hats keys pens".split()
@@ -36,11 +36,11 @@ def labels(n: int, *, leak: bool = False, seed: int = 0, split: str = "test") ->
 
 def features(
     table: pd.DataFrame, *, planted: float = 0.0, place: tuple[int, int] = (1, 2), d: int = 24, seed: int = 0
-) -> ArrayFeatures:
+) -> States:
     """Noise everywhere; at `place` (layer, position by index) class means stand `planted` standard deviations out."""
     rng = np.random.default_rng(seed)
     n = len(table)
     values = rng.normal(size=(n, len(LAYERS), len(POSITIONS), d)).astype(np.float32)
     codes = np.searchsorted(CLASSES, table.operation)
     values[:, place[0], place[1], :3] += planted * np.eye(3, dtype=np.float32)[codes]
-    return ArrayFeatures(tuple(table.id), LAYERS, POSITIONS, values)
+    return States.of(values.swapaxes(1, 2), table.id, LAYERS, POSITIONS)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from tests.probing.plant import features, labels
+from tests.probing.plant import LAYERS, POSITIONS, features, labels
 from tests.probing.test_planted import QUICK
 
-from thoughtgraft.errors import AnalysisError
-from thoughtgraft.probing.controls import control_task, numbers_of, surface_types, text_holdout
-from thoughtgraft.probing.rows import ArrayFeatures, content, join, make_folds
+from thoughtgraft.errors import AnalysisError, RunError
+from thoughtgraft.probing.controls import control_task, numbers_of, surface_types
+from thoughtgraft.probing.rows import content, join, make_folds
 from thoughtgraft.probing.stratum import Settings, chosen_layers
+from thoughtgraft.records.states import States
 from thoughtgraft.studies.operations.analysis import analyze_operations, never_judged
-from thoughtgraft.tasks.files import read_problems
-from thoughtgraft.tasks.labels import draw_classes
-from thoughtgraft.tasks.problem import ProblemSet
 
 
 def test_the_control_task_is_a_function_of_the_surface_type():
@@ -59,14 +57,6 @@ def test_numbers_only():
     assert found[0, 6] == 3
     assert found[0, 10] == 1  # One fraction.
     assert not found[1].any()
-
-
-def test_words_alone_reach_65_percent_on_the_origins_draw(gsm8k_dir):
-    parts = [read_problems(gsm8k_dir / f"{split}.jsonl") for split in ("test", "train")]
-    sample = draw_classes(ProblemSet(tuple(p for part in parts for p in part), "gsm8k"), 200, draw="cot-exploration")
-    right, asked = text_holdout([p.question for p in sample.problems], list(sample.operations))
-    assert asked == 120
-    assert abs(right - 78) <= 1
 
 
 def test_labels_join_by_id_and_say_what_is_left_out():
@@ -147,16 +137,11 @@ def test_an_untrained_model_stands_beside():
 
 
 def test_the_final_state_at_bot_is_a_control_where_it_was_kept():
-    @dataclass(frozen=True)
-    class WithHidden(ArrayFeatures):
-        has_hidden: bool = True
-
-        def matrix(self, layer, position):
-            return super().matrix(5 if layer == "hidden" else layer, position)
-
     table = labels(60)
     plain = features(table, planted=3.0, place=(1, 0))
-    source = WithHidden(plain.ids, plain.layers, plain.positions, plain.values)
+    values = plain.values
+    last = values[:, :, plain.layers.index(5)]
+    source = States.of(values, plain.ids, plain.layers, plain.positions, hidden=last)
     probes = analyze_operations(source, table, settings=QUICK).targets[0].probes
     final = probes.query("features == 'hidden'").iloc[0]
     same = probes.query("features == 'resid' and slot == 'BOT' and layer == 5").iloc[0]
@@ -208,9 +193,8 @@ def test_other_mistakes_are_named():
     with pytest.raises(AnalysisError, match=r"lack layers; got \[9\]"):
         chosen_layers((2, 5), (9,))
     assert chosen_layers(tuple(range(16)), None) == (4, 8, 14)
-    with pytest.raises(AnalysisError, match="shape does not fit"):
-        ArrayFeatures(("a",), (0,), ("BOT",), np.zeros((2, 1, 1, 3)))
-    broken = features(table)
-    broken.values[3, 0, 0, 0] = np.nan
-    with pytest.raises(AnalysisError, match=r"at BOT, layer 2 hold values that are not numbers; got 1 of 30 rows"):
+    values = features(table).values
+    values[3, 0, 0, 0] = np.nan
+    broken = States.of(values, table.id, LAYERS, POSITIONS)
+    with pytest.raises(RunError, match=rf"are not finite; got problem {table.id[3]}, layer {LAYERS[0]}, position BOT"):
         analyze_operations(broken, table, settings=QUICK)

@@ -9,9 +9,10 @@ from scipy import stats
 from tests.probing.plant import LAYERS, POSITIONS, features, labels
 
 from thoughtgraft.probing.controls import Setup, control_task, map_p, probe_linear
-from thoughtgraft.probing.rows import ArrayFeatures, join, make_folds, map_places
+from thoughtgraft.probing.rows import join, make_folds, map_places
 from thoughtgraft.probing.scores import label_orders
 from thoughtgraft.probing.stratum import Settings
+from thoughtgraft.records.states import States
 from thoughtgraft.studies.operations.analysis import analyze_operations
 
 QUICK = Settings(folds=5, repeats=2, permutations=99, functions=5, probes=("linear",), n_jobs=1, progress=False)
@@ -95,7 +96,7 @@ def test_copies_of_a_problem_do_not_leak():
     rng = np.random.default_rng(1)
     table["operation"] = np.tile(rng.permutation(half.operation), 2)
     noise = np.tile(rng.normal(size=(75, 1, 1, 120)), (2, 1, 1, 1)) + 0.01 * rng.normal(size=(150, 1, 1, 120))
-    source = ArrayFeatures(tuple(table.id), (0,), ("CT0",), noise)
+    source = States.of(noise, table.id, (0,), ("CT0",))
 
     def accuracy(known: pd.DataFrame) -> float:
         return float(analyze_operations(source, known, settings=QUICK).targets[0].main.outcomes.popitem()[1].mean)
@@ -114,11 +115,11 @@ def test_a_number_is_read_by_regression():
     table = labels(120)
     source = features(table)
     values = source.values.copy()
-    values[:, 0, 1, 0] += 3 * (table.amount - table.amount.mean()) / table.amount.std()
+    values[:, 1, 0, 0] += 3 * (table.amount - table.amount.mean()) / table.amount.std()
     settings = Settings(folds=5, repeats=2, permutations=49, functions=3, probes=("linear", "logistic"),
                         probe_layers=(2,), n_jobs=1, progress=False)  # fmt: skip
     found = analyze_operations(
-        ArrayFeatures(source.ids, LAYERS, POSITIONS, values), table, "amount", settings=settings
+        States.of(values, source.ids, LAYERS, POSITIONS), table, "amount", settings=settings
     ).targets[0]
     assert found.kind == "number"
     cells = found.probes.query("features == 'resid' and probe == 'linear'").set_index(["slot", "layer"])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 from tests.engine.tiny import loaded, questions
 
 from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.states import collect_states
+from thoughtgraft.errors import ModelError
 from thoughtgraft.models.load import load_model
 from thoughtgraft.readouts.lens import decode_thoughts, token_text, unseen_words
+from thoughtgraft.records.states import States
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 
@@ -35,3 +40,37 @@ def test_words_that_the_embedded_model_has_never_seen_are_named():
     assert unseen_words(model, "Tom has 3 zebras and 31 apples.") == ["zebras", "31"]
     assert unseen_words(model, "TOM has 30 Apples.") == []
     assert isinstance(model.lm.dtype, torch.dtype)
+
+
+def test_the_lens_after_the_last_block_is_that_of_the_thoughts():
+    model = loaded("codi-llama", "float32")
+    problems = ProblemSet(tuple(Problem(str(i), q, None) for i, q in enumerate(questions("codi-llama")[:3])))
+    thoughts = decode_thoughts(model, collect_thoughts(model, problems, max_new_tokens=2, progress=False), top=3)
+    states = collect_states(model, problems, progress=False)
+    last = len(model.layers) - 1
+    table = decode_thoughts(model, states, top=3)
+    assert list(table.columns) == ["problem_id", "position", "layer", "rank", "token", "prob"]
+    assert len(table) == 3 * 7 * len(model.layers) * 3
+    final = table[(table.layer == last) & (table.position != "CT5")]  # hidden[6] is never fed, so it is no thought
+    assert final.token.tolist() == thoughts.token.tolist()
+    assert final.prob.tolist() == pytest.approx(thoughts.prob.tolist(), abs=1e-6)
+    assert final.position.map({"BOT": 0} | {f"CT{k}": k + 1 for k in range(5)}).tolist() == thoughts.slot.tolist()
+    first = decode_thoughts(model, states, top=1, layers=[0])
+    state = torch.from_numpy(states.matrix(0, "CT2")[1])
+    best = model.unembed(model.final_norm(state)).argmax().item()
+    said = first[(first.problem_id == "1") & (first.position == "CT2")]
+    assert said.token.item() == token_text(model, best)
+
+
+def test_layers_that_there_are_not_are_refused():
+    model = loaded("codi-gpt2", "float32")
+    problems = ProblemSet([Problem("a", questions("codi-gpt2")[0], None)])
+    states = collect_states(model, problems, layers=[1], progress=False)
+    with pytest.raises(ModelError, match=r"the states hold no layer 0; expected some of \[1\]"):
+        decode_thoughts(model, states, layers=[0])
+    thoughts = collect_thoughts(model, problems, max_new_tokens=1, progress=False)
+    with pytest.raises(ModelError, match=r"final states and have no layers; got layers=\[0\].*collect_states\(model"):
+        decode_thoughts(model, thoughts, layers=[0])
+    narrow = States.of(np.zeros((1, 1, 1, 3)), ["a"], [0], ["BOT"])
+    with pytest.raises(ModelError, match=r"the states are not of .*; got width 3; expected width"):
+        decode_thoughts(model, narrow)

@@ -27,7 +27,6 @@ from thoughtgraft.report.document import (
 from thoughtgraft.report.figures.kit import drawable
 from thoughtgraft.report.render import fence
 from thoughtgraft.stats.verdicts import verdict
-from thoughtgraft.studies.resampling.context import positions_summary
 
 NAN = math.nan
 
@@ -87,19 +86,6 @@ def test_notes_share_marks():
     assert notes.mark("y; z") == "b c"
     assert notes.mark("") == notes.mark(None) == ""
     assert notes.pairs == (("a", "x"), ("b", "y"), ("c", "z"))
-
-
-def test_positions_summary_is_short_and_printable():
-    row = {
-        "slots": "CT3", "method": "swap", "donor_stratum": "random", "acc": 0.5, "impact_pp": 40.0, "ci_low": 30.0,
-        "ci_high": 50.0, "sim_low": 28.0, "sim_high": 52.0, "verdict": "ABOVE", "adoption_rate": 0.2,
-        "adoption_excess": 0.15,
-        "adoption_excess_ci_low": 0.1, "adoption_excess_ci_high": 0.2,
-    }  # fmt: skip
-    table = positions_summary(pd.DataFrame([row, row | {"method": "zero", "donor_stratum": ""}]))
-    shown = ["CT3", "swap", "50.0%", "40.0 [30.0, 50.0]", "[28.0, 52.0]", "ABOVE", "20.0%", "15.0 [10.0, 20.0]"]
-    assert table.iloc[0].tolist() == shown
-    assert table.iloc[1].tolist()[6:] == ["–", "–"]
 
 
 @given(st.floats(-20, 20), st.floats(0, 20), st.sampled_from([5.0, 2.5, 0.5]), st.integers(1, 2))

@@ -165,7 +165,6 @@ def test_no_other_numbers_may_exist():
     assert (coverage.problems, coverage.varied, coverage.made, coverage.share) == (2, 1, 2, 0.5)
     assert sum(n for _, n in coverage.rows()) == 2
     assert str(coverage).startswith("1 of 2 problems varied (50.0%), 2 variations\n       1 not: ")
-    assert list(coverage.to_frame().columns) == ["outcome", "problems", "share"]
 
 
 def test_texts_keep_their_format_articles_bounds_and_order():

@@ -16,9 +16,9 @@ from thoughtgraft.edits.edit import OPS, NothingToTake
 from thoughtgraft.edits.plan import Cell
 from thoughtgraft.engine.answer import answer_tail, make_draft
 from thoughtgraft.engine.batching import packs, plan_budget, surviving
-from thoughtgraft.engine.collect import features_of
 from thoughtgraft.engine.rollout import RolloutResult, rollout
 from thoughtgraft.engine.rows import Edited, Row, Source, ends_the_run, in_words
+from thoughtgraft.engine.states import states_of
 from thoughtgraft.errors import PlanError
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
 from thoughtgraft.tasks.problem import ProblemSet
@@ -189,7 +189,7 @@ def try_edits(model: LatentReasoner, prompts: Sequence[Prompt], cells: Sequence[
     live: dict[int | None, Tensor] = {None: source.fed}
     layers = sorted({group[0].arm.site.layer for group in few if group[0].arm.site is not None})
     if layers and model.loop.aligned:  # else positions are no slots', and there are no streams to try it on
-        resid = features_of(model, [prompts[i] for i in used], layers)[0]
+        resid = states_of(model, [prompts[i] for i in used], layers)[0]
         live |= {layer: resid[:, 1:, i] for i, layer in enumerate(layers)}
     for group in few:
         arm = group[0].arm

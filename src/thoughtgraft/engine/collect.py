@@ -1,36 +1,23 @@
-"""Clean passes over problems: thoughts, answers, and what the layers held at each position."""
+"""Clean passes over problems: their thoughts and answers."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from safetensors.torch import save
-from torch import Tensor
 from tqdm import tqdm
 
 from thoughtgraft.arguments import answers_for_calls, whole
 from thoughtgraft.edits.arms import Action, Feed
 from thoughtgraft.engine.batching import packs, plan_budget, surviving
-from thoughtgraft.engine.latents import think_clean
-from thoughtgraft.engine.rollout import RolloutResult, check_lengths, fits, rollout, too_long
+from thoughtgraft.engine.rollout import RolloutResult, fits, rollout, too_long
 from thoughtgraft.engine.rows import Row
-from thoughtgraft.errors import ModelError, RunError
-from thoughtgraft.files import io_error, make_folder, sweep, write_atomic
-from thoughtgraft.models.attention import ATTENTION
+from thoughtgraft.errors import ModelError
 from thoughtgraft.models.live import admitted
-from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.protocols import padding
-from thoughtgraft.models.reasoner import LatentReasoner, Prompt, as_model, attention_implementation
-from thoughtgraft.records.features import HIDDEN, MADE_FROM, read_block
-from thoughtgraft.records.spec import QUARANTINE_FOLDER
+from thoughtgraft.models.reasoner import LatentReasoner, Prompt, as_model
 from thoughtgraft.tasks.grading import NUMBER, Grader
 from thoughtgraft.tasks.load import as_problems
 from thoughtgraft.tasks.problem import ProblemSet
@@ -72,6 +59,27 @@ def answer_identity(
 ) -> dict[str, Any]:
     """What every answer of a model rests on: its identity, how long an answer may be, and how answers are read."""
     return {**model.identity, "max_new_tokens": answer_limit(model, max_new_tokens), "task": grader.name}
+
+
+def question_batches(
+    model: LatentReasoner,
+    prompts: Sequence[Prompt],
+    batch_size: int | str,
+    todo: Sequence[int],
+    most: int = GPU_ROWS,
+) -> list[list[int]]:
+    """Which questions think at once.
+
+    Args:
+        model: The model.
+        prompts: Every problem's prompt.
+        batch_size: Rows at once, or `auto`.
+        todo: The problems to do, 0-based.
+        most: Rows at once that nothing may exceed.
+    """
+    budget = plan_budget(model, batch_size, max(map(len, prompts), default=0))
+    most = min(most, budget.rows, CPU_ROWS if model.device.type == "cpu" else GPU_ROWS)
+    return packs(todo, lambda i: 1, lambda i: len(prompts[i]), replace(budget, rows=most))
 
 
 @answers_for_calls(ModelError)
@@ -122,9 +130,7 @@ def think_clean_runs(
     """`collect_thoughts` of a model that was admitted already: to admit it is to read all of its weights."""
     prompts = encode(model, problems)
     clean = tuple([Action(Feed.CLEAN)] * model.num_latents)
-    budget = plan_budget(model, batch_size, max(map(len, prompts), default=0))
-    budget = replace(budget, rows=min(budget.rows, CPU_ROWS if model.device.type == "cpu" else GPU_ROWS))
-    batches = packs(range(len(problems)), lambda i: 1, lambda i: len(prompts[i]), budget)
+    batches = question_batches(model, prompts, batch_size, range(len(problems)))
     results: dict[int, tuple[RolloutResult, int]] = {}
 
     def once(batch: list[int]) -> None:
@@ -167,189 +173,3 @@ def refuse_broken(hidden: torch.Tensor, failed: Sequence[str | None], problems: 
                 fix="--dtype float32 if it overflows in half precision; else its weights are damaged "
                 "(thoughtgraft doctor)",
             )
-
-
-_FILE_BYTES = 64 << 20  # of one file, and so about what is held in memory of the features
-STORAGE = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-
-
-@dataclass(frozen=True)
-class FeatureWriter:
-    """Where features go, and what is there already. One file holds the problems of one batch; none is rewritten.
-
-    Attributes:
-        folder: The folder of these features.
-        layers: L blocks of the model, 0-based.
-        positions: Names of the K + 1 positions: `BOT`, `CT0`, ...
-        storage: What the numbers are kept as.
-        made_from: Hash of model, protocol and problems.
-    """
-
-    folder: Path
-    layers: tuple[int, ...]
-    positions: tuple[str, ...]
-    storage: torch.dtype
-    made_from: str
-
-    def recover(self, quarantine: Path) -> set[str]:
-        """The ids whose features are stored; what does not parse is set aside.
-
-        Raises:
-            RunError: The folder cannot be written, or holds features of something else.
-        """
-        make_folder(self.folder)
-        sweep(self.folder, min_age_s=0.0)  # Only the holder of the run's lock writes here: nothing here is at work.
-        stored: set[str] = set()
-        for file in sorted(self.folder.glob("*.safetensors")):
-            try:
-                block = read_block(file)
-            except RunError as error:
-                _set_aside(file, quarantine, error)
-                continue
-            if (block.made_from, block.layers, block.positions) != (self.made_from, self.layers, self.positions):
-                raise RunError(
-                    f"{file} was made from something else",
-                    got=f"{block.made_from}, layers {list(block.layers)}",
-                    expected=f"{self.made_from}, layers {list(self.layers)}",
-                    fix="use --out another folder",
-                )
-            stored.update(block.ids)
-        return stored
-
-    def write(self, ids: Sequence[str], resid: Tensor, hidden: Tensor) -> None:
-        """Store the features of some problems, whole or not at all.
-
-        Args:
-            ids: n problems.
-            resid: [n, P, L, d].
-            hidden: [n, P, d].
-
-        Raises:
-            ModelError: A value does not fit the type that it is kept as.
-            RunError: The disk is full or broken.
-        """
-        tensors = {"resid": resid.to(self.storage), HIDDEN: hidden.to(self.storage)}
-        for name, tensor in tensors.items():
-            if not tensor.isfinite().all():
-                raise ModelError(
-                    f"{name} holds values that are not finite",
-                    got=f"kept as {str(self.storage).removeprefix('torch.')}",
-                    fix="--feature-dtype float32; if that does not help, --dtype float32",
-                )
-        unit = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:20]
-        axes = {"ids": list(ids), "layers": self.layers, "positions": self.positions}
-        metadata = {name: json.dumps(value) for name, value in axes.items()} | {MADE_FROM: self.made_from}
-        data = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata)
-        write_atomic(self.folder / f"{unit}.safetensors", data)
-
-
-def _set_aside(file: Path, quarantine: Path, error: RunError) -> None:
-    make_folder(quarantine)
-    try:
-        file.replace(quarantine / f"{file.parent.name}-{file.name}")
-    except OSError as failure:
-        raise io_error(f"the damaged file {file} cannot be moved to {quarantine}", failure) from failure
-    warnings.warn(f"{error} Moved to {quarantine}; its problems will be run again.", stacklevel=3)
-
-
-def default_storage(model: LatentReasoner) -> str:
-    """What a model's features are kept as unless said: its own type, but never wider than float32."""
-    return model.dtype_name if model.dtype_name in STORAGE else "float32"
-
-
-def feature_writer(
-    model: LatentReasoner, problems: ProblemSet, layers: Sequence[int], folder: Path, storage: str
-) -> FeatureWriter:
-    """The writer of one model's features on one problem set.
-
-    Raises:
-        ModelError: The model has no such layer, or the type is unknown.
-    """
-    depth = len(model.layers)
-    if wrong := [layer for layer in layers if not 0 <= layer < depth]:
-        raise ModelError(f"{model.name} has no layer {wrong[0]}", expected=f"0..{depth - 1}")
-    if storage not in STORAGE:
-        raise ModelError("features cannot be kept as this type", got=repr(storage), expected=", ".join(STORAGE))
-    positions = ("BOT", *(f"CT{k}" for k in range(model.num_latents)))
-    made_from = hashlib.sha256(f"{model.model_hash} {problems.content_hash} {storage}".encode()).hexdigest()[:16]
-    return FeatureWriter(folder, tuple(layers), positions, STORAGE[storage], made_from)
-
-
-def extract_features(
-    model: LatentReasoner,
-    problems: ProblemSet,
-    writer: FeatureWriter,
-    *,
-    batch_size: int | str = "auto",
-    progress: bool = True,
-    beat: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
-    """Store the features of every problem that has none yet.
-
-    Args:
-        model: The model.
-        problems: N problems.
-        writer: Where they go.
-        batch_size: Rows at once, or `auto`; it does not change results.
-        progress: Show a progress bar.
-        beat: Told how many problems are stored, of how many.
-
-    Raises:
-        ModelError: A question does not fit the model's context, or a value its storage.
-        RunError: The folder holds other features or cannot be written.
-    """
-    stored = writer.recover(writer.folder.parent / QUARANTINE_FOLDER)
-    prompts = encode(model, problems)
-    todo = [i for i, problem in enumerate(problems) if problem.id not in stored]
-    row_bytes = len(writer.positions) * (len(writer.layers) + 1) * model.d_model * writer.storage.itemsize
-    most = min(CPU_ROWS if model.device.type == "cpu" else GPU_ROWS, max(1, _FILE_BYTES // row_bytes))
-    budget = plan_budget(model, batch_size, max(map(len, prompts), default=0))
-    batches = packs(todo, lambda i: 1, lambda i: len(prompts[i]), replace(budget, rows=min(budget.rows, most)))
-
-    def once(batch: list[int]) -> None:
-        found = features_of(model, [prompts[i] for i in batch], writer.layers)
-        writer.write([problems[i].id for i in batch], *found)
-
-    title = f"features of {model.name}"
-    with tqdm(
-        total=len(problems), initial=len(problems) - len(todo), desc=title, unit="problem", disable=not progress
-    ) as bar:
-        done = len(problems) - len(todo)
-        for batch in surviving(once, batches, lambda i: 1, lambda i: [i], model.device):
-            done += len(batch)
-            bar.update(len(batch))
-            beat(done, len(problems))
-
-
-@with_ieee_products
-@torch.inference_mode()
-def features_of(model: LatentReasoner, prompts: Sequence[Prompt], layers: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """`resid` [P, K+1, L, d] and `hidden` [P, K+1, d] of P prompts, on the model's device.
-
-    `resid[:, p, i]` is the residual stream after block `layers[i]` at position p: 0 is begin-of-thought, p = k + 1 the
-    one that consumes `fed[k]`. They come from the same pass that makes the clean thoughts of every experiment.
-    """
-    check_lengths(model, prompts)
-    with attention_implementation(model.lm, ATTENTION), residual_streams(model, layers) as streams:
-        hidden = think_clean(model, prompts).hidden
-    # The questions run in one or more parts, then all of them together at each slot.
-    by_layer = [torch.cat(streams[layer]).unflatten(0, (-1, len(prompts))).transpose(0, 1) for layer in layers]
-    assert all(states.shape == hidden.shape for states in by_layer), "every layer runs once for each position"
-    return torch.stack(by_layer, 2) if by_layer else hidden[:, :, None][:, :, :0], hidden
-
-
-@contextmanager
-def residual_streams(model: LatentReasoner, layers: Sequence[int]) -> Iterator[dict[int, list[Tensor]]]:
-    """Collect, at each run of the layers, what these blocks (0-based) give at the last position [R, d]."""
-    streams: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-
-    def keep(layer: int) -> Callable[[Any, Any, Tensor], None]:
-        # A copy: a view would keep the whole question's states alive.
-        return lambda module, args, output: streams[layer].append(output[:, -1].clone())
-
-    handles = [model.layers[layer].register_forward_hook(keep(layer)) for layer in streams]
-    try:
-        yield streams
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -18,23 +18,16 @@ from tqdm import tqdm
 from thoughtgraft.arguments import answers_for_calls, items, need, path_of, shown
 from thoughtgraft.edits.plan import Cell, Plan
 from thoughtgraft.engine.cells import Finished, Work, try_edits
-from thoughtgraft.engine.collect import (
-    answer_identity,
-    answer_limit,
-    encode,
-    extract_features,
-    feature_writer,
-    think_clean_runs,
-)
+from thoughtgraft.engine.collect import answer_identity, answer_limit, encode, think_clean_runs
 from thoughtgraft.engine.executors import Executor, LocalExecutor
 from thoughtgraft.engine.rows import check_sites
+from thoughtgraft.engine.states import state_writer, store_states
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.files import write_atomic
 from thoughtgraft.models.live import admitted
 from thoughtgraft.models.load import untrained_twin
 from thoughtgraft.models.reasoner import LatentReasoner, as_model
 from thoughtgraft.records.earlier import find_looks
-from thoughtgraft.records.features import count_stored
 from thoughtgraft.records.schema import arm_key, rows_to_table
 from thoughtgraft.records.shards import read_frame, table_to_frame
 from thoughtgraft.records.spec import (
@@ -50,6 +43,7 @@ from thoughtgraft.records.spec import (
     collect_provenance,
     without_home,
 )
+from thoughtgraft.records.states import count_stored
 from thoughtgraft.records.store import RunStore, check_folder
 from thoughtgraft.tasks.files import problem_table, with_labels
 from thoughtgraft.tasks.load import as_problems
@@ -411,7 +405,7 @@ def run_features(
     out = Path(out)
     # Before the folder: a wrong layer or type, or a question that is too long, is an error that leaves nothing behind.
     encode(model, problems)
-    writer = feature_writer(model, problems, layers, out / FEATURES_FOLDER, storage)
+    writer = state_writer(model, problems, layers, out / FEATURES_FOLDER, storage)
     plan = {
         "features": {"layers": list(layers), "positions": list(writer.positions), "storage": storage},
         "untrained_seed": UNTRAINED_SEED if untrained else None,
@@ -430,10 +424,10 @@ def run_features(
             store.write_table(PROBLEMS_FILE, table.assign(**answers))
 
         def extract(one: LatentReasoner, folder: str, before: int) -> None:
-            extract_features(
+            store_states(
                 one,
                 problems,
-                feature_writer(one, problems, layers, out / folder, storage),
+                state_writer(one, problems, layers, out / folder, storage),
                 batch_size=batch_size,
                 progress=progress,
                 beat=lambda done, _: store.heartbeat(before + done, spec.n_cells, f"features of {one.name}"),

@@ -57,6 +57,14 @@ class Thinker(ABC):
         """Logits [..., V] of final-normed states [..., d]; the caller picks the rows it needs."""
         return self.lm.get_output_embeddings()(hidden)
 
+    def final_norm(self, resid: Tensor) -> Tensor:
+        """Final-normed states [..., d] of residual streams [..., d]; after the last block, what `forward` gives."""
+        base = self.lm.base_model
+        for name in ("norm", "ln_f"):
+            if hasattr(base, name):
+                return getattr(base, name)(resid)
+        raise ModelError(f"{type(self.lm).__name__} keeps its final norm in an unknown place", expected="norm or ln_f")
+
     def forward(self, embeds: Tensor, positions: Tensor, mask: Tensor, cache: Any = None, prefix: Any = None) -> Tensor:
         """Run the layers; returns final-normed states [R, T, d].
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -162,18 +161,6 @@ def numbers_outcome(rows: Rows, folds: Folds) -> Outcome | None:
 def majority(rows: Rows) -> float:
     """Accuracy of always naming the commonest class; for a number 0, the R2 of its mean."""
     return float(rows.shares.max()) if rows.kind == "class" else 0.0
-
-
-def text_holdout(
-    questions: Sequence[str], labels: Sequence[str], seed: int = 42, test_size: float = 0.2
-) -> tuple[int, int]:
-    """The text baseline on one stratified split, as the origin divided its problems: (right, asked)."""
-    split = train_test_split(
-        list(questions), list(labels), test_size=test_size, random_state=seed, stratify=list(labels)
-    )
-    learn, ask, known, truth = split
-    said = text_model().fit(learn, known).predict(ask)
-    return int(np.sum(said == np.array(truth))), len(truth)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ import pandas as pd
 
 from thoughtgraft.probing.controls import Setup, probe_linear, text_model
 from thoughtgraft.probing.probes import LOGISTIC, run_estimator
-from thoughtgraft.probing.rows import FEWEST, FeatureSource, Fold, Folds, Place, Rows
+from thoughtgraft.probing.rows import FEWEST, Fold, Folds, Place, Rows
 from thoughtgraft.probing.scores import corrected_t, label_orders
 from thoughtgraft.probing.similarity import similarity_rows
 from thoughtgraft.probing.stratum import Settings, Stratum, chosen_layers, each
+from thoughtgraft.records.states import States
 from thoughtgraft.stats.resampling import benjamini_hochberg, family_rng
 
 # Matrices of problems by problems grow with the square; more than this says nothing more.
@@ -48,7 +49,7 @@ class Picture:
         return named | {"learning_curve": self.curve}
 
 
-def describe(stratum: Stratum, source: FeatureSource, settings: Settings) -> Picture:
+def describe(stratum: Stratum, source: States, settings: Settings) -> Picture:
     """Compute every table on one stratum."""
     rows, target = stratum.rows, stratum.rows.target
     best, cells = stratum.best, stratum.cells
@@ -97,7 +98,7 @@ def _where(target: str, place: Place) -> dict[str, Any]:
 
 
 def _similarity(
-    stratum: Stratum, source: FeatureSource, settings: Settings, few: np.ndarray
+    stratum: Stratum, source: States, settings: Settings, few: np.ndarray
 ) -> tuple[pd.DataFrame, list[np.ndarray]]:
     rows = stratum.rows
     part = rows.take(few)

@@ -6,13 +6,14 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from thoughtgraft.errors import AnalysisError
+from thoughtgraft.records.states import States
 
 Kind = Literal["class", "number"]
 KINDS = ("auto", "class", "number", "log-number")
@@ -261,53 +262,6 @@ BOT = "BOT"
 RESID, MEAN, LAYERS, UNTRAINED, HIDDEN = "resid", "mean", "layers", "untrained", "hidden"
 
 
-class FeatureSource(Protocol):
-    """Residual streams of some problems, at some layers and latent positions."""
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """Problem ids, in the order of the matrices' rows."""
-        ...
-
-    @property
-    def layers(self) -> Sequence[int]:
-        """Layers, as the model counts its blocks (0-based: after block l)."""
-        ...
-
-    @property
-    def positions(self) -> Sequence[str]:
-        """Latent positions: BOT, CT0, CT1, ..."""
-        ...
-
-    def matrix(self, layer: int | str, position: str) -> np.ndarray:
-        """The residual stream there, float32 [problem, d]; for the layer "hidden" the final-normed state."""
-        ...
-
-
-@dataclass(frozen=True)
-class ArrayFeatures:
-    """Features that lie in memory: `values` [problem, layer, position, d]."""
-
-    ids: tuple[str, ...]
-    layers: tuple[int, ...]
-    positions: tuple[str, ...]
-    values: np.ndarray
-
-    def __post_init__(self) -> None:
-        expected = (len(self.ids), len(self.layers), len(self.positions))
-        if self.values.ndim != 4 or self.values.shape[:3] != expected:
-            raise AnalysisError(
-                "the features' shape does not fit their names",
-                got=self.values.shape,
-                expected=f"{expected} (problems, layers, positions), then the width",
-            )
-
-    def matrix(self, layer: int | str, position: str) -> np.ndarray:
-        """The residual stream there, float32 [problem, d]."""
-        found = self.values[:, self.layers.index(int(layer)), self.positions.index(position)]
-        return np.ascontiguousarray(found, dtype=np.float32)
-
-
 @dataclass(frozen=True)
 class Place:
     """One cell: which features a probe reads.
@@ -331,11 +285,11 @@ class Place:
             return f"{self.slot}, final state"
         return f"{self.slot}, {'all layers' if self.layer is None else f'layer {self.layer}'}"
 
-    def load(self, source: FeatureSource, rows: np.ndarray) -> np.ndarray:
+    def load(self, source: States, rows: np.ndarray) -> np.ndarray:
         """The matrix [row, d], float32, of the rows wanted.
 
         Raises:
-            AnalysisError: A value is not finite.
+            RunError: A value is not finite.
         """
         if self.features == MEAN:
             assert self.layer is not None
@@ -347,21 +301,15 @@ class Place:
             x = np.concatenate([source.matrix(layer, self.slot)[rows] for layer in source.layers], axis=1)
         else:
             x = source.matrix(self.layer, self.slot)[rows]
-        if not np.isfinite(x).all():
-            raise AnalysisError(
-                f"the features at {self.label} hold values that are not numbers",
-                got=f"{int((~np.isfinite(x)).any(axis=1).sum())} of {len(x)} rows",
-                fix="extract them again, or leave these problems out of the labels",
-            )
         return np.asarray(x, dtype=np.float32)
 
 
-def map_places(source: FeatureSource, features: str = RESID) -> list[Place]:
+def map_places(source: States, features: str = RESID) -> list[Place]:
     """The slot x layer map, layer by layer."""
     return [Place(slot, layer, features) for layer in source.layers for slot in source.positions]
 
 
-def joined_places(source: FeatureSource) -> list[Place]:
+def joined_places(source: States) -> list[Place]:
     """Beside the map: the mean over thoughts at each layer, all layers side by side, and the final state at BOT."""
     thoughts = [p for p in source.positions if p != BOT]
     means = [Place("mean(CT)", layer, MEAN) for layer in source.layers] if len(thoughts) > 1 else []

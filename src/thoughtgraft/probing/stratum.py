@@ -20,7 +20,6 @@ from thoughtgraft.probing.controls import Setup, control_task, map_p, numbers_ou
 from thoughtgraft.probing.probes import LINEAR, PROBES, run_probe
 from thoughtgraft.probing.rows import (
     UNTRAINED,
-    FeatureSource,
     Folds,
     Place,
     Rows,
@@ -29,6 +28,7 @@ from thoughtgraft.probing.rows import (
     map_places,
 )
 from thoughtgraft.probing.scores import Outcome, label_orders
+from thoughtgraft.records.states import States
 from thoughtgraft.stats.resampling import family_rng
 
 
@@ -131,7 +131,7 @@ def chosen_layers(layers: Sequence[int], wanted: tuple[int, ...] | None) -> tupl
     return tuple(dict.fromkeys(layers[min(int(share * len(layers)), len(layers) - 1)] for share in (0.25, 0.5, 0.875)))
 
 
-def index_in(source: FeatureSource, ids: Sequence[str]) -> np.ndarray:
+def index_in(source: States, ids: Sequence[str]) -> np.ndarray:
     """Rows of some problems in another source's matrices.
 
     Raises:
@@ -148,7 +148,7 @@ def index_in(source: FeatureSource, ids: Sequence[str]) -> np.ndarray:
 
 
 def analyse_stratum(
-    name: str, rows: Rows, source: FeatureSource, settings: Settings, untrained: FeatureSource | None = None
+    name: str, rows: Rows, source: States, settings: Settings, untrained: States | None = None
 ) -> Stratum:
     """Run the linear map with its null and controls, the joined features, the fitted probes and the text baselines.
 
@@ -164,13 +164,13 @@ def analyse_stratum(
     )
     cells = map_places(source)
     places = cells + joined_places(source)
-    tasks: list[tuple[FeatureSource, Place, np.ndarray]] = [(source, place, rows.index) for place in places]
+    tasks: list[tuple[States, Place, np.ndarray]] = [(source, place, rows.index) for place in places]
     if untrained is not None:
         other = index_in(untrained, rows.ids)
         tasks += [(untrained, place, other) for place in map_places(untrained, UNTRAINED)]
     words = f"{rows.target}, {name}"
 
-    def linear(task: tuple[FeatureSource, Place, np.ndarray]) -> Outcome:
+    def linear(task: tuple[States, Place, np.ndarray]) -> Outcome:
         where, place, index = task
         return probe_linear(place.load(where, index), setup)
 

@@ -139,7 +139,7 @@ def read_status(path: str | Path) -> Status:
     done = sum(tally.done for tally in tallies.values())
     keeps_features = isinstance(spec["plan"].get("features"), dict)
     if keeps_features:  # A run of features holds no records: what counts is whose features are stored.
-        from thoughtgraft.records.features import count_stored
+        from thoughtgraft.records.states import count_stored
 
         done = count_stored(path)
     beat = read_heartbeat(path)

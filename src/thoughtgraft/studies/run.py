@@ -19,7 +19,6 @@ from thoughtgraft.effects.per_problem import PerProblem, per_problem
 from thoughtgraft.effects.positions import position_table
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.certificate import Certificate, read_certificate
-from thoughtgraft.records.features import Features, load_features
 from thoughtgraft.records.shards import AGAIN_FIX, read_frame
 from thoughtgraft.records.spec import (
     DECODED_FILE,
@@ -29,6 +28,7 @@ from thoughtgraft.records.spec import (
     UNTRAINED_FOLDER,
     RunSpec,
 )
+from thoughtgraft.records.states import States, load_states
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.stats.verdicts import unjudged
 from thoughtgraft.studies.folder import basis_of_run, old_decision
@@ -209,8 +209,8 @@ class Run:
             raise RunError(f"{file} is missing", expected="a run that got as far as that", fix=AGAIN_FIX)
         return Thoughts.load(file, problem_hash=self.spec.problem_hash)
 
-    def features(self, *, untrained: bool = False) -> Features:
-        """What the layers held at each latent position (`records.Features`); without torch.
+    def features(self, *, untrained: bool = False) -> States:
+        """What the layers held at each latent position (`records.States`); without torch.
 
         Args:
             untrained: Those of the untrained model of the same shape.
@@ -218,7 +218,7 @@ class Run:
         Raises:
             RunError: The run keeps none, or is unfinished.
         """
-        return load_features(self.path, folder=UNTRAINED_FOLDER if untrained else FEATURES_FOLDER)
+        return load_states(self.path, folder=UNTRAINED_FOLDER if untrained else FEATURES_FOLDER)
 
     def figure(self, name: str = "impact", *, force: bool = False) -> Figure:
         """A figure of the report, drawn from the records: a matplotlib Figure, which a notebook shows.

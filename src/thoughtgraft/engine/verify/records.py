@@ -16,8 +16,9 @@ from torch import Tensor
 
 from thoughtgraft.edits.arms import Arm
 from thoughtgraft.edits.plan import Plan
-from thoughtgraft.engine.collect import encode, features_of, think_clean_runs
+from thoughtgraft.engine.collect import encode, think_clean_runs
 from thoughtgraft.engine.run import run
+from thoughtgraft.engine.states import states_of
 from thoughtgraft.engine.verify import bench
 from thoughtgraft.engine.verify.bench import gap
 from thoughtgraft.engine.verify.expected import Answer, Measured, Oracle
@@ -183,7 +184,7 @@ def states(records: Records) -> Check:
     ]
     if model.loop.aligned:  # else features have no meaning, and are refused
         layers = tuple(range(len(model.layers)))
-        streams, hidden = features_of(model, encode(model, records.trial.problems), layers)
+        streams, hidden = states_of(model, encode(model, records.trial.problems), layers)
         kinds += [("the final states among the features", lambda clean: clean.hidden, hidden)]
         kinds += [(f"the residual stream after L{i}", _stream_after(i), streams[:, :, i]) for i in layers]
     worst, detail = 0.0, ""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from thoughtgraft.models.reasoner import LatentReasoner
-    from thoughtgraft.records.features import Features
+    from thoughtgraft.records.states import States
     from thoughtgraft.studies.run import Run
 
 DRAWS = 20
@@ -119,7 +119,7 @@ class ErasureJob:
 
     target: str
     problems: ProblemSet
-    features: Features
+    features: States
     fit_rows: list[int]
     held_rows: list[int]
     fits: dict[tuple[int, int], Fit]

@@ -13,9 +13,10 @@ import pandas as pd
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.probing.controls import control_task
 from thoughtgraft.probing.picture import Picture, describe, words_still_climb
-from thoughtgraft.probing.rows import FEWEST, FeatureSource, Rows, join, make_folds
+from thoughtgraft.probing.rows import FEWEST, Rows, join, make_folds
 from thoughtgraft.probing.stratum import Settings, Stratum, analyse_stratum
 from thoughtgraft.probing.tables import PRIMARY, claim_table, probe_table, with_verdicts
+from thoughtgraft.records.states import States
 from thoughtgraft.stats.resampling import family_rng
 
 ALL = "all"
@@ -111,12 +112,12 @@ class OperationsResult:
 
 
 def analyze_operations(
-    features: FeatureSource | Path | str,
+    features: States | Path | str,
     labels: pd.DataFrame | None = None,
     target: str | Sequence[str] = "operation",
     *,
     kind: str | Mapping[str, str] = "auto",
-    untrained: FeatureSource | None = None,
+    untrained: States | None = None,
     settings: Settings | None = None,
     out: Path | str | None = None,
 ) -> OperationsResult:
@@ -141,9 +142,9 @@ def analyze_operations(
     settings = settings or Settings()
     source: Any = features
     if isinstance(features, str | Path):
-        from thoughtgraft.records.features import load_features
+        from thoughtgraft.records.states import load_states
 
-        source = load_features(features)
+        source = load_states(features)
     labels = getattr(source, "labels", None) if labels is None else labels
     if labels is None:
         raise AnalysisError("there are no labels to read", fix="pass a table with the columns id and the target")
@@ -205,7 +206,7 @@ def _frequent(rows: Rows, settings: Settings) -> Rows:
     return whole
 
 
-def _target(rows: Rows, source: FeatureSource, settings: Settings, untrained: FeatureSource | None) -> TargetResult:
+def _target(rows: Rows, source: States, settings: Settings, untrained: States | None) -> TargetResult:
     whole = _frequent(rows, settings)
     strata, notes = [], [whole.note] if whole.note else []
     tested = whole.split == PRIMARY

@@ -98,7 +98,7 @@ class FeatureJob:
     @cached_property
     def storage(self) -> str:
         """What features are kept as."""
-        from thoughtgraft.engine.collect import default_storage
+        from thoughtgraft.engine.states import default_storage
 
         return self.feature_dtype or default_storage(self.model)
 
@@ -117,7 +117,7 @@ class FeatureJob:
 
     def lines(self) -> list[str]:
         """The job in words: which problems, where their classes fall short, which features, how large."""
-        from thoughtgraft.engine.collect import STORAGE
+        from thoughtgraft.engine.states import STORAGE
 
         sample, depth = self.sample, len(self.model.layers)
         drawn = ", ".join(f"{n} {name}" for name, n in sample.drawn.items())
@@ -183,13 +183,13 @@ def read_features(
     from rich.markup import escape
 
     from thoughtgraft.probing.tables import EVERY
-    from thoughtgraft.records.features import has_features, load_features
     from thoughtgraft.records.spec import UNTRAINED_FOLDER
+    from thoughtgraft.records.states import has_features, load_states
     from thoughtgraft.studies.operations.analysis import analyze_operations
     from thoughtgraft.studies.operations.report import claims_summary, write_operations_report
 
-    features = load_features(data, labels)
-    control = load_features(data, folder=UNTRAINED_FOLDER) if has_features(data, UNTRAINED_FOLDER) else None
+    features = load_states(data, labels)
+    control = load_states(data, folder=UNTRAINED_FOLDER) if has_features(data, UNTRAINED_FOLDER) else None
     result = analyze_operations(features, None, list(targets), untrained=control, settings=settings, out=out)
     paths = write_operations_report(out)
     claims = result.tables()["claims"]

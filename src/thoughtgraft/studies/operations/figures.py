@@ -59,11 +59,6 @@ class TargetData:
         """(column, words) of the score."""
         return ("balanced_acc", "balanced accuracy") if self.kind == "class" else ("r2", "R²")
 
-    @property
-    def text_column(self) -> str:
-        """Column of the text baseline's score; the others are named alike."""
-        return "text_acc" if self.kind == "class" else "text_r2"
-
     def column(self, name: str) -> str:
         """`text`, `bot` or `control` as the table's column."""
         return f"{name}_{'acc' if self.kind == 'class' else 'r2'}"

@@ -14,7 +14,7 @@ from thoughtgraft.tasks.problem import Problem, ProblemSet
 from thoughtgraft.training.augment.binding import NONE_FOUND, REASONS, Refused, bind
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 # Draws in vain, one after the other, before a problem is taken to have no more variations.
 _IN_VAIN = 3
@@ -46,13 +46,6 @@ class Coverage:
     def rows(self) -> list[tuple[str, int]]:
         """What became of the problems, with counts that add up to all of them."""
         return [("varied", self.varied), *self.refused.items()]
-
-    def to_frame(self) -> pd.DataFrame:
-        """Columns outcome, problems, share (of all problems, 0..1)."""
-        import pandas as pd
-
-        rows = [(outcome, n, n / self.problems if self.problems else 0.0) for outcome, n in self.rows()]
-        return pd.DataFrame(rows, columns=["outcome", "problems", "share"])
 
     def __str__(self) -> str:
         head = f"{self.varied} of {self.problems} problems varied ({self.share:.1%}), {self.made} variations"

@@ -17,7 +17,7 @@ from tests.architecture import SRC
 
 from thoughtgraft.errors import RunError
 from thoughtgraft.files import map_tensors
-from thoughtgraft.records.features import load_features
+from thoughtgraft.records.states import load_states
 
 N, P, L, D = 5, 3, 2, 4
 
@@ -47,7 +47,7 @@ def write(path: Path, rows: list[int], dtype: torch.dtype, **metadata: str) -> N
 
 
 def test_a_run_gives_each_problem_its_own_row(run: Path) -> None:
-    features = load_features(run)
+    features = load_states(run)
     expected = blocks().to(torch.bfloat16).float().numpy()
     assert (features.ids, features.layers, features.positions) == (
         tuple(f"p{i}" for i in range(N)),
@@ -66,7 +66,7 @@ def test_a_run_gives_each_problem_its_own_row(run: Path) -> None:
 
 
 def test_some_problems_keep_their_rows(run: Path) -> None:
-    whole = load_features(run)
+    whole = load_states(run)
     some = whole.select(["p4", "p0"])
     np.testing.assert_array_equal(some.matrix(1, "BOT"), whole.matrix(1, "BOT")[[4, 0]])
     assert list(some.labels["operation"]) == ["c", "a"]
@@ -93,7 +93,7 @@ def test_users_arrays_of_each_layout(tmp_path: Path, shape: tuple[int, ...], suf
         save_file({"mine": values}, path)
     labels = tmp_path / "labels.csv"
     pd.DataFrame({"target": range(N)}).to_csv(labels, index=False)
-    features = load_features(path, labels)
+    features = load_states(path, labels)
     positions, layers = (shape[1] if len(shape) > 2 else 1), (shape[2] if len(shape) > 3 else 1)
     assert features.positions == tuple(f"P{p}" for p in range(positions))
     assert features.layers == tuple(range(layers)) and not features.has_hidden
@@ -112,37 +112,37 @@ def test_labels_are_matched_by_id(tmp_path: Path, suffix: str) -> None:
     {".csv": lambda: table.to_csv(path, index=False), ".parquet": lambda: table.to_parquet(path)}.get(
         suffix, lambda: table.to_json(path, orient="records")
     )()
-    features = load_features(tmp_path / "x.npz", path)
+    features = load_states(tmp_path / "x.npz", path)
     assert (features.layers, features.positions) == ((7,), ("CT0",))
     assert list(features.labels["target"]) == [1, 2, 3]
 
 
 def test_what_is_not_there_is_named(run: Path) -> None:
-    features = load_features(run)
+    features = load_states(run)
     with pytest.raises(RunError, match="has no layer 2; expected 1, 3"):
         features.matrix(2, "BOT")
     with pytest.raises(RunError, match="has no position 'CT9'; expected BOT, CT0, CT1"):
         features.matrix(1, "CT9")
     with pytest.raises(RunError, match=r"holds no features; .*thoughtgraft run operations"):
-        load_features(run, folder="features-untrained")
+        load_states(run, folder="features-untrained")
 
 
 def test_an_unfinished_run_is_not_read_as_a_finished_one(run: Path) -> None:
     (run / "features" / "two.safetensors").unlink()
     with pytest.raises(RunError, match=r"only 2 of 5 problems.* Fix: run the command that made this run again"):
-        load_features(run)
+        load_states(run)
 
 
 def test_features_of_two_models_are_never_joined(run: Path) -> None:
     write(run / "features" / "two.safetensors", [4, 2, 1], torch.bfloat16, made_from="other")
     with pytest.raises(RunError, match=r"do not belong together; got .*made from other"):
-        load_features(run)
+        load_states(run)
 
 
 def test_infinite_values_are_refused_by_name(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", features=np.array([[1.0, 2.0], [np.inf, 0.0]]), ids=np.array(["a", "b"]))
     with pytest.raises(RunError, match="not finite; got problem b, layer 0, position P0"):
-        load_features(tmp_path / "x.npz").matrix(0, 0)
+        load_states(tmp_path / "x.npz").matrix(0, 0)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_infinite_values_are_refused_by_name(tmp_path: Path) -> None:
 def test_a_file_of_another_layout_is_explained(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
     np.savez(tmp_path / "x.npz", **arrays)  # type: ignore[arg-type]
     with pytest.raises(RunError, match=message):
-        load_features(tmp_path / "x.npz")
+        load_states(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_labels_that_do_not_fit_are_explained(tmp_path: Path, table: dict[str, l
     np.savez(tmp_path / "x.npz", features=np.eye(3), ids=np.array(["a", "b", "c"]))
     pd.DataFrame(table).to_csv(tmp_path / "y.csv", index=False)
     with pytest.raises(RunError, match=message):
-        load_features(tmp_path / "x.npz", tmp_path / "y.csv")
+        load_states(tmp_path / "x.npz", tmp_path / "y.csv")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 40, -20])
@@ -183,12 +183,12 @@ def test_a_damaged_file_is_an_error_with_its_name(run: Path, keep: int) -> None:
     file = run / "features" / "one.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(RunError, match=r"one\.safetensors is not a readable safetensors file"):
-        load_features(run)
+        load_states(run)
 
 
 def test_reading_needs_no_torch(run: Path) -> None:
-    code = "import sys; sys.modules['torch'] = None; from thoughtgraft.records.features import load_features; "
-    code += f"print(load_features({str(run)!r}).matrix(1, 'CT0').shape)"
+    code = "import sys; sys.modules['torch'] = None; from thoughtgraft.records.states import load_states; "
+    code += f"print(load_states({str(run)!r}).matrix(1, 'CT0').shape)"
     environment = {**os.environ, "PYTHONPATH": str(SRC)}
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert result.stdout.strip() == f"({N}, {D})", result.stderr

@@ -1,55 +1,29 @@
-"""Features: a named array problem x position x layer x width, on disk and in memory."""
+"""States: a named array problem x position x layer x width, on disk and in memory."""
 
 from __future__ import annotations
 
 import contextlib
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thoughtgraft.arguments import answers_for_calls, parse_json, path_of
+from thoughtgraft.arguments import answers_for_calls, need, path_of, shown
 from thoughtgraft.errors import RunError
-from thoughtgraft.files import StoredTensor, map_tensors
+from thoughtgraft.files import StoredTensor, make_folder, tensor_bytes, write_atomic
 from thoughtgraft.records.shards import AGAIN_FIX, read_frame
 from thoughtgraft.records.spec import FEATURES_FOLDER, PROBLEMS_FILE, SPEC_FILE, UNTRAINED_FOLDER
+from thoughtgraft.records.state_files import HIDDEN, LABELS, Block, read_block, read_feature_file, read_labels
 
 if TYPE_CHECKING:
     import pandas as pd
 
-HIDDEN = "hidden"
-"""In the place of a layer: the final-normed state at a position, `hidden[p]`."""
-
-AXES_KEYS = ("ids", "layers", "positions")
-MADE_FROM = "made_from"
-
 
 @dataclass(frozen=True)
-class Block:
-    """Features of some problems, as they lie in one file.
-
-    Attributes:
-        ids: n problem ids.
-        layers: L blocks of the model, 0-based.
-        positions: Names of P latent positions.
-        resid: [n, P, L, d].
-        hidden: [n, P, d], where it was kept.
-        made_from: Hash of model, protocol and problems; empty in a user's file.
-    """
-
-    ids: tuple[str, ...]
-    layers: tuple[int, ...]
-    positions: tuple[str, ...]
-    resid: StoredTensor
-    hidden: StoredTensor | None = None
-    made_from: str = ""
-
-
-@dataclass(frozen=True)
-class Features:
+class States:
     """What a model's layers held at each latent position, of n problems. Values stay on disk until asked for.
 
     Attributes:
@@ -69,13 +43,82 @@ class Features:
     facts: Mapping[str, Any] = field(default_factory=dict)
     _blocks: tuple[Block, ...] = field(default=(), repr=False)
 
+    @classmethod
+    @answers_for_calls(RunError)
+    def of(
+        cls,
+        values: np.ndarray | StoredTensor,
+        ids: Sequence[str],
+        layers: Sequence[int],
+        positions: Sequence[str],
+        *,
+        hidden: np.ndarray | StoredTensor | None = None,
+        labels: pd.DataFrame | None = None,
+        source: str = "the states in memory",
+    ) -> States:
+        """States that lie in memory.
+
+        Args:
+            values: [n, P, L, d]; kept in their own type.
+            ids: n problem ids.
+            layers: L layers.
+            positions: P names.
+            hidden: The final-normed states [n, P, d], where there are any.
+            labels: One row per id, in any order, with a column `id`; None knows nothing of the problems.
+            source: What errors call them.
+
+        Raises:
+            RunError: Shapes and names do not fit, or an id occurs twice.
+        """
+        import pandas as pd
+
+        resid = _tensor(values, "values")
+        last = None if hidden is None else _tensor(hidden, "final states")
+        names = tuple(map(str, items(ids, "the ids", RunError, expected="a list of problem ids")))
+        numbers = items(layers, "the layers", RunError, expected="a list of layers, 0-based")
+        blocks = tuple(whole(layer, "a layer", RunError) for layer in numbers)
+        places = tuple(map(str, items(positions, "the positions", RunError, expected="a list of names")))
+        block = Block(names, blocks, places, resid, last)
+        axes = (len(block.ids), len(block.positions), len(block.layers))
+        if len(resid.shape) != 4 or resid.shape[:3] != axes:
+            expected = f"{axes} (problems, positions, layers), then the width"
+            raise RunError("the states' shape does not fit their names", got=resid.shape, expected=expected)
+        if last is not None and last.shape != (*axes[:2], resid.shape[3]):
+            expected = f"{(*axes[:2], resid.shape[3])} (problems, positions, width)"
+            raise RunError("the final states' shape does not fit their names", got=last.shape, expected=expected)
+        if len(set(names)) < len(names):
+            raise RunError("ids of states occur twice", got=f"{len(set(names))} different ids of {len(names)}")
+        found = _joined([block], pd.DataFrame({"id": list(names)}), source, {})
+        if labels is None:
+            return found
+        need(labels, pd.DataFrame, "the labels", RunError, expected="a DataFrame with a row per id")
+        return join_labels(found, labels, "the table of labels")
+
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        """`States(200 problems x 7 positions (BOT, CT0, ...) x 2 layers (4, 8) x 768, of runs/x)`."""
+        axes = f"{len(self)} problems x {len(self.positions)} positions ({_listed(self.positions)})"
+        return f"States({axes} x {len(self.layers)} layers ({_listed(self.layers)}) x {self.width}, of {self.source})"
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(n, P, L, d)."""
+        return len(self), len(self.positions), len(self.layers), self.width
 
     @property
     def width(self) -> int:
         """D."""
         return self._blocks[0].resid.shape[3]
+
+    @property
+    def values(self) -> np.ndarray:
+        """All of them in memory, float32 [n, P, L, d]; row i of problem `ids[i]`."""
+        out = np.empty(self.shape, np.float32)
+        for block, rows, targets in self._rows():
+            out[targets] = block.resid.take(rows)
+        return out
 
     @property
     def has_hidden(self) -> bool:
@@ -101,11 +144,8 @@ class Features:
                 raise RunError(f"{self.source} holds no hidden states", expected=f"a layer: {_listed(self.layers)}")
         elif layer not in self.layers:
             raise RunError(f"{self.source} has no layer {layer}", expected=_listed(self.layers))
-        place = {name: i for i, name in enumerate(self.ids)}
         out = np.empty((len(self.ids), self.width), np.float32)
-        for block in self._blocks:
-            kept = [(row, place[name]) for row, name in enumerate(block.ids) if name in place]
-            rows, targets = np.array([row for row, _ in kept], int), [target for _, target in kept]
+        for block, rows, targets in self._rows():
             if layer == HIDDEN:
                 assert block.hidden is not None
                 out[targets] = block.hidden.take((rows, at))
@@ -120,7 +160,7 @@ class Features:
             )
         return out
 
-    def select(self, ids: Sequence[str]) -> Features:
+    def select(self, ids: Sequence[str]) -> States:
         """Some of the problems, in the given order.
 
         Raises:
@@ -130,7 +170,45 @@ class Features:
         if unknown := [name for name in ids if name not in place]:
             raise RunError(f"{self.source} has no features of {len(unknown)} problems", got=_listed(unknown))
         labels = self.labels.iloc[[place[name] for name in ids]].reset_index(drop=True)
-        return Features(tuple(ids), self.layers, self.positions, labels, self.source, self.facts, self._blocks)
+        return States(tuple(ids), self.layers, self.positions, labels, self.source, self.facts, self._blocks)
+
+    def to_safetensors(self, path: str | Path) -> Path:
+        """Write one file that `load_states` reads: `resid` [n, P, L, d], `hidden` [n, P, d], and their names.
+
+        Numbers keep the type that they are held in. The ids, layers, positions and labels are JSON in the file's
+        metadata.
+
+        Args:
+            path: The file, which ends in `.safetensors`.
+
+        Raises:
+            RunError: It has another name, or cannot be written.
+        """
+        path = path_of(path, "the file of states")
+        if path.suffix != ".safetensors":
+            raise RunError(f"{path} is no name for states", got=repr(path.suffix), expected="a .safetensors file")
+        tensors = {"resid": self._whole("resid")} | ({HIDDEN: self._whole(HIDDEN)} if self.has_hidden else {})
+        names = {"ids": self.ids, "layers": self.layers, "positions": self.positions}
+        labels = self.labels.to_json(orient="records")
+        make_folder(path.parent)
+        write_atomic(path, tensor_bytes(tensors, {k: json.dumps(v) for k, v in names.items()} | {LABELS: labels}))
+        return path
+
+    def _whole(self, name: str) -> StoredTensor:
+        """One tensor of all blocks, in the order of the ids and in its own type."""
+        parts = [(getattr(block, name), rows, targets) for block, rows, targets in self._rows()]
+        first = parts[0][0]
+        out = np.empty((len(self), *first.shape[1:]), first.values.dtype)
+        for tensor, rows, targets in parts:
+            out[targets] = tensor.values[rows]
+        return StoredTensor(out, first.bfloat16)
+
+    def _rows(self) -> Iterator[tuple[Block, np.ndarray, list[int]]]:
+        """Each block with its rows that are wanted, and their places among the ids."""
+        place = {name: i for i, name in enumerate(self.ids)}
+        for block in self._blocks:
+            kept = [(row, place[name]) for row, name in enumerate(block.ids) if name in place]
+            yield block, np.array([row for row, _ in kept], int), [target for _, target in kept]
 
     def _position(self, position: int | str) -> int:
         if isinstance(position, str) and position in self.positions:
@@ -141,7 +219,7 @@ class Features:
 
 
 @answers_for_calls(RunError)
-def load_features(path: str | Path, labels: str | Path | None = None, *, folder: str = FEATURES_FOLDER) -> Features:
+def load_states(path: str | Path, labels: str | Path | None = None, *, folder: str = FEATURES_FOLDER) -> States:
     """Open the features of a run, or of a user's own file.
 
     Accepted files are `.npz` and `.safetensors` with one floating-point array `resid` or `features` (or the only one
@@ -186,27 +264,7 @@ def count_stored(path: Path, folders: Sequence[str] = (FEATURES_FOLDER, UNTRAINE
     return stored
 
 
-def read_block(path: Path) -> Block:
-    """One file that a run wrote.
-
-    Raises:
-        RunError: It is damaged or not of this kind.
-    """
-    tensors, metadata = map_tensors(path)
-    try:
-        ids, layers, positions = (parse_json(metadata[name]) for name in AXES_KEYS)
-        resid, hidden = tensors["resid"], tensors.get(HIDDEN)
-        fits = resid.shape[:3] == (len(ids), len(positions), len(layers))
-        if not fits or (hidden is not None and hidden.shape[:2] != resid.shape[:2]):
-            raise ValueError(f"resid {resid.shape}, {len(ids)} ids, {len(positions)} positions, {len(layers)} layers")
-    except (KeyError, ValueError, TypeError) as error:
-        raise RunError(
-            f"{path} is not a file of features", got=f"{type(error).__name__}: {error}", fix="delete it and run again"
-        ) from error
-    return Block(tuple(ids), tuple(layers), tuple(positions), resid, hidden, metadata.get(MADE_FROM, ""))
-
-
-def _of_run(path: Path, folder: str) -> Features:
+def _of_run(path: Path, folder: str) -> States:
     if not (path / SPEC_FILE).is_file() or not has_features(path, folder):
         raise RunError(
             f"{path} holds no features",
@@ -226,7 +284,7 @@ def _facts(path: Path) -> dict[str, Any]:
     return {name: spec.get(name) for name in names} | {"plan": spec.get("plan", {})}
 
 
-def _joined(blocks: Sequence[Block], labels: pd.DataFrame, source: str, facts: Mapping[str, Any]) -> Features:
+def _joined(blocks: Sequence[Block], labels: pd.DataFrame, source: str, facts: Mapping[str, Any]) -> States:
     """Blocks as one, in the order of the labels."""
     first = blocks[0]
     for block in blocks[1:]:
@@ -244,7 +302,7 @@ def _joined(blocks: Sequence[Block], labels: pd.DataFrame, source: str, facts: M
         raise RunError(
             f"{source} holds the features of only {len(ids) - len(missing)} of {len(ids)} problems", fix=AGAIN_FIX
         )
-    return Features(ids, first.layers, first.positions, labels.reset_index(drop=True), source, facts, tuple(blocks))
+    return States(ids, first.layers, first.positions, labels.reset_index(drop=True), source, facts, tuple(blocks))
 
 
 def _listed(names: Sequence[object], most: int = 12) -> str:
@@ -252,149 +310,47 @@ def _listed(names: Sequence[object], most: int = 12) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-ARRAY_NAMES = ("resid", "features")
-LAYOUTS = "[n, d], [n, P, d] or [n, P, L, d] (n problems, P positions, L layers, width d)"
-
-
-def read_feature_file(path: Path) -> tuple[Block, pd.DataFrame]:
-    """The features of a file, and the label columns in it (`id` always among them).
-
-    Raises:
-        RunError: It is unreadable, or has another layout (see `load_features`).
-    """
-    import pandas as pd
-
-    readers = {".npz": _npz, ".safetensors": _safetensors}
-    if path.suffix not in readers:
-        expected = "a run's folder, a .npz or a .safetensors file"
-        raise RunError(f"{path} is no file of features", got=repr(path.suffix), expected=expected)
-    arrays, axes, columns = readers[path.suffix](path)
-    tensor = _chosen(path, arrays)
-    n, shape = tensor.shape[0], tensor.shape
-    if len(shape) not in (2, 3, 4) or 0 in shape:
-        raise RunError(f"{path} has features of another layout", got=f"shape {list(shape)}", expected=LAYOUTS)
-    positions = shape[1] if len(shape) > 2 else 1
-    layers = shape[2] if len(shape) > 3 else 1
-    values = tensor.values.reshape(n, positions, layers, shape[-1])
-    ids = [str(name) for name in _axis(path, axes, "ids", n, range(n))]
-    if len(set(ids)) != n:
-        raise RunError(
-            f"{path}: ids occur twice", got=f"{len(set(ids))} different ids of {n} rows", fix="make them one each"
-        )
-    names = [str(name) for name in _axis(path, axes, "positions", positions, [f"P{p}" for p in range(positions)])]
+def _tensor(given: Any, what: str) -> StoredTensor:
+    """An array of floating-point numbers as it is; whole numbers become float32."""
+    if isinstance(given, StoredTensor):
+        return given
     try:
-        numbers = [int(layer) for layer in _axis(path, axes, "layers", layers, range(layers))]
-    except (TypeError, ValueError):
-        raise RunError(f"{path}: layers are not whole numbers", got=repr(axes["layers"])[:80]) from None
-    block = Block(tuple(ids), tuple(numbers), tuple(names), StoredTensor(values, tensor.bfloat16))
-    labels = {name: column for name, column in columns.items() if column.shape == (n,) and name not in AXES_KEYS}
-    return block, pd.DataFrame({"id": ids} | labels)
+        values = np.asarray(given)
+    except ValueError:  # lists of unequal lengths
+        values = np.empty(0, object)
+    if values.dtype.kind in "iu":
+        values = values.astype(np.float32)
+    if values.dtype.kind != "f":
+        raise RunError(f"the {what} of states are not usable", got=shown(given), expected="an array of numbers")
+    return StoredTensor(values)
 
 
-def _npz(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any], dict[str, np.ndarray]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise RunError(
-            f"{path} is not a readable .npz file",
-            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            expected="arrays of numbers or text, without pickled objects",
-            fix="write it with numpy.savez(path, features=..., ids=..., layers=..., positions=...)",
-        ) from error
-    wide = {k: StoredTensor(v) for k, v in arrays.items() if v.dtype.kind == "f" and v.ndim > 1}
-    axes = {name: arrays[name].tolist() for name in AXES_KEYS if name in arrays}
-    return wide, axes, {k: v for k, v in arrays.items() if v.ndim == 1}
-
-
-def _safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any], dict[str, np.ndarray]]:
-    tensors, metadata = map_tensors(path)
-    axes: dict[str, Any] = {}
-    for name in AXES_KEYS:
-        if name in metadata:
-            try:
-                axes[name] = parse_json(metadata[name])
-            except ValueError:
-                got = repr(metadata[name][:60])
-                raise RunError(f"{path}: {name} in its metadata is no list", got=got, expected="a JSON list") from None
-    return {k: v for k, v in tensors.items() if len(v.shape) > 1}, axes, {}
-
-
-def _chosen(path: Path, arrays: Mapping[str, StoredTensor]) -> StoredTensor:
-    for name in ARRAY_NAMES:
-        if name in arrays:
-            return arrays[name]
-    if len(arrays) == 1:
-        return next(iter(arrays.values()))
-    raise RunError(
-        f"{path} does not say which array holds the features",
-        got=", ".join(arrays) or "no floating-point array of two or more dimensions",
-        expected=f"one of them named features, of shape {LAYOUTS}",
-    )
-
-
-def _axis(path: Path, axes: Mapping[str, Any], name: str, size: int, default: Sequence[Any]) -> Sequence[Any]:
-    found = axes.get(name)
-    if found is None:
-        return default
-    if not isinstance(found, list) or len(found) != size:
-        got = f"{len(found)} of them" if isinstance(found, list) else repr(found)
-        raise RunError(f"{path}: {name} do not fit the features", got=got, expected=f"a list of {size}")
-    return found
-
-
-def read_labels(path: Path) -> pd.DataFrame:
-    """A table of labels from `.csv`, `.parquet` or `.json` (a list of objects, or an object of lists).
-
-    Raises:
-        RunError: It is missing, unreadable, or of another kind.
-    """
-    import pandas as pd
-
-    readers: dict[str, Callable[[Path], Any]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".json": _json_table}
-    if path.suffix not in readers:
-        raise RunError(f"{path} is no table of labels", got=repr(path.suffix), expected=" or ".join(readers))
-    if not path.is_file():
-        raise RunError(f"there is no file {path}", fix="check the path; it is read from the current directory")
-    try:
-        table: pd.DataFrame = readers[path.suffix](path)
-    except Exception as error:  # each reader has its own classes; all of them mean that the table cannot be read
-        raise RunError(f"{path} cannot be read as a table", got=(str(error).splitlines() or ["?"])[0][:200]) from error
-    return table
-
-
-def _json_table(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(parse_json(path.read_text(encoding="utf-8")))
-
-
-def join_labels(features: Features, table: pd.DataFrame, name: str) -> Features:
-    """Features with the columns of a table added; a column of the same name is replaced.
+def join_labels(states: States, table: pd.DataFrame, name: str) -> States:
+    """States with the columns of a table added; a column of the same name is replaced.
 
     Raises:
         RunError: The table has no row for a problem, two rows for one, or, without ids, another number of rows.
     """
-    own = features.labels
+    own = states.labels
     if "id" in table:
         table = table.assign(id=table["id"].astype(str))
         if table["id"].duplicated().any():
             twice = table["id"][table["id"].duplicated()].iloc[0]
             raise RunError(f"{name} has two rows for one problem", got=f"id {twice}", expected="one row per id")
-        lacking = [one for one in features.ids if one not in set(table["id"])]
+        lacking = [one for one in states.ids if one not in set(table["id"])]
         if lacking:
             raise RunError(
-                f"{name} has no row for {len(lacking)} of {len(features)} problems",
+                f"{name} has no row for {len(lacking)} of {len(states)} problems",
                 got=f"no id {lacking[0]!r}",
                 expected="a row for every id of the features",
                 fix="complete the table, or leave its column id out to match row by row",
             )
-        table = table.set_index("id").loc[list(features.ids)].reset_index()
-    elif len(table) != len(features):
+        table = table.set_index("id").loc[list(states.ids)].reset_index()
+    elif len(table) != len(states):
         raise RunError(
             f"{name} does not fit the features",
             got=f"{len(table)} rows and no column id",
-            expected=f"{len(features)} rows, or a column id",
+            expected=f"{len(states)} rows, or a column id",
         )
     new = {str(column): table[column].to_numpy() for column in table.columns if column != "id"}
-    return replace(features, labels=own.assign(**new))
+    return replace(states, labels=own.assign(**new))

@@ -10,24 +10,26 @@ import pytest
 import torch
 from tests.engine.tiny import FAMILIES, difference, questions, tiny
 
-from thoughtgraft.engine import collect as engine
 from thoughtgraft.engine import latents as clean
-from thoughtgraft.engine.collect import default_storage, extract_features, feature_writer, features_of, residual_streams
+from thoughtgraft.engine import states as engine
 from thoughtgraft.engine.reference import reference_run
+from thoughtgraft.engine.states import (
+    collect_states,
+    default_storage,
+    residual_streams,
+    state_writer,
+    states_of,
+    store_states,
+)
 from thoughtgraft.errors import ModelError, RunError
-from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.load import untrained_twin
-from thoughtgraft.records.features import read_block
+from thoughtgraft.records.state_files import read_block
+from thoughtgraft.records.states import load_states
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 
 def problem_set(family: str, n: int = 6) -> ProblemSet:
     return ProblemSet(tuple(Problem(f"p{i}", text, None) for i, text in enumerate(questions(family)[:n])))
-
-
-def final_norm(model: CodiReasoner) -> torch.nn.Module:
-    base: Any = model.lm.base_model
-    return base.ln_f if hasattr(base, "ln_f") else base.norm
 
 
 def stored(folder: Path) -> dict[str, np.ndarray]:
@@ -48,20 +50,20 @@ def test_features_are_the_references_layer_outputs(family: str, protocol: str, n
     if protocol == "official":
         prompts = [model.prompt(q) for q in questions(family)[:3]]
     depth = len(model.layers)
-    resid, hidden = features_of(model, prompts, range(depth))
+    resid, hidden = states_of(model, prompts, range(depth))
     assert resid.shape == (len(prompts), num_latents + 1, depth, model.d_model)
     for i, prompt in enumerate(prompts):
         run = reference_run(model, prompt)
         assert difference(hidden[i], run.hidden) < 1e-9
         assert difference(resid[i], run.resid) < 1e-9
-        assert difference(final_norm(model)(resid[i, :, depth - 1]), run.hidden) < 1e-9
+        assert difference(model.final_norm(resid[i, :, depth - 1]), run.hidden) < 1e-9
 
 
 def test_layers_are_those_asked_for_and_hooks_do_not_stay() -> None:
     model = tiny("codi-llama")
     prompts = [model.prompt(q) for q in questions("codi-llama")[:2]]
-    every, _ = features_of(model, prompts, range(len(model.layers)))
-    some, _ = features_of(model, prompts, [1, 0])
+    every, _ = states_of(model, prompts, range(len(model.layers)))
+    some, _ = states_of(model, prompts, [1, 0])
     assert torch.equal(some, every[:, :, [1, 0]])
     with pytest.raises(KeyboardInterrupt), residual_streams(model, [0]):
         raise KeyboardInterrupt
@@ -71,30 +73,30 @@ def test_layers_are_those_asked_for_and_hooks_do_not_stay() -> None:
 def test_questions_encoded_in_parts_have_the_same_features(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("codi-llama")
     prompts = [model.prompt(q) for q in questions("codi-llama")]
-    together = features_of(model, prompts, [0, 1])
+    together = states_of(model, prompts, [0, 1])
     monkeypatch.setattr(clean, "CPU_TOKENS", 40)
-    apart = features_of(model, prompts, [0, 1])
+    apart = states_of(model, prompts, [0, 1])
     assert all(difference(a, b) < 1e-9 for a, b in zip(together, apart, strict=True))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, "auto"])
 def test_the_batch_does_not_change_features(tmp_path: Path, batch_size: int | str) -> None:
     model, problems = tiny("codi-llama"), problem_set("codi-llama")
-    writer = feature_writer(model, problems, [0, 1], tmp_path / "features", "float32")
-    extract_features(model, problems, writer, batch_size=batch_size, progress=False)
+    writer = state_writer(model, problems, [0, 1], tmp_path / "features", "float32")
+    store_states(model, problems, writer, batch_size=batch_size, progress=False)
     found = stored(writer.folder)
     assert set(found) == {p.id for p in problems}
     for i, problem in enumerate(problems):
-        alone, _ = features_of(model, [model.prompt(problem.question)], [0, 1])
+        alone, _ = states_of(model, [model.prompt(problem.question)], [0, 1])
         np.testing.assert_allclose(found[problem.id], alone[0].float().numpy(), rtol=1e-6, atol=1e-7, err_msg=str(i))
 
 
 def test_a_killed_extraction_is_continued_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, problems = tiny("codi-gpt2", "float32"), problem_set("codi-gpt2")
-    writer = feature_writer(model, problems, [0], tmp_path / "features", "bfloat16")
-    whole = feature_writer(model, problems, [0], tmp_path / "whole", "bfloat16")
-    extract_features(model, problems, whole, batch_size=2, progress=False)
-    real, calls = features_of, []
+    writer = state_writer(model, problems, [0], tmp_path / "features", "bfloat16")
+    whole = state_writer(model, problems, [0], tmp_path / "whole", "bfloat16")
+    store_states(model, problems, whole, batch_size=2, progress=False)
+    real, calls = states_of, []
 
     def dying(*args: Any) -> Any:
         calls.append(len(args[1]))
@@ -102,14 +104,14 @@ def test_a_killed_extraction_is_continued_where_it_stopped(tmp_path: Path, monke
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(engine, "features_of", dying)
+    monkeypatch.setattr(engine, "states_of", dying)
     with pytest.raises(KeyboardInterrupt):
-        extract_features(model, problems, writer, batch_size=2, progress=False)
+        store_states(model, problems, writer, batch_size=2, progress=False)
     (writer.folder / ".tmp-half").write_bytes(b"x")
     before = {file.name: file.stat().st_mtime_ns for file in writer.folder.glob("*.safetensors")}
     assert len(before) == 2 and len(stored(writer.folder)) == 4
     told: list[tuple[int, int]] = []
-    extract_features(model, problems, writer, batch_size=3, progress=False, beat=lambda *x: told.append(x))
+    store_states(model, problems, writer, batch_size=3, progress=False, beat=lambda *x: told.append(x))
     assert calls[3:] == [2]
     assert told == [(6, 6)]
     after = {file.name: file.stat().st_mtime_ns for file in writer.folder.glob("*.safetensors")}
@@ -121,22 +123,22 @@ def test_a_killed_extraction_is_continued_where_it_stopped(tmp_path: Path, monke
 
 def test_files_stay_small_whatever_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, problems = tiny("codi-gpt2", "float32"), problem_set("codi-gpt2")
-    writer = feature_writer(model, problems, [0, 1], tmp_path / "features", "bfloat16")
+    writer = state_writer(model, problems, [0, 1], tmp_path / "features", "bfloat16")
     of_one = 7 * (2 + 1) * model.d_model * 2
     monkeypatch.setattr(engine, "_FILE_BYTES", 2 * of_one)
-    extract_features(model, problems, writer, batch_size=100, progress=False)
+    store_states(model, problems, writer, batch_size=100, progress=False)
     files = list(writer.folder.iterdir())
     assert len(files) == 3 and all(2 * of_one < file.stat().st_size < 2 * of_one + 1000 for file in files)
 
 
 def test_a_damaged_file_is_set_aside_and_made_again(tmp_path: Path) -> None:
     model, problems = tiny("codi-gpt2", "float32"), problem_set("codi-gpt2", 4)
-    writer = feature_writer(model, problems, [0], tmp_path / "features", "float32")
-    extract_features(model, problems, writer, batch_size=2, progress=False)
+    writer = state_writer(model, problems, [0], tmp_path / "features", "float32")
+    store_states(model, problems, writer, batch_size=2, progress=False)
     expected, victim = stored(writer.folder), next(writer.folder.glob("*.safetensors"))
     victim.write_bytes(victim.read_bytes()[:-8])
     with pytest.warns(UserWarning, match="not a readable safetensors file.*its problems will be run again"):
-        extract_features(model, problems, writer, batch_size=2, progress=False)
+        store_states(model, problems, writer, batch_size=2, progress=False)
     assert (tmp_path / "quarantine" / f"features-{victim.name}").is_file()
     found = stored(writer.folder)
     assert set(found) == set(expected)
@@ -146,21 +148,21 @@ def test_a_damaged_file_is_set_aside_and_made_again(tmp_path: Path) -> None:
 
 def test_features_of_something_else_are_not_continued(tmp_path: Path) -> None:
     model, problems = tiny("codi-gpt2", "float32"), problem_set("codi-gpt2", 2)
-    writer = feature_writer(model, problems, [0], tmp_path / "features", "float32")
-    extract_features(model, problems, writer, progress=False)
+    writer = state_writer(model, problems, [0], tmp_path / "features", "float32")
+    store_states(model, problems, writer, progress=False)
     for layers, storage, number in (([1], "float32", 2), ([0], "bfloat16", 2), ([0], "float32", 1)):
-        other = feature_writer(model, problems[:number], layers, tmp_path / "features", storage)
+        other = state_writer(model, problems[:number], layers, tmp_path / "features", storage)
         with pytest.raises(RunError, match="was made from something else"):
-            extract_features(model, problems[:number], other, progress=False)
+            store_states(model, problems[:number], other, progress=False)
 
 
 def test_what_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
     model, problems = tiny("codi-gpt2", "float32"), problem_set("codi-gpt2", 2)
     with pytest.raises(ModelError, match=r"has no layer 9; expected 0\.\.2"):
-        feature_writer(model, problems, [9], tmp_path / "f", "float32")
+        state_writer(model, problems, [9], tmp_path / "f", "float32")
     with pytest.raises(ModelError, match="cannot be kept as this type; got 'int8'"):
-        feature_writer(model, problems, [0], tmp_path / "f", "int8")
-    writer = feature_writer(model, problems, [0], tmp_path / "f", "float16")
+        state_writer(model, problems, [0], tmp_path / "f", "int8")
+    writer = state_writer(model, problems, [0], tmp_path / "f", "float16")
     writer.folder.mkdir()
     with pytest.raises(ModelError, match=r"not finite; got kept as float16\. Fix: --feature-dtype float32"):
         writer.write(["a"], torch.full((1, 7, 1, 4), 1e6), torch.zeros(1, 7, 4))
@@ -178,8 +180,61 @@ def test_the_untrained_twin_has_the_shape_and_nothing_else(family: str) -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.lm.state_dict().items())
     assert {k: v.shape for k, v in twin.lm.state_dict().items()} == {k: v.shape for k, v in before.items()}
     prompts = [model.prompt(q) for q in questions(family)[:2]]
-    a, b, c, trained = (features_of(m, prompts, [0, 1])[0] for m in (twin, again, other, model))
+    a, b, c, trained = (states_of(m, prompts, [0, 1])[0] for m in (twin, again, other, model))
     assert torch.equal(a, b) and not torch.allclose(a, c) and not torch.allclose(a, trained)
     assert len({m.model_hash for m in (twin, other, model)}) == 3 and twin.model_hash == again.model_hash
     probe = torch.randn(2, model.d_model, generator=torch.Generator().manual_seed(0))
     assert not torch.allclose(twin.project(probe, 0), model.project(probe, 0))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_states_in_memory_are_those_of_the_files(dtype: str, tmp_path: Path) -> None:
+    model, problems = tiny("codi-llama", dtype), problem_set("codi-llama")
+    depth, k = len(model.layers), model.num_latents
+    states = collect_states(model, problems, progress=False)
+    assert states.shape == (len(problems), k + 1, depth, model.d_model)
+    assert states.positions == ("BOT", *(f"CT{i}" for i in range(k))) and states.layers == tuple(range(depth))
+    assert list(states.labels["id"]) == list(states.ids) == [p.id for p in problems]
+    if dtype != "float64":
+        writer = state_writer(model, problems, range(depth), tmp_path / "features", dtype)
+        store_states(model, problems, writer, progress=False)
+        assert all(np.array_equal(stored(writer.folder)[name], states.values[i]) for i, name in enumerate(states.ids))
+    some = collect_states(model, problems, layers=[1, 0], positions=["CT2", 0], progress=False)
+    assert (some.positions, some.layers) == (("CT2", "BOT"), (1, 0))
+    assert np.array_equal(some.values, states.values[:, [3, 0]][:, :, [1, 0]])
+    if dtype == "float64":
+        few = collect_states(model, problems, batch_size=2, progress=False)
+        np.testing.assert_allclose(few.values, states.values, rtol=1e-6)
+    again = load_states(some.to_safetensors(tmp_path / "some.safetensors"))
+    assert np.array_equal(again.values, some.values) and again.ids == some.ids and again.positions == some.positions
+    assert np.array_equal(again.matrix("hidden", "BOT"), some.matrix("hidden", "BOT"))
+    assert list(again.labels.question) == [p.question for p in problems]
+    assert again._blocks[0].resid.bfloat16 == (dtype == "bfloat16")
+    assert again._blocks[0].resid.values.dtype.itemsize == model.dtype.itemsize
+    assert "6 problems x 2 positions (CT2, BOT) x 2 layers (1, 0)" in repr(again)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"layers": [9]}, r"has no layer 9; expected 0\.\.\d+"),
+        ({"layers": "last"}, r"unknown choice of layers; got 'last'; expected all. Fix: layers=\[0, 4\]"),
+        ({"layers": []}, r"the layers are not usable; got \[\]"),
+        ({"layers": [1, 1]}, r"the layers are not usable; got \[1, 1\]; expected .*, each once"),
+        ({"layers": 0.5}, r"the layers are not usable; got 0\.5"),
+        ({"positions": ["CT9"]}, r"has no position 'CT9'; expected BOT, CT0"),
+        ({"positions": "CT9"}, r"has no position 'CT9'"),
+        ({"positions": [-1]}, r"has no position -1"),
+        ({"positions": [None]}, r"a position is not usable; got None"),
+        ({"batch_size": 0}, r"batch size is not usable; got 0"),
+        ({"layer": 1}, r"collect_states was called with other arguments than it has.*did you mean 'layers'\?"),
+    ],
+)
+def test_states_that_there_are_not_are_refused(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ModelError, match=told):
+        collect_states(tiny("codi-gpt2"), problem_set("codi-gpt2"), progress=False, **options)
+
+
+def test_positions_that_are_no_slots_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"positions are not those of slots.*Fix: use the protocol official"):
+        collect_states(tiny("codi-gpt2", protocol="cot-exploration-fixed"), problem_set("codi-gpt2"))
