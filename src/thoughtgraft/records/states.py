@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thoughtgraft.arguments import answers_for_calls, need, path_of, shown
+from thoughtgraft.arguments import answers_for_calls, items, need, path_of, shown, whole
 from thoughtgraft.errors import RunError
 from thoughtgraft.files import StoredTensor, make_folder, tensor_bytes, write_atomic
 from thoughtgraft.records.shards import AGAIN_FIX, read_frame
