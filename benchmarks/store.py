@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.tables import table
 from thoughtgraft.edits.plan import Cell, Plan
-from thoughtgraft.records.schema import arm_key
+from thoughtgraft.engine.cells import arm_of
 from thoughtgraft.records.spec import PROBLEMS_FILE, RunSpec, package_versions
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.studies.resampling.design import resampling_plan
@@ -133,11 +133,7 @@ def invent(path: Path, size: int) -> int:
 
 def _spec(plan: Plan, problems: ProblemSet, hosts: int, n_cells: int) -> RunSpec:
     cells = plan.cells(problems[:_BLOCK], _IDENTITY)
-    counts = Counter(
-        arm_key(c.arm.method, c.arm.slots, c.arm.downstream if c.arm.slots else None, c.stratum)
-        for c in cells
-        if c.host == 0
-    )
+    counts = Counter(arm_of(cell) for cell in cells if cell.host == 0)
     return RunSpec(
         study="invented",
         model="invented",
@@ -147,7 +143,7 @@ def _spec(plan: Plan, problems: ProblemSet, hosts: int, n_cells: int) -> RunSpec
         problems=problems.name,
         problem_hash=problems.content_hash,
         plan_hash=plan.plan_hash,
-        plan=plan.describe() | {"cells_per_arm": {key: n * hosts for key, n in counts.items()}},
+        plan=plan.describe() | {"cells_per_arm": [arm.columns | {"n": n * hosts} for arm, n in counts.items()]},
         seed=0,
         dtype="float32",
         device="cpu",
@@ -169,9 +165,7 @@ def _row(cell: Cell, block: ProblemSet, right: np.ndarray, draw: np.random.Gener
         "run_id": "0" * 16,
         "cell": cell.key,
         "arm": arm.label,
-        "method": arm.method,
-        "slots": list(arm.slots),
-        "downstream": arm.downstream if arm.slots else None,
+        **arm_of(cell).columns,
         "protocol": "official",
         "num_latents": 6,
         "problem_id": problem.id,
@@ -198,7 +192,7 @@ def _row(cell: Cell, block: ProblemSet, right: np.ndarray, draw: np.random.Gener
     }
     if cell.donor is not None:
         donor = block[cell.donor]
-        row |= {"donor_id": donor.id, "donor_stratum": cell.stratum, "donor_pred": donor.answer}
+        row |= {"donor_id": donor.id, "donor_pred": donor.answer}
         row |= {"donor_correct": bool(right[cell.donor]), "adopted": pred == donor.answer}
         row |= {"logp_donor": -2 * abs(score), "donor_cos": score / 10}
     return row

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from thoughtgraft.effects.frame import ArmKey, Cells
+from thoughtgraft.effects.frame import Cells
 from thoughtgraft.effects.positions import adoption, donor_answers
+from thoughtgraft.records.schema import Family
 from thoughtgraft.stats.intervals import Sample
 
 ANSWERS = 1 / np.arange(1, 41)
@@ -119,7 +120,7 @@ class World:
         none = np.zeros(len(host))
         order = np.argsort(host, kind="stable")
         columns = (host, donor, none.astype(int), none, none, none, none, none, none, pred, own, own, answer[donor])
-        cells = Cells(ArmKey("swap", (0,), stratum="random"), 0, *(column[order] for column in columns))
+        cells = Cells(Family("swap", donors="random").at((0,)), 0, *(column[order] for column in columns))
         return adoption(cells, donor_answers(cells, self.hosts, self.hosts)).sample
 
 

@@ -37,7 +37,7 @@ def test_every_table_is_a_frame(folder: Path) -> None:
     opened = thoughtgraft.load_run(folder)
     assert len(opened.records()) == opened.spec.n_cells
     assert set(opened.records("method == 'swap'").method) == {"swap"}
-    positions = opened.positions().set_index(["method", "slots"])
+    positions = opened.positions().set_index(["method", "label"])
     assert positions.loc[("swap", "CT1"), "adoption_rate"] == 1.0
     assert set(opened.agreement().method_b) >= {"mean", "zero"}
     assert list(opened.problems().id) == [f"case_{i}" for i in range(16)]
@@ -112,8 +112,8 @@ def test_problems_come_back_from_their_table_as_they_were(spec: str) -> None:
 
 def test_a_run_of_the_first_schema_and_rule_still_opens_and_reports(rule1_run: Path) -> None:
     opened = thoughtgraft.load_run(rule1_run)
-    assert (opened.spec.schema_version, len(opened.records()), len(opened.problems())) == (2, 1614, 6)
-    positions = opened.positions().set_index(["method", "slots", "downstream", "donor_stratum"])
+    assert (opened.spec.schema_version, len(opened.records()), len(opened.problems())) == (3, 1614, 6)
+    positions = opened.positions().set_index(["method", "label", "downstream", "donor_stratum"])
     # Counted in the stored records: 17 of 18 swaps of all slots turned right answers wrong.
     assert positions.loc[("swap", "all", "recompute", "random"), "impact_pp"] == pytest.approx(100 * 17 / 18)
     assert write_report(rule1_run).html.is_file()

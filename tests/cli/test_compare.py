@@ -55,8 +55,8 @@ def test_json_holds_every_arm(runs: tuple[Path, Path]) -> None:
     result = CliRunner().invoke(app, ["compare", *map(str, runs), "--json"])
     found = json.loads(result.stdout)
     assert {"model_hash", "seed", "plan_hash"} == {item["field"] for item in found["differences"]}
-    rows = {(row["method"], row["slots"]): row for row in found["rows"]}
-    assert rows["baseline", "none"]["quantity"] == "accuracy"
+    rows = {(row["method"], row["label"]): row for row in found["rows"]}
+    assert rows["baseline", "-"]["quantity"] == "accuracy"
     row = rows["swap", "CT0"]
     assert row["a_pp"] == 0, "this slot is read by nothing that matters"
     assert row["difference_pp"] == pytest.approx(row["b_pp"])

@@ -60,7 +60,7 @@ def test_the_table_on_disk_is_the_one_in_json_and_a_second_call_runs_nothing(mad
     assert sorted(p.stat().st_mtime_ns for p in out.glob("*/records/*.parquet")) == before
     table = pd.read_parquet(out / "drift.parquet")
     assert len(table) == len(found["rows"]) == 3 * 15
-    dead = next(r for r in found["rows"] if (r["protocol"], r["method"], r["slots"]) == (ORIGINAL, "swap", "CT5"))
+    dead = next(r for r in found["rows"] if (r["protocol"], r["method"], r["label"]) == (ORIGINAL, "swap", "CT5"))
     assert (dead["impact_pp"], dead["kl"], dead["verdict"]) == (None, None, "BY CONSTRUCTION")
 
 

@@ -137,7 +137,7 @@ def test_the_terminals_table_has_both_intervals_and_the_verdict_of_the_stored_ta
     for row, words in zip(effects, impacts, strict=True):
         low, high = judged(row["sim_low"], row["sim_high"], 5)[1:-1].split(", ")
         own = interval(row["ci_low"], row["ci_high"])[1:-1].split(", ")
-        assert words[:3] == [row["method"], row["slots"], str(row["n_gen"])]
+        assert words[:3] == [row["method"], row["label"], str(row["n_gen"])]
         assert words[5:] == [f"[{own[0]},", f"{own[1]}]", f"[{low},", f"{high}]", *str(row["verdict"]).split()]
     swaps = [row for row in effects if row["method"] == "swap"]
     assert [words[-1] for words in adoptions] == [row["adoption_excess_verdict"].split()[-1] for row in swaps]

@@ -128,7 +128,7 @@ def test_everything_is_measured_onto_a_page(zoo: dict[str, Path], tmp_path: Path
     assert [model["method"] for model in data["models"]] == ["codi", "pause", "direct"]
     tables = data["tables"]
     still = [r for r in tables["positions"] if r["model"] == "toy-pause" and r["method"] in ("swap", "mean")]
-    assert [r["slots"] for r in still] == ["CT0", "CT1", "all"] * 2
+    assert [r["label"] for r in still] == ["CT0", "CT1", "all"] * 2
     assert len(still) == 6 and all(r["verdict"] == "BY CONSTRUCTION" and r["acc"] == r["base_acc"] for r in still)
     assert not any(r["model"] == "toy-direct" for r in tables["positions"] + tables["lens"])
     assert {r["state"] for r in tables["probes"] if r["model"] == "toy-direct"} == {0}

@@ -10,13 +10,14 @@ import pytest
 from tests.effects.invent import make_records
 
 from thoughtgraft.effects.counterfactual import counterfactual_table
-from thoughtgraft.effects.frame import ArmKey, Cells, Frame, build_frame
+from thoughtgraft.effects.frame import Cells, Frame, build_frame
 from thoughtgraft.effects.positions import adoption, adoption_bounds, donor_answers
+from thoughtgraft.records.schema import Family
 from thoughtgraft.tasks.problem import Problem, Ref, Step
 
 
 def arm(frame: Frame, slot: int = 0) -> Cells:
-    return frame.arms[ArmKey("swap", (slot,), "recompute", "random")]
+    return frame.arms[Family("swap", donors="random").at((slot,))]
 
 
 def test_null_equals_the_mean_of_permutations() -> None:
@@ -134,13 +135,13 @@ def test_counterfactual_adoption_finds_which_slot_holds_which_step() -> None:
     records["pred"] = preds
     records["changed"] = records.pred != records.base_pred
     records["correct"] = records.pred == records.gold
-    table = counterfactual_table(records, problems).set_index(["slots", "step"])
+    table = counterfactual_table(records, problems).set_index(["label", "step"])
     found = table.loc[("CT0", 0)]
     assert found.ci_low < 0.6 < found.ci_high + found.null and found.p_holm < 1e-6 and found.verdict == "ABOVE"
     assert found.sim_low < found.ci_low
     assert table.loc[("CT1", 0)].rate == 0 and table.loc[("CT1", 0)].verdict in ("NEGLIGIBLE", "UNRESOLVED")
     counts = [name for name in table.columns if name.startswith("n_") and name not in ("n_hosts", "n_donors", "n_gen")]
     assert (table[counts].sum(axis=1) == table.n_gen).all()
-    limited = counterfactual_table(records, problems, largest=50).set_index(["slots", "step"])
+    limited = counterfactual_table(records, problems, largest=50).set_index(["label", "step"])
     assert limited.loc[("CT0", 0)].n_outside_vocabulary > 0
     assert counterfactual_table(records, []).empty

@@ -8,8 +8,9 @@ import pytest
 from tests.effects.invent import donor_lists, make_records
 
 from thoughtgraft.effects.comparisons import AT_LEAST_1, agreement_table, position_by_method
-from thoughtgraft.effects.frame import ArmKey, Cells, build_frame
+from thoughtgraft.effects.frame import Cells, build_frame
 from thoughtgraft.effects.gates import Rule
+from thoughtgraft.records.schema import Family
 from thoughtgraft.stats.paired import Profile, joint, percentile
 from thoughtgraft.stats.resampling import exact_correlation_p, multiplicities
 
@@ -67,7 +68,7 @@ def test_the_rule_gives_bar_level_and_alpha() -> None:
 
 def test_slots_whose_effect_is_0_by_construction_are_no_evidence() -> None:
     found = agreement_table(profile_records(SHAPE), null_slots=(0, 5)).iloc[0]
-    assert found.slots == "CT1, CT2, CT3, CT4" and found.n_slots == 4
+    assert found.label == "CT1, CT2, CT3, CT4" and found.slots == (1, 2, 3, 4) and found.n_slots == 4
     assert agreement_table(profile_records(SHAPE), null_slots=(0, 1, 2, 5)).empty
 
 
@@ -161,12 +162,12 @@ def test_interaction_holds_its_level() -> None:
             key = np.argsort(host * 1000 + donor, kind="stable")
             c = [none.astype(int)] * 4
             first.append(
-                Cells(ArmKey("swap", (k,)), 0, host[key], donor[key], np.tile(np.arange(5), 40), loss[key],
+                Cells(Family("swap").at((k,)), 0, host[key], donor[key], np.tile(np.arange(5), 40), loss[key],
                       none, none, ones, none, none, *c)
             )  # fmt: skip
             z, e = np.zeros(40), np.zeros(40, int)
             other = 0.5 * rng.normal(size=40) + 0.1 * k
-            second.append(Cells(ArmKey("zero", (k,)), 0, own, e - 1, e, other, z, z, z, z, z, e, e, e, e))
+            second.append(Cells(Family("zero").at((k,)), 0, own, e - 1, e, other, z, z, z, z, z, e, e, e, e))
         rejected += position_by_method(first, second).p < 0.05
     assert rejected / 600 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 600)
 
@@ -175,7 +176,7 @@ def test_interaction_survives_missing_cells() -> None:
     records = profile_records(SHAPE, n=30)
     swaps = records.index[records.method == "swap"]
     frame = build_frame(records.drop(index=[swaps[0], swaps[200]]))
-    arms = [list(frame.singles(m, "recompute", s).values()) for m, s in (("swap", "random"), ("zero", ""))]
+    arms = [list(frame.singles(family).values()) for family in (frame.primary, Family("zero"))]
     assert 0 <= position_by_method(*arms).p <= 1
 
 
@@ -185,7 +186,7 @@ def test_slots_that_both_methods_leave_alone_say_nothing_against_agreement() -> 
     swap = make_records(100, 5, loss={(k,): v for k, v in enumerate(shape)}, base_acc=1.0, seed=1)
     zero = make_records(100, 5, loss={(k,): v for k, v in enumerate(shape)}, methods=("zero",), base_acc=1.0, seed=2)
     frame = build_frame(pd.concat([swap, zero[zero.method == "zero"]], ignore_index=True))
-    first, second = (list(frame.singles(m, "recompute", s).values()) for m, s in (("swap", "random"), ("zero", "")))
+    first, second = (list(frame.singles(family).values()) for family in (frame.primary, Family("zero")))
     found = position_by_method(first, second)
     assert found.df1 == 3 and 0.01 < found.p <= 1
     assert position_by_method(first[::2], second[::2]).p == 1

@@ -15,7 +15,7 @@ SWAP = {"methods": ("swap",), "together": False}
 
 
 def row(table: pd.DataFrame, slots: str = "CT0", method: str = "swap") -> pd.Series:
-    found = table[(table.slots == slots) & (table.method == method)]
+    found = table[(table.label == slots) & (table.method == method)]
     assert len(found) == 1
     return found.iloc[0]
 

@@ -63,7 +63,7 @@ def test_claims_follow_the_planted_truth(records: pd.DataFrame) -> None:
 def test_every_claim_is_the_verdict_of_its_own_row_and_of_its_own_table(records: pd.DataFrame) -> None:
     """One estimate has one verdict, wherever it stands."""
     for rule in (RULE, Rule.of(margin_pp=20, alpha=0.1)):
-        positions = position_table(records, rule=rule).set_index(["method", "slots"])
+        positions = position_table(records, rule=rule).set_index(["method", "label"])
         claims = decide(records, certificate=EXTERNAL, rule=rule).claims
         for row in claims.itertuples():
             assert verdict(row.sim_low, row.sim_high, row.margin) == row.verdict
@@ -214,7 +214,7 @@ def test_false_claims_under_a_null_model() -> None:
         frame = build_frame(records[records.method == "swap"])
         positions = position_table(frame, resamples=19)
         claims = claim_table(frame, positions, pd.DataFrame(), pd.DataFrame(columns=["slots"]))
-        said = {"impact": positions[positions.slots != "all"].verdict}
+        said = {"impact": positions[positions.label != "all"].verdict}
         said |= {name: claims[claims.claim == name].verdict for name in ("H0", "H4")}
         for name in wrong:
             wrong[name] += any(not Verdict(word).holds(0.0, 5.0) for word in said[name])

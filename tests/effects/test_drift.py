@@ -25,7 +25,7 @@ def table() -> pd.DataFrame:
 
 
 def row(table: pd.DataFrame, protocol: str, slots: str, method: str = "swap") -> pd.Series:
-    found = table[(table.protocol == protocol) & (table.slots == slots) & (table.method == method)]
+    found = table[(table.protocol == protocol) & (table.label == slots) & (table.method == method)]
     assert len(found) == 1
     return found.iloc[0]
 
@@ -33,8 +33,8 @@ def row(table: pd.DataFrame, protocol: str, slots: str, method: str = "swap") ->
 def test_every_arm_has_one_row_under_each_protocol_in_order(table: pd.DataFrame) -> None:
     assert tuple(table.columns) == COLUMNS
     part = table[table.protocol == "wrong"]
-    wanted = [("baseline", "none")] + [(m, s) for m in ("self", "swap") for s in ("CT0", "CT1", "all")]
-    assert list(zip(part.method, part.slots, strict=True)) == wanted
+    wanted = [("baseline", "-")] + [(m, s) for m in ("self", "swap") for s in ("CT0", "CT1", "all")]
+    assert list(zip(part.method, part.label, strict=True)) == wanted
     assert len(table) == 2 * len(wanted)
 
 
@@ -52,7 +52,7 @@ def test_the_standard_differs_from_nothing(table: pd.DataFrame) -> None:
 
 
 def test_the_baseline_is_an_accuracy_with_wilsons_interval(table: pd.DataFrame) -> None:
-    base = row(table, "wrong", "none", "baseline")
+    base = row(table, "wrong", "-", "baseline")
     assert (base.acc, base.difference_pp, base.differs_rate) == (1.0, 0.0, 0.0)
     assert base.ci_low == pytest.approx(75.75, abs=0.01) and base.ci_high == pytest.approx(100)
     assert np.isnan(base.impact_pp)

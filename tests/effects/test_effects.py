@@ -22,15 +22,16 @@ def test_contrasts(records: pd.DataFrame) -> None:
     table = contrast_table(records)
     swap = table[(table.method == "swap") & (table.downstream == "recompute")].set_index(["slot_a", "slot_b"])
     assert len(swap) == 6
-    big = swap.loc[("CT0", "CT2")]
+    big = swap.loc[(0, 2)]
     assert big.ci_low < -50 < big.ci_high and big.p_holm < 1e-6 and big.n_pairs == 640
-    same = swap.loc[("CT0", "CT1")]
+    same = swap.loc[(0, 1)]
+    assert big.label == "CT0 − CT2"
     assert same.ci_low < 0 < same.ci_high and same.p_holm >= same.p
 
 
 def test_mediation(records: pd.DataFrame) -> None:
     table = mediation_table(records)
-    swap = table[table.method == "swap"].set_index("slots")
+    swap = table[table.method == "swap"].set_index("label")
     middle = swap.loc["CT2"]
     assert middle.total_pp == pytest.approx(middle.direct_pp + middle.indirect_pp)
     assert middle.direct_low < 15 < middle.direct_high and middle.indirect_low < 45 < middle.indirect_high
@@ -44,9 +45,9 @@ def test_mediation(records: pd.DataFrame) -> None:
 def test_dose(records: pd.DataFrame) -> None:
     table = dose_table(records)
     swap = table[(table.method == "swap") & (table.downstream == "recompute") & (table.series == "from first")]
-    assert list(swap.slots) == ["CT0", "CT0-CT1", "CT0-CT2", "all"] and list(swap.n_slots) == [1, 2, 3, 4]
+    assert list(swap.label) == ["CT0", "CT0-CT1", "CT0-CT2", "all"] and list(swap.n_slots) == [1, 2, 3, 4]
     jump = swap.iloc[2]
     assert jump.step_low < 50 < jump.step_high
     assert swap.iloc[0].step_pp == swap.iloc[0].impact_pp
     back = table[(table.method == "swap") & (table.downstream == "recompute") & (table.series == "to last")]
-    assert list(back.slots) == ["CT3", "all"] and "not run" in back.iloc[1].note
+    assert list(back.label) == ["CT3", "all"] and "not run" in back.iloc[1].note

@@ -11,7 +11,7 @@ import pytest
 from thoughtgraft.effects.gates import Rule
 from thoughtgraft.errors import AnalysisError, PlanError
 from thoughtgraft.stats.verdicts import Verdict, verdict
-from thoughtgraft.studies.erasure.analysis import Condition, Reading, erasure_table
+from thoughtgraft.studies.erasure.analysis import Reading, erasure_table
 from thoughtgraft.studies.erasure.design import halves, slot_sets
 from thoughtgraft.studies.erasure.report import sentences, short_rows, tables
 
@@ -20,25 +20,25 @@ READING = Reading(0.9, 0.34, 0.88, 1 / 3, 0.2, 0.21)
 
 
 def invented(losses: dict[tuple[int, tuple[int, ...]], tuple[float, float]], seed: int = 0) -> tuple[Any, Any, Any]:
-    """Records, conditions and readings; by cell, how often the erasure and a random edit cost the answer."""
-    rng, rows, conditions = np.random.default_rng(seed), [], {}
+    """Records, draws and readings; by cell, how often the erasure and a random edit cost the answer."""
+    rng, rows, draws = np.random.default_rng(seed), [], {}
     for (layer, slots), (own, random) in losses.items():
         for draw in (None, *range(DRAWS)):
-            name = f"{'erase' if draw is None else f'random {draw}'} after L{layer}"
-            conditions[name] = Condition(layer, draw)
+            name = "erase" if draw is None else f"random {draw}"
+            draws[name] = draw
             lost = rng.random(HOSTS) < (own if draw is None else random)
             rows += [
-                {"method": name, "slots": list(slots), "problem_id": f"p{i}", "base_correct": True}
+                {"method": name, "slots": list(slots), "site_layer": layer, "problem_id": f"p{i}", "base_correct": True}
                 | {"correct": not lost[i], "changed": bool(lost[i])}
                 for i in range(HOSTS)
             ]
     rows.append({"method": "baseline", "slots": [], "problem_id": "p0", "base_correct": True, "correct": True})
-    return pd.DataFrame(rows), conditions, dict.fromkeys(losses, READING)
+    return pd.DataFrame(rows), draws, dict.fromkeys(losses, READING)
 
 
 def table(losses: dict[tuple[int, tuple[int, ...]], tuple[float, float]], seed: int = 0) -> pd.DataFrame:
-    records, conditions, readings = invented(losses, seed)
-    return erasure_table(records, conditions, readings, depth=4, num_latents=6)
+    records, draws, readings = invented(losses, seed)
+    return erasure_table(records, draws, readings, depth=4, num_latents=6)
 
 
 def test_a_planted_effect_is_found_and_its_absence_is_not() -> None:
@@ -62,9 +62,9 @@ def test_with_no_difference_verdicts_stay_rare() -> None:
 
 def test_every_verdict_is_that_of_its_simultaneous_interval_and_of_the_rules_margin() -> None:
     losses = {(0, (1,)): (0.6, 0.1), (1, (1,)): (0.3, 0.3), (2, (1,)): (0.18, 0.1)}
-    records, conditions, readings = invented(losses)
+    records, draws, readings = invented(losses)
     for rule in (Rule(), Rule.of(margin_pp=45), Rule(alpha=0.2)):
-        found = erasure_table(records, conditions, readings, depth=4, num_latents=6, rule=rule)
+        found = erasure_table(records, draws, readings, depth=4, num_latents=6, rule=rule)
         ends = zip(found["sim_low"], found["sim_high"], found["verdict"], strict=True)
         assert all(verdict(low, high, rule.margin_pp) == said for low, high, said in ends)
         assert (found["sim_low"] < found["ci_low"]).all() and (found["sim_high"] > found["ci_high"]).all()
@@ -75,8 +75,8 @@ def test_cells_that_nothing_reads_widen_nobody_and_few_draws_are_too_few() -> No
     with_dead, without = table({(0, (1,)): (0.6, 0.1), (3, (5,)): (0.0, 0.0)}), table({(0, (1,)): (0.6, 0.1)})
     assert with_dead["sim_low"][0] == pytest.approx(without["sim_low"][0])
     assert without["sim_low"][0] == pytest.approx(without["ci_low"][0]), "a family of one"
-    records, conditions, readings = invented({(0, (1,)): (0.6, 0.1)})
-    few = {name: found for name, found in conditions.items() if found.draw is None or found.draw < 4}
+    records, draws, readings = invented({(0, (1,)): (0.6, 0.1)})
+    few = {name: found for name, found in draws.items() if found is None or found < 4}
     found = erasure_table(records[records["method"].isin([*few])], few, readings, depth=4, num_latents=6)
     assert found["verdict"][0] == "UNRESOLVED" and "too small" in found["note"][0]
 
@@ -111,9 +111,9 @@ def test_a_table_of_an_earlier_version_is_shown_with_its_words_and_said_to_be_on
 
 
 def test_incomplete_records_are_refused() -> None:
-    records, conditions, readings = invented({(0, (1,)): (0.5, 0.1)})
+    records, draws, readings = invented({(0, (1,)): (0.5, 0.1)})
     with pytest.raises(AnalysisError, match="not every arm has every host"):
-        erasure_table(records.iloc[5:], conditions, readings, depth=4, num_latents=6)
+        erasure_table(records.iloc[5:], draws, readings, depth=4, num_latents=6)
 
 
 def failed(records: pd.DataFrame, rows: Any) -> pd.DataFrame:
@@ -128,22 +128,22 @@ def figures(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_a_host_whose_erasure_failed_is_in_no_figure() -> None:
-    records, conditions, readings = invented({(0, (1,)): (0.5, 0.2), (1, (1,)): (0.4, 0.2)})
+    records, draws, readings = invented({(0, (1,)): (0.5, 0.2), (1, (1,)): (0.4, 0.2)})
     at = {"depth": 4, "num_latents": 6}
-    hit = records.index[(records["method"] == "erase after L0") & records["problem_id"].isin(["p3", "p9"])]
-    gone = records.index[records["method"].str.endswith("L0") & records["problem_id"].isin(["p3", "p9"])]
-    found = erasure_table(failed(records, hit), conditions, readings, **at)
-    expected = erasure_table(records.drop(gone), conditions, readings, **at)
+    there = (records["site_layer"] == 0) & records["problem_id"].isin(["p3", "p9"])
+    hit, gone = records.index[there & (records["method"] == "erase")], records.index[there]
+    found = erasure_table(failed(records, hit), draws, readings, **at)
+    expected = erasure_table(records.drop(gone), draws, readings, **at)
     assert list(found["n_failed"]) == [2, 0] and list(found["n"]) == [HOSTS - 2, HOSTS]
     pd.testing.assert_frame_equal(figures(found), figures(expected))
     assert "2 edited cells failed and are in no figure." in sentences(found, "operation")
 
 
 def test_a_random_draw_that_failed_leaves_its_hosts_other_draws() -> None:
-    records, conditions, readings = invented({(0, (1,)): (0.5, 0.2)}, seed=4)
+    records, draws, readings = invented({(0, (1,)): (0.5, 0.2)}, seed=4)
     drawn = records[records["method"].str.startswith("random")]
     hit = drawn.sample(60, random_state=0).index
-    row = erasure_table(failed(records, hit), conditions, readings, depth=4, num_latents=6).iloc[0]
+    row = erasure_table(failed(records, hit), draws, readings, depth=4, num_latents=6).iloc[0]
     kept = records.drop(hit)
     lost = {(m, p): 1.0 - c for m, p, c in zip(kept["method"], kept["problem_id"], kept["correct"], strict=True)}
     own = {p: value for (m, p), value in lost.items() if m.startswith("erase")}
@@ -152,16 +152,15 @@ def test_a_random_draw_that_failed_leaves_its_hosts_other_draws() -> None:
     assert row["difference_pp"] == pytest.approx(100 * gap, abs=1e-9) and row["n_failed"] == 60
     assert row["random_acc"] == pytest.approx(1 - np.mean([np.mean(values) for values in random.values()]))
     as_large = sum(
-        np.mean([v - own[p] for (m, p), v in lost.items() if m == f"random {d} after L0"]) >= -1e-12
-        for d in range(DRAWS)
+        np.mean([v - own[p] for (m, p), v in lost.items() if m == f"random {d}"]) >= -1e-12 for d in range(DRAWS)
     )
     assert row["p_draws"] == pytest.approx((as_large + 1) / (DRAWS + 1)) and row["draws"] == DRAWS
 
 
 def test_a_cell_of_which_nothing_is_left_has_no_figure() -> None:
-    records, conditions, readings = invented({(0, (1,)): (0.5, 0.2), (1, (1,)): (0.4, 0.2)})
-    gone = records.index[records["method"] == "erase after L0"]
-    found = erasure_table(failed(records, gone), conditions, readings, depth=4, num_latents=6)
+    records, draws, readings = invented({(0, (1,)): (0.5, 0.2), (1, (1,)): (0.4, 0.2)})
+    gone = records.index[(records["method"] == "erase") & (records["site_layer"] == 0)]
+    found = erasure_table(failed(records, gone), draws, readings, depth=4, num_latents=6)
     assert found["n"].tolist() == [0, HOSTS] and found["n_failed"].tolist() == [HOSTS, 0]
     assert found.loc[0, ["acc", "impact_pp", "difference_pp", "p", "p_holm", "p_draws"]].isna().all()
     assert found["verdict"][0] == "UNDEFINED" and len(tables(found)[0].rows) == 2

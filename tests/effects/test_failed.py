@@ -67,7 +67,7 @@ def test_every_table_is_that_of_the_cells_which_did_not_fail():
             continue
         expected = without.tables()[name]
         if name == "positions":  # an arm that failed as a whole has a row of its own, without figures
-            gone = (found["method"] == dead[0]) & (found["slots"] == dead[1])
+            gone = (found["method"] == dead[0]) & (found["label"] == dead[1])
             row = found[gone].iloc[0]
             assert gone.sum() == 2 and row["n_gen"] == 0 and np.isnan(row["impact_pp"])
             assert row["note"] == "all 24 cells failed"
@@ -114,7 +114,7 @@ def test_drift_leaves_a_cell_out_that_failed_under_either_protocol():
     two.loc[swapped, ["correct", "changed"]] = [False, True]
     rows = one.index[(one["method"] == "swap") & one["problem_id"].isin(["p001", "p002"])]
     table = drift_table({"official": one, "other": fail(two, rows)})
-    part = table[(table.protocol == "other") & (table.method == "swap")].set_index("slots")
+    part = table[(table.protocol == "other") & (table.method == "swap")].set_index("label")
     assert part.loc["CT2", "differs_rate"] == 1 and part.loc["CT1", "differs_rate"] == 0
     assert part.loc["CT2", "n_gen"] == 18 * 3
 

@@ -7,23 +7,14 @@ import pandas as pd
 import pytest
 from tests.effects.invent import make_records
 
-from thoughtgraft.effects.frame import (
-    ArmKey,
-    as_slots,
-    build_frame,
-    is_single,
-    paired,
-    reaches_end,
-    slot_label,
-)
+from thoughtgraft.effects.frame import as_slots, build_frame, paired, reaches_end
 from thoughtgraft.errors import AnalysisError
+from thoughtgraft.records.schema import Family
+
+SWAP = Family("swap", donors="random")
 
 
-def test_labels() -> None:
-    assert [slot_label(s, 6) for s in ((), (2,), (0, 1, 2, 3), tuple(range(6)), (0, 3))] == [
-        "none", "CT2", "CT0-CT3", "all", "CT0+CT3",
-    ]  # fmt: skip
-    assert is_single("CT3") and not is_single("CT0-CT3") and not is_single("all")
+def test_slots_are_read_as_lists_only() -> None:
     assert reaches_end((4, 5), 6) and not reaches_end((3, 5), 6) and not reaches_end((), 6)
     assert as_slots(np.array([3, 1])) == (1, 3) and as_slots(None) == () and as_slots(float("nan")) == ()
     with pytest.raises(AnalysisError, match="slots of a record cannot be read; got '\\[0\\]'"):
@@ -33,7 +24,7 @@ def test_labels() -> None:
 def test_cells_line_up_with_records() -> None:
     records = make_records(12, 3, loss={(0,): 0.4, (1,): 0.2}, seed=1)
     frame = build_frame(records)
-    cells = frame.arms[ArmKey("swap", (0,), "recompute", "random")]
+    cells = frame.arms[SWAP.at((0,))]
     assert (cells.n_hosts, len(cells), frame.n_slots) == (12, 36, 2)
     rows = records[(records.method == "swap") & (records.slots.map(tuple) == (0,))]
     expected = (rows.base_correct.astype(int) - rows.correct.astype(int)).groupby(rows.problem_id).mean()
@@ -55,7 +46,7 @@ def test_pairs_are_the_same_host_and_donor() -> None:
     records = make_records(10, 3, loss={(0,): 0.5, (1,): 0.5})
     records = records.drop(records[(records.method == "swap")].index[4])
     frame = build_frame(records)
-    a, b = (frame.arms[ArmKey("swap", (k,), "recompute", "random")] for k in (0, 1))
+    a, b = (frame.arms[SWAP.at((k,))] for k in (0, 1))
     left, right = paired(a, b)
     assert len(left) == 29
     assert np.array_equal(a.host[left], b.host[right]) and np.array_equal(a.donor[left], b.donor[right])
@@ -67,7 +58,7 @@ def test_failed_cells_are_counted_not_averaged() -> None:
     records["correct"] = records["correct"].astype(object)
     records.loc[swaps, "correct"] = None
     records.loc[swaps, "error"] = "out of memory"
-    cells = build_frame(records).arms[ArmKey("swap", (0,), "recompute", "random")]
+    cells = build_frame(records).arms[SWAP.at((0,))]
     assert cells.n_failed == 2 and len(cells) == 28 and (cells.difference == 0).all()
 
 
@@ -75,7 +66,7 @@ def test_duplicates_are_found_and_used_once() -> None:
     records = make_records(10, 3, loss={(0,): 0.2})
     frame = build_frame(pd.concat([records, records.iloc[[-1, -2]]]))
     assert frame.duplicates == 2 and build_frame(records).duplicates == 0
-    assert len(frame.arms[ArmKey("swap", (0,), "recompute", "random")]) == 30
+    assert len(frame.arms[SWAP.at((0,))]) == 30
 
 
 def test_numbers_compare_exactly() -> None:
@@ -83,10 +74,10 @@ def test_numbers_compare_exactly() -> None:
     with pytest.raises(AnalysisError, match="an answer in the records is no number; got 'forty'"):
         build_frame(records.assign(gold="forty"))
     records["pred"] = records["pred"] + ".0"
-    cells = build_frame(records).arms[ArmKey("swap", (0,), "recompute", "random")]
+    cells = build_frame(records).arms[SWAP.at((0,))]
     assert np.array_equal(cells.pred, cells.base_pred)
     records.loc[:, "pred"] = None
-    assert (build_frame(records).arms[ArmKey("swap", (0,), "recompute", "random")].pred == -1).all()
+    assert (build_frame(records).arms[SWAP.at((0,))].pred == -1).all()
 
 
 @pytest.mark.parametrize(

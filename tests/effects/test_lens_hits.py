@@ -34,7 +34,7 @@ def planted() -> pd.DataFrame:
 
 
 def at(table: pd.DataFrame, target: str, slots: str) -> pd.Series:
-    [row] = table[(table.target == target) & (table.slots == slots)].to_dict("records")
+    [row] = table[(table.target == target) & (table.label == slots)].to_dict("records")
     return pd.Series(row)
 
 
@@ -49,7 +49,7 @@ def test_a_planted_value_is_found_and_a_constant_is_chance() -> None:
     assert (final.rate, final.null_rate) == (0.5, 0) and final.ci_low > 0 and final.p < 0.01
     assert at(table, FINAL, ANY).rate == 0.5
     assert at(table, INTERMEDIATE, ANY).rate == 1
-    assert list(dict.fromkeys(table.slots)) == ["CT0", "CT1", "CT2", ANY]
+    assert list(dict.fromkeys(table.label)) == ["CT0", "CT1", "CT2", ANY]
 
 
 def test_more_ranks_count_only_when_asked_for() -> None:
@@ -78,9 +78,9 @@ def test_what_has_nothing_to_hit_gives_no_rows() -> None:
 
 def test_the_difference_of_two_models_is_paired_and_0_of_one_with_itself() -> None:
     scores = lens_scores(planted(), PROBLEMS)
-    same = lens_difference(scores, scores, FINAL, "CT2")
+    same = lens_difference(scores, scores, FINAL, 2)
     assert same.value == 0 and np.isnan(same.low)
     silent = lens_scores(decoded([(p.id, 2, 0, "apples") for p in PROBLEMS]), PROBLEMS)
-    found = lens_difference(scores, silent, FINAL, "CT2")
+    found = lens_difference(scores, silent, FINAL, 2)
     assert found.value == 0.5 and found.low > 0 and found.n == 20
-    assert lens_difference(silent, scores, FINAL, "CT2").value == -0.5
+    assert lens_difference(silent, scores, FINAL, 2).value == -0.5

@@ -122,7 +122,8 @@ def test_a_failing_row_is_a_record_and_the_others_are_the_same_to_the_last_bit(
     found = go(model, problems, plan_of(Planted(fed, **options), site=site))
     sound = halved[site]
     of = "donor_id" if options.get("of") == "donor" else "problem_id"
-    hit = (found["method"] == ("own" if site is None else "own after L1")) & (found[of].astype(object) == VICTIM)
+    hit = (found["method"] == "own") & (found[of].astype(object) == VICTIM)
+    assert set(found["site_layer"][hit].dropna()) == (set() if site is None else {1})
     assert 0 < hit.sum() < HOSTS * DONORS
     assert found["error"].notna().equals(hit)
     for row in found[hit].to_dict("records"):
@@ -271,7 +272,7 @@ def test_a_continued_run_keeps_its_failed_cells_and_does_not_run_them_again(
     assert len(store.errors) == DONORS
     status = read_status(tmp_path)
     assert (status.state, status.done, status.errors) == ("finished", len(whole), DONORS)
-    own = next(arm for arm in status.arms if arm.method == "own")
+    own = next(line for line in status.arms if line.arm.method == "own")
     assert (own.errors, own.done) == (DONORS, HOSTS * DONORS)
     sound = found[(found["method"] == "own") & found["error"].isna()]
     assert own.accuracy == pytest.approx(sound["correct"].astype(float).mean()), "failed cells are in no denominator"

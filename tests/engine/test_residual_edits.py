@@ -125,7 +125,8 @@ def test_records_name_the_site_and_a_layer_that_is_not_there_is_refused() -> Non
     arms = (Arm("baseline"), Arm("erase", (1,), op=op, site=Resid(0)), Arm("erase", (1,), op=op, site=Resid(1)))
     records = run(model, problems, Plan(arms), progress=False)
     assert list(records["arm"])[:3] == ["baseline -", "erase after L0 CT1", "erase after L1 CT1"]
-    assert list(records["method"])[1:3] == ["erase after L0", "erase after L1"]
+    assert list(records["method"])[1:3] == ["erase", "erase"] and list(records["site_layer"])[1:3] == [0, 1]
+    assert list(records["site_kind"].astype(object))[1:3] == ["resid", "resid"] and records["site_kind"].isna()[0]
     assert records["fed_norm"].isna().all()
     with pytest.raises(PlanError, match=r"has no layer 9; got erase after L9 CT1; expected layers 0..\d"):
         run(model, problems, Plan((Arm("erase", (1,), op=op, site=Resid(9)),)), progress=False)

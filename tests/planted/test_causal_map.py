@@ -46,7 +46,7 @@ def relay() -> tuple[pd.DataFrame, Analysis]:
 
 def rows(analysis: Analysis, method: str = "swap", downstream: str = "recompute") -> pd.DataFrame:
     table = analysis.positions
-    return table[(table.method == method) & (table.downstream == downstream)].set_index("slots")
+    return table[(table.method == method) & (table.downstream == downstream)].set_index("label")
 
 
 def losses(problems: ProblemSet, records: pd.DataFrame) -> float:
@@ -114,7 +114,7 @@ def test_the_claims_are_the_truth() -> None:
 def test_a_relayed_answer_is_mediated_by_the_thoughts_that_follow() -> None:
     records, analysis = relay()
     assert (rows(analysis).loc[[f"CT{k}" for k in range(SLOTS)], "adoption_rate"] == 1.0).all()
-    table = analysis.mediation[analysis.mediation.method == "swap"].set_index(["slots", "freeze"])
+    table = analysis.mediation[analysis.mediation.method == "swap"].set_index(["label", "freeze"])
     for freeze in FREEZES:
         for slot in range(SLOTS - 1):
             row = table.loc[f"CT{slot}", freeze]

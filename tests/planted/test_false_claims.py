@@ -10,7 +10,7 @@ from scipy import stats
 from tests.planted.nulls import noise_records
 
 from thoughtgraft.effects.comparisons import agreement_table
-from thoughtgraft.effects.decision import decide
+from thoughtgraft.effects.decision import Tables, decide
 from thoughtgraft.effects.frame import build_frame
 from thoughtgraft.effects.gates import RULE
 from thoughtgraft.effects.positions import position_table
@@ -36,8 +36,7 @@ def test_noise_is_claimed_to_be_an_effect_no_more_often_than_the_level(capsys: p
         frame = build_frame(noise_records(24, 5, 3, seed))
         found = decide(
             frame,
-            positions=position_table(frame, resamples=9),
-            agreement=agreement_table(frame, resamples=199),
+            tables=Tables(position_table(frame, resamples=9), agreement_table(frame, resamples=199)),
         ).claims
         told = [
             claim
@@ -64,7 +63,7 @@ def test_a_loss_of_exactly_the_margin_is_called_another_size_no_more_often_than_
         )
         frame = build_frame(records)
         found = decide(
-            frame, positions=position_table(frame, resamples=9), agreement=agreement_table(frame, resamples=9)
+            frame, tables=Tables(position_table(frame, resamples=9), agreement_table(frame, resamples=9))
         ).claims
         said = found[found.claim == "H1"].verdict
         false += any(not Verdict(word).holds(RULE.margin_pp, RULE.margin_pp) for word in said)

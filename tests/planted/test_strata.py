@@ -15,6 +15,7 @@ from thoughtgraft.effects.gates import RULE
 from thoughtgraft.engine import cells as engine_cells
 from thoughtgraft.engine import run as engine
 from thoughtgraft.errors import PlanError, RunError
+from thoughtgraft.records.spec import arms_planned
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.studies.resampling.design import resampling_plan
 
@@ -67,7 +68,7 @@ def test_a_run_is_continued_record_by_record(tmp_path: Path, generated: Counter[
     assert 0 < left < len(whole)
     assert 0 < sum(generated.values()) <= len(whole) - left
     assert again.drop(columns="unit").equals(whole.drop(columns="unit"))
-    assert len(again) == sum(RunStore.open(out).spec.plan["cells_per_arm"].values())
+    assert len(again) == sum(arms_planned(RunStore.open(out).spec.plan).values())
 
 
 def test_a_new_stratum_of_stored_generations_makes_new_records(tmp_path: Path) -> None:

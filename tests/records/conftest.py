@@ -8,11 +8,17 @@ from typing import Any
 
 import pytest
 
-from thoughtgraft.records.schema import arm_key
+from thoughtgraft.records.schema import ArmKey, Family
 from thoughtgraft.records.spec import RunSpec
 from thoughtgraft.records.store import RunStore
 
 Row = dict[str, Any]
+SWAP = Family("swap", donors="random").at([3])
+
+
+def planned(cells: dict[ArmKey, int]) -> list[Row]:
+    """What run.json says of them."""
+    return [arm.columns | {"n": n} for arm, n in cells.items()]
 
 
 @pytest.fixture
@@ -27,7 +33,7 @@ def make_spec() -> Callable[..., RunSpec]:
             "problems": "arithmetic:test",
             "problem_hash": "p0",
             "plan_hash": "q0",
-            "plan": {"cells_per_arm": {arm_key("baseline", [], None, None): 4, "swap|3|recompute|random": 8}},
+            "plan": {"cells_per_arm": planned({ArmKey("baseline"): 4, SWAP: 8})},
             "seed": 0,
             "dtype": "float32",
             "device": "cpu",

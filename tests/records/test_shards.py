@@ -172,11 +172,11 @@ def test_an_older_version_is_migrated_and_a_newer_one_explained(run_folder, make
     newer = old.replace_schema_metadata({VERSION_KEY: str(SCHEMA_VERSION + 1).encode()})
     pq.write_table(newer, path)
     with pytest.raises(
-        RunError, match=r"newer thoughtgraft; got schema version 3; expected at most 2\. Fix: pip install"
+        RunError, match=r"newer thoughtgraft; got schema version 4; expected at most 3\. Fix: pip install"
     ):
         RunStore.open(run_folder).table()
 
-    first = old.drop_columns("model_edit")
+    first = old.drop_columns(["model_edit", "site_kind", "site_layer"])
     renamed = first.rename_columns(["answer" if name == "pred" else name for name in first.column_names])
     pq.write_table(renamed.replace_schema_metadata({VERSION_KEY: b"0"}), path)
     with pytest.raises(RunError, match="schema version 0, from which no path leads"):

@@ -16,6 +16,7 @@ from thoughtgraft.cli.app import app
 from thoughtgraft.errors import RunError
 from thoughtgraft.records import alive as heartbeat_module
 from thoughtgraft.records.alive import process_runs, process_started
+from thoughtgraft.records.schema import ArmKey
 from thoughtgraft.records.status import read_status
 from thoughtgraft.records.store import RunStore
 
@@ -25,12 +26,13 @@ def test_a_finished_run(run_folder):
     assert (status.state, status.done, status.total, status.errors) == ("finished", 12, 12, 0)
     assert (status.study, status.model, status.protocol) == ("resampling", "tiny-codi", "official")
     baseline, swap = status.arms
-    assert (baseline.key, baseline.slots, baseline.done, baseline.total) == ("baseline|||", (), 4, 4)
+    assert (baseline.arm, baseline.done, baseline.total) == (ArmKey("baseline"), 4, 4)
     assert (baseline.accuracy, baseline.impact_pp) == (1.0, 0.0)
-    assert (swap.key, swap.slots, swap.done, swap.total) == ("swap|3|recompute|random", (3,), 8, 8)
+    assert (swap.arm.label(), swap.arm.slots, swap.done, swap.total) == ("swap CT3", (3,), 8, 8)
     assert (swap.accuracy, swap.base_accuracy, swap.impact_pp) == (0.5, 1.0, 50.0)
     assert status.eta_s is None
-    assert json.loads(status.to_json())["arms"][1]["slots"] == [3]
+    told = json.loads(status.to_json())["arms"][1]
+    assert (told["label"], told["slots"], told["site_kind"], told["site_layer"]) == ("swap CT3", [3], "fed", None)
 
 
 def test_an_unstarted_a_partial_and_a_failing_run(tmp_path, make_spec, make_rows):

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from tests.records.conftest import SWAP, planned
 
 from thoughtgraft import files as atomic_module
 from thoughtgraft.errors import RunError
@@ -68,7 +69,7 @@ def test_the_same_spec_continues_and_stored_units_are_left_alone(run_folder, mak
 
 
 def test_another_run_is_refused_with_every_difference(run_folder, make_spec):
-    other = make_spec(seed=1, model_hash="m1", plan_hash="q1", plan={"cells_per_arm": {"swap|3|recompute|random": 9}})
+    other = make_spec(seed=1, model_hash="m1", plan_hash="q1", plan={"cells_per_arm": planned({SWAP: 9})})
     with pytest.raises(RunError) as caught:
         RunStore.create(run_folder, other)
     assert str(caught.value) == (
@@ -76,8 +77,8 @@ def test_another_run_is_refused_with_every_difference(run_folder, make_spec):
         "  seed: 0 there, 1 now\n"
         "  model_hash: 'm0' there, 'm1' now\n"
         "  plan_hash: 'q0' there, 'q1' now\n"
-        "  plan.cells_per_arm.baseline|||: 4 there, None now\n"
-        "  plan.cells_per_arm.swap|3|recompute|random: 8 there, 9 now\n"
+        "  plan.cells_per_arm.baseline: 4 there, None now\n"
+        "  plan.cells_per_arm.swap CT3: 8 there, 9 now\n"
         "; expected the same run, to continue it. Fix: use --out another folder."
     )
     RunStore.create(run_folder, make_spec()).close()  # The refusal gave the lock back.

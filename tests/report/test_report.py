@@ -125,7 +125,7 @@ def test_numbers_are_those_of_the_analysis(full):
     run = full.md.parent
     found = analysis_of(run, certificate={"certificate": True, "transplant": True})
     rows = parse_table(full.md.read_text(), "### Accuracy")
-    table = found.positions.set_index(["method", "slots", "downstream", "donor_stratum"])
+    table = found.positions.set_index(["method", "label", "downstream", "donor_stratum"])
     assert len(rows) == 6 * 6 + 2
     for row in rows:
         stratum = "random" if row["method"] in ("swap", "shuffle") else ""
@@ -226,7 +226,7 @@ def test_a_dead_slot_has_no_figure_and_a_verdict_of_its_own(build_run, no_figure
     claims = parse_table(text, "### The claims in numbers")
     null = [row for row in claims if row["about"].startswith(("CT4", "CT5"))]
     assert {(row["verdict"], row["estimate"]) for row in null} == {("BY CONSTRUCTION", "undefined")} and len(null) == 4
-    stored = pd.read_parquet(run / "analysis" / "positions.parquet").set_index("slots")
+    stored = pd.read_parquet(run / "analysis" / "positions.parquet").set_index("label")
     assert stored.loc[["CT4", "CT5"], ["impact_pp", "p", "p_holm", "p_maxT", "kl"]].isna().all(axis=None)
 
 

@@ -98,7 +98,7 @@ def test_an_offline_run_read_with_wandbs_own_tools_holds_everything(offline, run
         return {key: value for item in items for key, value in item.items()}
 
     status = read_status(run)
-    swap = next(arm for arm in status.arms if arm.method == "swap" and arm.slots == (3,))
+    swap = next(arm for arm in status.arms if arm.arm.method == "swap" and arm.arm.slots == (3,))
     running = history("resampling")
     assert running["cells"] == status.total
     assert running["accuracy/swap CT3"] == pytest.approx(swap.accuracy)
@@ -118,7 +118,7 @@ def test_an_offline_run_read_with_wandbs_own_tools_holds_everything(offline, run
     )
     assert {"problems._type", "decoded._type"} <= set(history("extraction"))
     summary = {k: v for e in found["analysis"] if e["type"] == "summary" for k, v in e["summary"]["update"].items()}
-    row = expected[(expected.method == "swap") & (expected.slots == "CT3")].iloc[0]
+    row = expected[(expected.method == "swap") & (expected.label == "CT3")].iloc[0]
     assert summary["impact_pp/swap CT3"] == pytest.approx(row.impact_pp)
     assert summary["ci_low/swap CT3"] == pytest.approx(row.ci_low)
 

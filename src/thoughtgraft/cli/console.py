@@ -61,12 +61,11 @@ def status_table(status: Status, *, every: bool = False) -> Table:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for arm in arms:
         total = "" if arm.total is None else f"/{arm.total:,}"
-        slots = ",".join(f"CT{k}" for k in arm.slots) or "-"
-        downstream = "" if arm.downstream in ("", "recompute") else f" {arm.downstream}"
-        downstream += "" if arm.donor_stratum in ("", "random") else f" (same {arm.donor_stratum})"
+        tail = [] if arm.arm.after in ("", "recompute") else [arm.arm.after]
+        tail += [] if arm.arm.donors in ("", "random") else [f"(same {arm.arm.donors})"]
         table.add_row(
-            arm.method + downstream,
-            slots,
+            " ".join([arm.arm.method, *tail]),
+            arm.arm.place(),
             f"{arm.done:,}{total}",
             "" if arm.accuracy is None else percent(arm.accuracy),
             "" if arm.impact_pp is None else signed(arm.impact_pp),

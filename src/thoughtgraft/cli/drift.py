@@ -171,12 +171,12 @@ def shown(part: pd.DataFrame, method: str, letters: dict[str, str]) -> Table:
     last = f"minus {first}" if method == "swap" else "KL, nats"
     for name in ("thought", "", f"impact [{level} alone]", f"{level} together", "verdict", last):
         out.add_column(name, justify="left" if name in ("thought", "", "verdict") else "right", no_wrap=True)
-    for slots in dict.fromkeys(part.slots):
-        for i, row in enumerate(records_of(part[part.slots == slots])):
+    for label in dict.fromkeys(part.label):
+        for i, row in enumerate(records_of(part[part.label == label])):
             more = difference(row, standard) if method == "swap" else divergence(row)
             together = judged(row["sim_low"], row["sim_high"], RULE.margin_pp) if isfinite(row["sim_low"]) else ""
             verdict = f"{row['verdict']}{' *' if OF_IMPACT + TOO_SMALL in row['note'] else ''}"
-            out.add_row("" if i else slots, letters[row["protocol"]], reported(row), together, verdict, more)
+            out.add_row("" if i else label, letters[row["protocol"]], reported(row), together, verdict, more)
         out.add_section()
     if part.note.str.contains(OF_IMPACT + TOO_SMALL, regex=False).any():
         out.caption = f"* {TOO_SMALL}"

@@ -196,7 +196,8 @@ def compare(
     """
     from thoughtgraft.effects.compare import compare_runs, spec_differences
     from thoughtgraft.errors import AnalysisError
-    from thoughtgraft.report.document import sentence_list
+    from thoughtgraft.records.schema import ArmKey
+    from thoughtgraft.report.document import records_of, sentence_list
     from thoughtgraft.studies.registry import load_run
 
     a, b = load_run(run_a), load_run(run_b)
@@ -212,7 +213,7 @@ def compare(
     table = compare_runs(a.frame, b.frame, same_problems=a.spec.problems == b.spec.problems)
     differences = spec_differences(a.spec, b.spec)
     if as_json:
-        rows = [{k: plain(v) for k, v in row.items()} for row in table.to_dict("records")]
+        rows = [{k: plain(v) for k, v in row.items()} for row in records_of(table)]
         fields = [{"field": name, "a": left, "b": right} for name, left, right in differences]
         found = {"a": str(a.path), "b": str(b.path), "differences": fields, "failed_gates": broken, "rows": rows}
         typer.echo(json.dumps(found, indent=1))
@@ -234,11 +235,11 @@ def compare(
     console.print("the runs differ in:" if differences else "the runs do not differ in model, protocol or plan")
     for name, left, right in differences:
         console.print(f"  {name}: {left} | {right}", markup=False, highlight=False)
-    chosen = table if every else main_arms(table)
+    chosen, widest = table if every else main_arms(table), table.slots.map(len).max()
     console.print(shown(chosen))
     for note in dict.fromkeys(str(note) for note in chosen.note if note):
         same = chosen[chosen.note == note]
-        arms = [m if slots == "none" else f"{m} {slots}" for m, slots in zip(same.method, same.slots, strict=True)]
+        arms = [arm.label(widest) for arm in ArmKey.of_table(same)]
         console.print(f"{sentence_list(arms)}: {note}", soft_wrap=True, markup=False, highlight=False)
 
 
@@ -259,10 +260,11 @@ def refuse(broken: dict[str, list[str]]) -> None:
 
 def main_arms(table: pd.DataFrame) -> pd.DataFrame:
     """Baseline, and the main effects: single slots and all, what follows recomputed, random donors."""
-    slots = table.slots.astype(str)
-    main = (slots == "all") | slots.str.fullmatch(r"CT\d+")
-    plain_arm = (table.downstream == "recompute") & table.donor_stratum.isin(["", "random"])
-    return table[(table.method == "baseline") | (main & plain_arm & ~table.method.isin(["self", "noop"]))]
+    from thoughtgraft.records.schema import ArmKey
+
+    arms, widest = ArmKey.of_table(table), table.slots.map(len).max()
+    main = [arm.main and arm.span(widest) != "some" and arm.method not in ("self", "noop") for arm in arms]
+    return table[main]
 
 
 def shown(table: pd.DataFrame) -> Table:
@@ -285,7 +287,7 @@ def shown(table: pd.DataFrame) -> Table:
         low, high = row["ci_low"], row["ci_high"]
         out.add_row(
             " ".join([row["method"], *tail]),
-            "-" if row["slots"] == "none" else row["slots"],
+            row["label"],
             *(number(row[name], name != "a_pp" and name != "b_pp") for name in ("a_pp", "b_pp", "difference_pp")),
             f"[{low:+.1f}, {high:+.1f}]" if math.isfinite(low) else "",
             p_value(row["p_holm"]) if math.isfinite(row["p_holm"]) else "",

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import special
 
 from thoughtgraft.arguments import answers_for_calls
-from thoughtgraft.effects.frame import ArmKey, Cells, Frame, as_frame, slot_label
+from thoughtgraft.effects.frame import PLACE, Cells, Frame, arm_table, as_frame
 from thoughtgraft.effects.positions import arm_mean, impact
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.records.spec import RunSpec
@@ -20,7 +20,7 @@ from thoughtgraft.stats.intervals import mover
 from thoughtgraft.stats.resampling import holm
 
 COLUMNS = (
-    "quantity", "slots", "method", "downstream", "donor_stratum", "a_pp", "a_ci_low", "a_ci_high", "b_pp", "b_ci_low",
+    "quantity", *PLACE, "a_pp", "a_ci_low", "a_ci_high", "b_pp", "b_ci_low",
     "b_ci_high", "difference_pp", "ci_low", "ci_high", "p", "p_holm", "design", "n_hosts_a", "n_hosts_b", "n_shared",
     "n_gen_a", "n_gen_b", "note",
 )  # fmt: skip
@@ -79,18 +79,16 @@ def compare_runs(
     shared = same_problems and _same_gold(a, b)
     hosts = _Joint.of(a.hosts, b.hosts, shared)
     donors = _Joint.of(a.donors, b.donors, shared)
-    n_slots = max(a.n_slots, b.n_slots)
+    wider = max(a, b, key=lambda frame: frame.n_slots)
     keys = [key for key in sorted({*a.arms, *b.arms}) if key.slots or key.method == "baseline"]
-    keys.sort(key=lambda key: (key.method != "baseline", *key.family, len(key.slots) > 1, key.slots))
-    rows = [
-        _row(key, (a.arms.get(key), b.arms.get(key)), hosts, donors, alpha) | {"slots": slot_label(key.slots, n_slots)}
-        for key in keys
-    ]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    single = table.slots.astype(str).str.fullmatch(r"CT\d+")
-    for _, part in table[single].groupby(["method", "downstream", "donor_stratum"]):
-        table.loc[part.index, "p_holm"] = holm(part.p.to_numpy(dtype=float))
-    return table
+    keys.sort(key=lambda key: key.method != "baseline")
+    found = {key: _row((a.arms.get(key), b.arms.get(key)), hosts, donors, alpha) for key in keys}
+    for family in dict.fromkeys(key.family for key in keys):
+        single = [key for key in keys if key.family == family and len(key.slots) == 1]
+        adjusted = holm(np.array([found[key]["p"] for key in single], dtype=float))
+        for key, p in zip(single, adjusted, strict=True):
+            found[key]["p_holm"] = p
+    return arm_table([row | wider.columns(key) for key, row in found.items()], COLUMNS)
 
 
 def _same_gold(a: Frame, b: Frame) -> bool:
@@ -106,17 +104,15 @@ def _golds(frame: Frame) -> dict[str, object]:
     return found
 
 
-def _row(
-    key: ArmKey, both: tuple[Cells | None, Cells | None], hosts: _Joint, donors: _Joint, alpha: float
-) -> dict[str, Any]:
+def _row(both: tuple[Cells | None, Cells | None], hosts: _Joint, donors: _Joint, alpha: float) -> dict[str, Any]:
     a, b = both
-    row: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan) | {"quantity": "impact" if key.slots else "accuracy"}
-    row |= {"method": key.method, "downstream": key.downstream, "donor_stratum": key.stratum, "note": ""}
+    edited = any(cells is not None and cells.arm.slots for cells in both)
+    row: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan) | {"quantity": "impact" if edited else "accuracy", "note": ""}
     found: list[Estimate] = []
     for name, cells in zip("ab", both, strict=True):
         if cells is None or not len(cells):
             continue
-        est = impact(cells, alpha) if key.slots else _at(arm_mean(cells, cells.correct), alpha)
+        est = impact(cells, alpha) if edited else _at(arm_mean(cells, cells.correct), alpha)
         row |= {f"{name}_pp": 100 * est.value, f"{name}_ci_low": 100 * est.low, f"{name}_ci_high": 100 * est.high}
         row |= {f"n_hosts_{name}": cells.n_hosts, f"n_gen_{name}": len(cells)}
         found.append(est)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import combinations
+from itertools import combinations, pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from thoughtgraft.effects.frame import ArmKey, Cells, Frame, as_frame, paired, reaches_end
+from thoughtgraft.effects.frame import PLACE, Cells, Frame, arm_table, as_frame, paired, reaches_end
 from thoughtgraft.effects.gates import RULE, Rule
 from thoughtgraft.effects.positions import impact
+from thoughtgraft.records.schema import Family
 from thoughtgraft.stats.clustered import Estimate, group_totals
 from thoughtgraft.stats.intervals import MIN_DONORS, MIN_HOSTS, TOO_SMALL, Sample, family_bounds
 from thoughtgraft.stats.paired import Interval, Joint, Profile, correlate, joint, percentile, rank_correlate
@@ -49,23 +51,24 @@ def contrast_table(records: pd.DataFrame | Frame) -> pd.DataFrame:
     """Every pair of single slots within one method, downstream and stratum: impact of slot_a - impact of slot_b.
 
     Returns:
-        Columns method, downstream, donor_stratum, slot_a, slot_b, difference_pp, ci_low, ci_high, se, n_hosts,
-        n_donors, n_pairs, p, p_holm (over the family's pairs, 15 for six slots), note.
+        Columns method, site_kind, site_layer, downstream, donor_stratum, slot_a, slot_b (0-based), label ("CT0 − CT3"),
+        difference_pp, ci_low, ci_high, se, n_hosts, n_donors, n_pairs, p, p_holm (over the family's pairs, 15 for six
+        slots), note.
     """
     frame = as_frame(records)
     rows = []
     for family in frame.families():
-        pairs = list(combinations(frame.singles(*family).items(), 2))
+        pairs = list(combinations(frame.singles(family).items(), 2))
         found = paired_differences([(first, second) for (_, first), (_, second) in pairs])
-        for ((a, _), (b, _)), est in zip(pairs, found, strict=True):
-            figures = (100 * est.value, 100 * est.low, 100 * est.high, 100 * est.se)
-            counts = (est.n_hosts, est.n_donors, est.n)
-            rows.append((*family, frame.label((a,)), frame.label((b,)), *figures, *counts, est.p, np.nan, est.note))
-    names = "method downstream donor_stratum slot_a slot_b difference_pp ci_low ci_high se n_hosts n_donors n_pairs"
-    table = pd.DataFrame(rows, columns=[*names.split(), "p", "p_holm", "note"])
-    for _, part in table.groupby(["method", "downstream", "donor_stratum"]):
-        table.loc[part.index, "p_holm"] = holm(part.p.to_numpy(dtype=float))
-    return table
+        adjusted = holm(np.array([est.p for est in found], dtype=float))
+        for ((a, first), (b, second)), est, p_holm in zip(pairs, found, adjusted, strict=True):
+            label = f"{first.arm.place()} − {second.arm.place()}"
+            row = frame.columns(first.arm) | {"slot_a": a, "slot_b": b, "label": label}
+            row |= {"difference_pp": 100 * est.value, "ci_low": 100 * est.low, "ci_high": 100 * est.high}
+            row |= {"se": 100 * est.se, "n_hosts": est.n_hosts, "n_donors": est.n_donors, "n_pairs": est.n}
+            rows.append(row | {"p": est.p, "p_holm": p_holm, "note": est.note})
+    names = "method site_kind site_layer downstream donor_stratum slot_a slot_b label difference_pp ci_low ci_high se"
+    return arm_table(rows, [*names.split(), "n_hosts", "n_donors", "n_pairs", "p", "p_holm", "note"])
 
 
 def mediation_table(records: pd.DataFrame | Frame) -> pd.DataFrame:
@@ -76,87 +79,92 @@ def mediation_table(records: pd.DataFrame | Frame) -> pd.DataFrame:
     edit, freezing changes nothing and the indirect effect is 0 by construction, and marked so.
 
     Returns:
-        One row per method, stratum, slot set and freeze, with total_pp, direct_pp, indirect_pp, each with _low and
-        _high, indirect_p and indirect_p_holm (over the single slots), counts, by_construction and note.
+        One row per edit, donors, slot set and freeze, with the columns `PLACE` but `downstream`, `freeze` in its place,
+        total_pp, direct_pp, indirect_pp, each with _low and _high, indirect_p and indirect_p_holm (over the single
+        slots), counts, by_construction and note.
     """
     frame = as_frame(records)
-    frozen = sorted({(k.method, k.stratum, k.downstream) for k in frame.arms if k.downstream in FREEZES})
+    frozen = {key.family for key in frame.arms if key.after in FREEZES}
     rows: list[dict[str, object]] = []
-    for method, stratum, freeze in frozen:
-        for key, total in frame.arms.items():
-            if key.family != (method, "recompute", stratum) or not key.slots or not len(total):
-                continue
+    for held in sorted(frozen, key=lambda family: (family.name, family.donors, family.after)):
+        family = held._replace(after="recompute")
+        made = []
+        for key in [key for key in frame.arms if key.family == family and key.slots]:
+            total, direct = frame.get(family, key.slots), frame.get(held, key.slots)
             last = reaches_end(key.slots, frame.n_slots)
-            held = frame.arms.get(ArmKey(method, key.slots, freeze, stratum))
-            if (held is None or not len(held)) and not last:
-                continue
-            direct = total if last or held is None else held
-            effects = {"total": impact(total), "direct": impact(direct)}
-            row: dict[str, object] = {"slots": frame.label(key.slots), "method": method, "donor_stratum": stratum}
-            row |= {"freeze": freeze, "n_hosts": total.n_hosts, "n_donors": total.n_donors, "n_pairs": len(total)}
-            notes = []
-            for name, est in effects.items():
-                row |= {f"{name}_pp": 100 * est.value, f"{name}_low": 100 * est.low, f"{name}_high": 100 * est.high}
-                notes += [f"{name}: {est.note}"] if est.note else []
-            if last:
-                row |= {"indirect_pp": 0.0, "indirect_low": np.nan, "indirect_high": np.nan, "indirect_p": np.nan}
-                notes.append("no slot follows: indirect is 0 by construction")
-            else:
-                est = paired_difference(total, direct)
-                row |= {"indirect_pp": 100 * est.value, "indirect_low": 100 * est.low}
-                row |= {"indirect_high": 100 * est.high, "indirect_p": est.p, "n_pairs": est.n}
-                notes += [f"indirect: {est.note}"] if est.note else []
-            rows.append(row | {"indirect_p_holm": np.nan, "by_construction": last, "note": "; ".join(notes)})
-    names = "slots method donor_stratum freeze n_hosts n_donors n_pairs total_pp total_low total_high direct_pp"
-    names += " direct_low direct_high indirect_pp indirect_low indirect_high indirect_p indirect_p_holm"
-    table = pd.DataFrame(rows, columns=[*names.split(), "by_construction", "note"])
-    single = table.slots.astype(str).str.fullmatch(r"CT\d+") & (table.by_construction != True)  # noqa: E712
-    for _, part in table[single].groupby(["method", "donor_stratum", "freeze"]):
-        table.loc[part.index, "indirect_p_holm"] = holm(part.indirect_p.to_numpy(dtype=float))
-    return table
+            if total is not None and (last or direct is not None):
+                made.append(_mediated(frame, total, total if last or direct is None else direct, held.after, last))
+        tested = [row for row in made if len(row["slots"]) == 1 and not row["by_construction"]]
+        for row, p in zip(tested, holm(np.array([row["indirect_p"] for row in tested], dtype=float)), strict=True):
+            row["indirect_p_holm"] = p
+        rows += made
+    names = "freeze n_hosts n_donors n_pairs total_pp total_low total_high direct_pp direct_low direct_high indirect_pp"
+    names += " indirect_low indirect_high indirect_p indirect_p_holm by_construction note"
+    return arm_table(rows, [*(name for name in PLACE if name != "downstream"), *names.split()])
+
+
+def _mediated(frame: Frame, total: Cells, direct: Cells, freeze: str, last: bool) -> dict[str, Any]:
+    """One row: an edit's total effect, its direct one, and the difference, which is 0 where no slot follows."""
+    row: dict[str, Any] = frame.columns(total.arm) | {"freeze": freeze, "n_hosts": total.n_hosts}
+    row |= {"n_donors": total.n_donors, "n_pairs": len(total), "indirect_p_holm": np.nan, "by_construction": last}
+    effects = {"total": impact(total), "direct": impact(direct)}
+    effects |= {} if last else {"indirect": paired_difference(total, direct)}
+    notes = []
+    for name, est in effects.items():
+        row |= {f"{name}_pp": 100 * est.value, f"{name}_low": 100 * est.low, f"{name}_high": 100 * est.high}
+        notes += [f"{name}: {est.note}"] if est.note else []
+    if last:
+        row |= {"indirect_pp": 0.0, "indirect_low": np.nan, "indirect_high": np.nan, "indirect_p": np.nan}
+        notes.append("no slot follows: indirect is 0 by construction")
+    else:
+        row |= {"indirect_p": effects["indirect"].p, "n_pairs": effects["indirect"].n}
+    return row | {"note": "; ".join(notes)}
 
 
 def dose_table(records: pd.DataFrame | Frame) -> pd.DataFrame:
     """Accuracy against the number of slots edited, from the first slot on and back from the last.
 
     Returns:
-        Columns method, downstream, donor_stratum, series ("from first": CT0..k; "to last": k..last), n_slots, slots,
-        acc (fraction), impact_pp, ci_low, ci_high, step_pp (this dose - the one before, on the same pairs; the dose
-        before the first is no edit), step_low, step_high, step_p, n_hosts, n_gen, note.
+        The columns `PLACE`, series ("from first": CT0..k; "to last": k..last), n_slots, acc (fraction), impact_pp,
+        ci_low, ci_high, step_pp (this dose - the one before, on the same pairs; the dose before the first is no edit),
+        step_low, step_high, step_p, n_hosts, n_gen, note.
     """
     frame = as_frame(records)
-    last, rows = frame.n_slots, []
-    for method, downstream, stratum in frame.families():
-        for series in ("from first", "to last"):
-            before: Cells | None = None
-            starts = [0] * last if series == "from first" else list(range(last - 1, -1, -1))
-            sets = [tuple(range(start, start + n)) for n, start in enumerate(starts, start=1)]
-            arms = [frame.arms.get(ArmKey(method, slots, downstream, stratum)) for slots in sets]
+    sizes = range(1, frame.n_slots + 1)
+    series = {"from first": [frame.every[:n] for n in sizes], "to last": [frame.every[-n:] for n in sizes]}
+    rows: list[dict[str, object]] = []
+    for family in frame.families():
+        for name, sets in series.items():
+            arms = [frame.get(family, slots) for slots in sets]
             # A single slot alone is no dose-response.
-            if sum(arm is not None and len(arm) > 0 for arm in arms) < 2:
+            if sum(arm is not None for arm in arms) < 2:
                 continue
-            for slots, arm in zip(sets, arms, strict=True):
-                if arm is None or not len(arm):
-                    before = None
-                    continue
-                est = impact(arm)
-                step = est if len(slots) == 1 else paired_difference(arm, before) if before is not None else None
-                steps = (100 * step.value, 100 * step.low, 100 * step.high, step.p) if step else (np.nan,) * 4
-                figures = (float(arm.weight @ arm.correct), 100 * est.value, 100 * est.low, 100 * est.high)
-                note = est.note if step else "the dose before it was not run"
-                where = (method, downstream, stratum, series, len(slots), frame.label(slots))
-                rows.append((*where, *figures, *steps, arm.n_hosts, len(arm), note))
-                before = arm
-    names = "method downstream donor_stratum series n_slots slots acc impact_pp ci_low ci_high"
-    return pd.DataFrame(rows, columns=f"{names} step_pp step_low step_high step_p n_hosts n_gen note".split())
+            for n, (before, arm) in enumerate(pairwise([None, *arms]), start=1):
+                if arm is not None:
+                    rows.append(frame.columns(arm.arm) | {"series": name, "n_slots": n} | _dosed(arm, before, n))
+    names = "series n_slots acc impact_pp ci_low ci_high step_pp step_low step_high step_p n_hosts n_gen note"
+    return arm_table(rows, [*PLACE, *names.split()])
+
+
+def _dosed(arm: Cells, before: Cells | None, n: int) -> dict[str, object]:
+    """The effect of a dose of n slots, and its step beyond the dose before it."""
+    est = impact(arm)
+    step = est if n == 1 else paired_difference(arm, before) if before is not None else None
+    row: dict[str, object] = {"acc": float(arm.weight @ arm.correct), "impact_pp": 100 * est.value}
+    row |= {"ci_low": 100 * est.low, "ci_high": 100 * est.high, "n_hosts": arm.n_hosts, "n_gen": len(arm)}
+    if step is None:
+        nothing = dict.fromkeys(("step_pp", "step_low", "step_high", "step_p"), np.nan)
+        return row | nothing | {"note": "the dose before it was not run"}
+    steps = {"step_pp": 100 * step.value, "step_low": 100 * step.low, "step_high": 100 * step.high, "step_p": step.p}
+    return row | steps | {"note": est.note}
 
 
 AT_LEAST_1 = "at least 1: the profiles' noise exceeds their difference"
 OTHERS = ("mean", "zero", "skip", "noise")
 COLUMNS = (
-    "method_a", "method_b", "slots", "n_slots", "n_hosts", "n_donors", "r", "r_low", "r_high", "rho", "rho_low",
-    "rho_high", "critical_r", "power_at_half", "p_exact_exploratory", "reliability_a", "reliability_b", "ceiling",
-    "r_disattenuated", "r_dis_low", "r_dis_high", "interaction_f", "interaction_p", "verdict", "note",
+    "method_a", "method_b", "label", "slots", "n_slots", "n_hosts", "n_donors", "r", "r_low", "r_high", "rho",
+    "rho_low", "rho_high", "critical_r", "power_at_half", "p_exact_exploratory", "reliability_a", "reliability_b",
+    "ceiling", "r_disattenuated", "r_dis_low", "r_dis_high", "interaction_f", "interaction_p", "verdict", "note",
 )  # fmt: skip
 _AT_ONCE = 400_000  # host means that are held at once
 
@@ -271,7 +279,7 @@ def _cut(found: Interval) -> Interval:
 def _row(
     frame: Frame, other: str, null_slots: Collection[int], seed: int, resamples: int, rule: Rule
 ) -> dict[str, object] | None:
-    arms_a, arms_b = frame.singles("swap", "recompute", frame.primary_stratum()), frame.singles(other)
+    arms_a, arms_b = frame.singles(frame.primary), frame.singles(Family(other))
     slots = [slot for slot in arms_a if slot in arms_b and slot not in null_slots]
     if len(slots) < 3:
         return None
@@ -302,8 +310,9 @@ def _row(
     notes.append(f"no p-value on {len(slots)} means; the exact permutation p is exploratory")
     figures = (r.value, r.low, r.high, rho.value, rho.low, rho.high)
     limits = (critical_correlation(len(slots)), correlation_power(0.5, len(slots)))
+    label = ", ".join(cells.arm.place() for cells in a)
     values = (
-        "swap", other, ", ".join(frame.label((s,)) for s in slots), len(slots), n, n_donors, *figures, *limits,
+        "swap", other, label, tuple(slots), len(slots), n, n_donors, *figures, *limits,
         exact_correlation_p(drawn.first[0], drawn.second[0]), rel_a, rel_b, ceiling, dis.value, dis.low, dis.high,
         test.f, test.p, said, "; ".join(notes),
     )  # fmt: skip

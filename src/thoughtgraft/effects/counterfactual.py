@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from thoughtgraft.effects.frame import Cells, Frame, as_frame
+from thoughtgraft.effects.frame import PLACE, Cells, Frame, arm_table, as_frame
 from thoughtgraft.effects.gates import RULE, Rule
 from thoughtgraft.effects.positions import Adoption, adoption, adoption_bounds, by_construction
+from thoughtgraft.records.schema import ArmKey
 from thoughtgraft.stats.intervals import TOO_SMALL, Bounds
 from thoughtgraft.stats.resampling import holm
 from thoughtgraft.stats.verdicts import Verdict, verdict
 from thoughtgraft.tasks.problem import Problem, Value
 
 COLUMNS = (
-    "slots", "step", "method", "donor_stratum", "rate", "null", "excess", "ci_low", "ci_high", "sim_low", "sim_high",
+    *PLACE, "step", "rate", "null", "excess", "ci_low", "ci_high", "sim_low", "sim_high",
     "verdict", "p", "p_holm", "n_eligible", "n_no_step", "n_undefined", "n_outside_vocabulary", "n_same_answer",
     "n_hosts", "n_donors", "n_gen", "note",
 )  # fmt: skip
@@ -99,44 +101,54 @@ def counterfactual_table(
     frame = as_frame(records)
     by_id = {problem.id: problem for problem in problems}
     steps = max((len(problem.steps) for problem in by_id.values()), default=0)
-    family = ("swap", "recompute", frame.primary_stratum())
-    wanted = [
-        cells
-        for key, cells in frame.arms.items()
-        if key.family == family and len(cells) and len(key.slots) in (1, frame.n_slots)
-    ]
+    found = [frame.get(frame.primary, slots) for slots in dict.fromkeys([*((k,) for k in frame.every), frame.every])]
+    wanted = [cells for cells in found if cells is not None]
     if not wanted or not steps:
-        return pd.DataFrame(columns=list(COLUMNS))
+        return arm_table([], COLUMNS)
     hosts, donors = (np.unique(np.concatenate([getattr(c, name) for c in wanted])) for name in ("host", "donor"))
-    members: dict[bool, list[tuple[Cells, int, Adoption, list[int]]]] = {True: [], False: []}
-    rows = {}
+    tried = []
     for step in range(steps):
         codes, why = _answers(frame, by_id, step, largest, hosts, donors)
         for cells in wanted:
             offered, reasons = _exclude_own(cells, codes, why)
             counts = np.bincount(reasons[cells.host, cells.donor], minlength=5)
-            member = (cells, step, adoption(cells, offered), counts.tolist())
-            if null := by_construction(cells.arm, dead_slots, shared_slots):
-                rows[step, cells.arm] = _row(frame, *member, None, rule) | {"note": null}
-            else:
-                members[len(cells.arm.slots) == 1].append(member)
-    for part in members.values():
-        bounds = adoption_bounds([found for _, _, found, _ in part], rule.alpha)
-        made = [_row(frame, *member, one, rule) for member, one in zip(part, bounds, strict=True)]
-        adjusted = holm(np.array([row["p"] for row in made], dtype=float))
-        for (cells, step, *_), row, p in zip(part, made, adjusted, strict=True):
-            rows[step, cells.arm] = row | {"p_holm": p}
-    order = [(step, cells.arm) for step in range(steps) for cells in wanted]
-    return pd.DataFrame([rows[key] for key in order], columns=list(COLUMNS))
+            tried.append(_Tried(cells, step, adoption(cells, offered), counts.tolist()))
+    null = {one.key: by_construction(one.cells.arm, dead_slots, shared_slots) for one in tried}
+    rows = {one.key: _row(frame, one, None, rule) | {"note": null[one.key]} for one in tried if null[one.key]}
+    live = [one for one in tried if not null[one.key]]
+    for single in (True, False):
+        rows |= _family(frame, [one for one in live if (len(one.cells.arm.slots) == 1) == single], rule)
+    return arm_table([rows[one.key] for one in tried], COLUMNS)
 
 
-def _row(
-    frame: Frame, cells: Cells, step: int, found: Adoption, counts: list[int], bounds: Bounds | None, rule: Rule
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Tried:
+    """An arm at one step: the adoption found, and its cells counted by why they are not eligible."""
+
+    cells: Cells
+    step: int
+    found: Adoption
+    counts: list[int]
+
+    @property
+    def key(self) -> tuple[int, ArmKey]:
+        return self.step, self.cells.arm
+
+
+def _family(frame: Frame, members: Sequence[_Tried], rule: Rule) -> dict[tuple[int, ArmKey], dict[str, Any]]:
+    """Rows whose intervals hold together."""
+    bounds = adoption_bounds([one.found for one in members], rule.alpha)
+    made = [_row(frame, one, own, rule) for one, own in zip(members, bounds, strict=True)]
+    adjusted = holm(np.array([row["p"] for row in made], dtype=float))
+    return {one.key: row | {"p_holm": p} for one, row, p in zip(members, made, adjusted, strict=True)}
+
+
+def _row(frame: Frame, one: _Tried, bounds: Bounds | None, rule: Rule) -> dict[str, Any]:
     """One slot set and step; without bounds its effect is 0 by construction."""
+    cells, found = one.cells, one.found
     names = ("n_eligible", "n_no_step", "n_undefined", "n_outside_vocabulary", "n_same_answer")
-    row: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan) | dict(zip(names, counts, strict=True))
-    row |= {"slots": frame.label(cells.arm.slots), "step": step, "method": "swap", "donor_stratum": cells.arm.stratum}
+    row: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan) | dict(zip(names, one.counts, strict=True))
+    row |= frame.columns(cells.arm) | {"step": one.step}
     row |= {"n_hosts": cells.n_hosts, "n_donors": cells.n_donors, "n_gen": len(cells)}
     if bounds is None:
         return row | {"verdict": Verdict.BY_CONSTRUCTION}

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from thoughtgraft.edits.site import slots_label
 from thoughtgraft.effects.comparisons import agreement_table
 from thoughtgraft.effects.counterfactual import COLUMNS as STEP_COLUMNS
-from thoughtgraft.effects.frame import Cells, Frame, as_frame, is_single
-from thoughtgraft.effects.gates import FAIL, NOT_RUN, RULE, ClaimRule, GateResult, Rule, check_gates
+from thoughtgraft.effects.frame import Cells, Frame, as_frame
+from thoughtgraft.effects.gates import FAIL, NOT_RUN, RULE, ClaimRule, GateResult, Rule, check_gates, primary_family
 from thoughtgraft.effects.positions import OF_EXCESS, OF_GIVEN, OF_IMPACT, position_table
+from thoughtgraft.records.schema import ArmKey
 from thoughtgraft.stats.intervals import TOO_SMALL
 from thoughtgraft.stats.power import needed_hosts, unchanged_hosts, variance_components
 from thoughtgraft.stats.verdicts import INVALID, Agreement, Verdict
@@ -48,23 +50,23 @@ def claim_table(
         The columns of `COLUMNS`; estimates, intervals and margin in the row's `unit`. `ci_*` is the interval alone,
         `sim_*` the one that holds over the row's `family` and gives its verdict.
     """
-    method, downstream = rule.primary
-    primary = (positions.method == method) & (positions.downstream == downstream)
-    rows = _records(positions[primary & (positions.donor_stratum == frame.primary_stratum())])
-    rows = [row for row in rows if row["n_gen"] > 0]
-    single, whole = ([row for row in rows if chosen(row["slots"])] for chosen in (is_single, _is_all(frame)))
-    steps = [row for row in _records(counterfactual) if is_single(row["slots"])]
+    family = primary_family(frame, rule)
+    rows = [row for row in _records(positions) if ArmKey.of_row(row).family == family and row["n_gen"] > 0]
+    single = [row for row in rows if len(row["slots"]) == 1]
+    # With one slot, that slot is all of them.
+    whole = [row for row in rows if row["slots"] == frame.every]
+    steps = [row for row in _records(counterfactual) if len(row["slots"]) == 1]
     given, excess = "impact_given_correct_", "adoption_excess_"
-    lines = [_line(rule, "H0", row, row["slots"], "", row["impact_pp"], _adopted(row)) for row in whole]
-    lines += [_line(rule, "H1", row, row["slots"], given, row[f"{given}pp"], _right(row)) for row in single]
+    lines = [_line(rule, "H0", row, row["label"], "", row["impact_pp"], _adopted(row)) for row in whole]
+    lines += [_line(rule, "H1", row, row["label"], given, row[f"{given}pp"], _right(row)) for row in single]
     lines += [_compared(rule, row) for row in _records(agreement)]
     lines += [
-        _line(rule, "H4", row, row["slots"], excess, 100 * row["adoption_excess"], _eligible(row), 100)
+        _line(rule, "H4", row, row["label"], excess, 100 * row["adoption_excess"], _eligible(row), 100)
         | {"p_holm": row["adoption_p_holm"]}
         for row in single + [row for row in whole if row not in single]
     ]
     lines += [
-        _line(rule, "H5", row, f"{row['slots']}, step {row['step']}", "", 100 * row["excess"], _eligible(row), 100)
+        _line(rule, "H5", row, f"{row['label']}, step {row['step']}", "", 100 * row["excess"], _eligible(row), 100)
         for row in steps
     ]
     return pd.DataFrame(lines, columns=list(COLUMNS))
@@ -72,11 +74,6 @@ def claim_table(
 
 def _records(table: pd.DataFrame) -> list[Row]:
     return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
-
-
-def _is_all(frame: Frame) -> Any:
-    # With one slot, that slot is all of them.
-    return lambda label: label == frame.label(tuple(range(frame.n_slots)))
 
 
 def _line(
@@ -192,8 +189,8 @@ def pilot_verdict(
         rule: The rule of the run.
         null_slots: 0-based slots at which a swap has no effect by construction: dead, or fed alike to all problems.
     """
-    method, downstream = rule.primary
-    run = frame.singles(method, downstream, frame.primary_stratum())
+    method = rule.primary[0]
+    run = frame.singles(primary_family(frame, rule))
     arms = {slot: cells for slot, cells in run.items() if slot not in null_slots}
     wanted = {
         slot: hosts_after_pilot(cells, rule.margin, n_draws=rule.full_draws, alpha=rule.alpha, power=rule.pilot_power)
@@ -202,7 +199,7 @@ def pilot_verdict(
     known = {slot: n for slot, n in wanted.items() if n is not None}
     worst = max(known, key=lambda slot: known[slot]) if known else None
     needed = known[worst] if worst is not None else None
-    label = "" if worst is None else frame.label((worst,))
+    label = "" if worst is None else slots_label((worst,))
     failed = [gate.name for gate in gates if gate.outcome == FAIL]
     missing = [gate.name for gate in gates if gate.outcome == NOT_RUN]
     if failed:
@@ -231,12 +228,25 @@ def pilot_verdict(
     return PilotVerdict("GO" if go else "NO-GO", needed, label, available, reason)
 
 
+@dataclass(frozen=True)
+class Tables:
+    """The tables that a run is judged by, already made; None is made anew, but for `counterfactual`.
+
+    Attributes:
+        positions: The position table.
+        agreement: The agreement table.
+        counterfactual: The table of step values; None where problems do not know their steps.
+    """
+
+    positions: pd.DataFrame | None = None
+    agreement: pd.DataFrame | None = None
+    counterfactual: pd.DataFrame | None = None
+
+
 def decide(
     records: pd.DataFrame | Frame,
     *,
-    positions: pd.DataFrame | None = None,
-    agreement: pd.DataFrame | None = None,
-    counterfactual: pd.DataFrame | None = None,
+    tables: Tables | None = None,
     certificate: Mapping[str, bool] | None = None,
     dead_slots: Collection[int] = (),
     shared_slots: Collection[int] = (),
@@ -248,9 +258,7 @@ def decide(
 
     Args:
         records: Records or their frame.
-        positions: The position table, if it is already made.
-        agreement: The agreement table, likewise.
-        counterfactual: The table of step values; None where problems do not know their steps.
+        tables: What is already made of it.
         certificate: Outcomes of the gates that records cannot show; see `check_gates`.
         dead_slots: Structurally dead slots of the run's protocol.
         shared_slots: Slots at which every problem is fed the same vector.
@@ -258,18 +266,16 @@ def decide(
         rule: The rule; its hash belongs in run.json before the run starts.
         seed: Seed of whatever table has to be made here.
     """
-    frame = as_frame(records)
+    frame, tables = as_frame(records), tables or Tables()
     gates = check_gates(frame, certificate, dead_slots, rule, shared_slots)
     failed = [gate.name for gate in gates if gate.outcome == FAIL]
-    positions = (
-        position_table(frame, seed=seed, dead_slots=dead_slots, shared_slots=shared_slots, rule=rule)
-        if positions is None
-        else positions
-    )
+    positions, agreement, steps = tables.positions, tables.agreement, tables.counterfactual
+    if positions is None:
+        positions = position_table(frame, seed=seed, dead_slots=dead_slots, shared_slots=shared_slots, rule=rule)
     null_slots = {*dead_slots, *shared_slots}
     if agreement is None:
         agreement = agreement_table(frame, seed=seed, null_slots=null_slots, rule=rule)
-    steps = pd.DataFrame(columns=list(STEP_COLUMNS)) if counterfactual is None else counterfactual
+    steps = pd.DataFrame(columns=list(STEP_COLUMNS)) if steps is None else steps
     claims = claim_table(frame, positions, agreement, steps, rule)
     if failed:
         # A run that fails a gate states no effect, so its figures do not appear beside its claims either.

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from thoughtgraft.arguments import need, shown
 from thoughtgraft.errors import AnalysisError
+from thoughtgraft.records.schema import ARM_COLUMNS, ArmKey, Family
 from thoughtgraft.stats.intervals import Floats, Ints
 from thoughtgraft.tasks.grading import NUMBER, Grader
 
 REQUIRED = ("method", "slots", "problem_id", "base_correct", "correct")
+PLACE = ("label", *ARM_COLUMNS)
+"""The columns of a table that say which arm a row is of: its site in words, and typed as in records."""
 
 
 @dataclass(frozen=True)
@@ -45,33 +49,43 @@ class Frame:
         """Cells that failed; they are in no estimate."""
         return sum(cells.n_failed for cells in self.arms.values())
 
-    def label(self, slots: tuple[int, ...]) -> str:
-        """The slot set in words, "CT0", "CT0-CT3" or "all"."""
-        return slot_label(slots, self.n_slots)
+    def columns(self, arm: ArmKey) -> dict[str, Any]:
+        """The columns `PLACE` of an arm: no later thoughts and no donors are "" here."""
+        return {"label": arm.place(self.n_slots)} | arm.columns | {"downstream": arm.after, "donor_stratum": arm.donors}
 
-    def singles(self, method: str, downstream: str = "recompute", stratum: str = "") -> dict[int, Cells]:
+    @property
+    def every(self) -> tuple[int, ...]:
+        """All slots."""
+        return tuple(range(self.n_slots))
+
+    @property
+    def primary(self) -> Family:
+        """The family of the confirmatory claims: swaps of what slots are fed, recomputed, of the primary stratum."""
+        return Family("swap", donors=self.primary_stratum())
+
+    def get(self, family: Family, slots: Sequence[int]) -> Cells | None:
+        """The finished cells of a family's arm at these slots; None where it has none."""
+        cells = self.arms.get(family.at(slots))
+        return cells if cells is not None and len(cells) else None
+
+    def singles(self, family: Family) -> dict[int, Cells]:
         """The single-slot arms of one family, by slot, in order."""
-        found = {
-            key.slots[0]: cells
-            for key, cells in self.arms.items()
-            if key.family == (method, downstream, stratum) and len(key.slots) == 1 and len(cells)
-        }
-        return dict(sorted(found.items()))
+        return {k: cells for k in self.every if (cells := self.get(family, (k,))) is not None}
 
-    def families(self) -> list[tuple[str, str, str]]:
-        """Every (method, downstream, stratum) with at least one edited arm, sorted."""
-        return sorted({key.family for key in self.arms if key.slots})
+    def families(self) -> list[Family]:
+        """Every family with at least one edited arm, in the order of the arms."""
+        return list(dict.fromkeys(key.family for key in self.arms if key.slots))
 
-    def host_by_slot(self, method: str, downstream: str = "recompute", stratum: str = "") -> Floats:
+    def host_by_slot(self, family: Family) -> Floats:
         """Mean paired accuracy loss, shape [host of the run, slot 0..n_slots-1]; NaN where there is no cell."""
         out = np.full((len(self.hosts), self.n_slots), np.nan)
-        for slot, cells in self.singles(method, downstream, stratum).items():
+        for slot, cells in self.singles(family).items():
             out[:, slot] = cells.host_mean(cells.difference, len(self.hosts))
         return out
 
     def primary_stratum(self) -> str:
         """The donor stratum of the confirmatory claims: `random`, or the only one that the swaps have."""
-        found = sorted({key.stratum for key in self.arms if key.method == "swap"})
+        found = sorted({key.donors for key in self.arms if key.method == "swap"})
         return "random" if "random" in found or not found else found[0]
 
 
@@ -139,22 +153,25 @@ def _arms(records: pd.DataFrame, donor: Ints) -> tuple[list[ArmKey], Ints]:
     """The distinct arms in order, and each row's 0-based place among them."""
     known: dict[object, tuple[int, ...]] = {}
     slots = [known[v] if isinstance(v, tuple) and v in known else _learn(known, v) for v in records["slots"]]
-    columns = [records["method"], pd.Series(slots, dtype=object), _column(records, "downstream")]
-    columns.append(_column(records, "donor_stratum"))
-    factors = [_factors(column) for column in columns]
+    columns = [_column(records, name) for name in _TEXTS]
+    factors = [_factors(column) for column in (pd.Series(slots, dtype=object), *columns)]
     sets = list(dict.fromkeys(slots))
-    texts = [[*found, ""] for _, found in factors]
+    texts = [[*found, None] for _, found in factors]
     # Each combination gets one number; null's code -1 becomes the last.
     codes = [np.where(codes < 0, len(found), codes) for codes, found in factors]
     sizes = [*map(len, texts), 2]
     numbers, group = np.unique(np.ravel_multi_index([*codes, donor >= 0], sizes), return_inverse=True)
     keys = []
-    for m, s, d, t, paired in np.transpose(np.unravel_index(numbers, sizes)):
-        edited = sets[s]
-        keys.append(ArmKey(texts[0][m], edited, texts[2][d] if edited else "", texts[3][t] if paired else ""))
-    order = sorted(set(keys), key=lambda key: (key.family, len(key.slots), key.slots))  # all slots come last
+    for s, *places, paired in np.transpose(np.unravel_index(numbers, sizes)):
+        row = {name: text[at] for name, text, at in zip(_TEXTS, texts[1:], places, strict=True)}
+        key = ArmKey.of_row(row | {"slots": sets[s]})
+        keys.append(key if paired else replace(key, donors=""))
+    order = sorted(set(keys))
     place = {key: i for i, key in enumerate(order)}
     return order, np.array([place[key] for key in keys])[group]
+
+
+_TEXTS = tuple(name for name in ARM_COLUMNS if name != "slots")
 
 
 def _learn(known: dict[object, tuple[int, ...]], value: object) -> tuple[int, ...]:
@@ -205,6 +222,36 @@ def build_frame(records: pd.DataFrame, grader: Grader = NUMBER) -> Frame:
     Raises:
         AnalysisError: A column is missing, nothing is left, or the rows contradict one another.
     """
+    records = _usable(records)
+    host, hosts = _index(records["problem_id"])
+    if (host < 0).any():
+        raise AnalysisError("problem_id is null in some records", got=f"{int((host < 0).sum())} rows")
+    donor, donors = _index(_column(records, "donor_id"))
+    base, correct = _flag(records["base_correct"]), _flag(records["correct"])
+    _check(records, host, base, hosts)
+    coded, answers = _answer_codes([_column(records, n) for n in ("pred", "base_pred", "gold", "donor_pred")], grader)
+    keys, group = _arms(records, donor)
+    error = _column(records, "error")
+    failed = (error.notna() & (error.astype(object) != "")).to_numpy(dtype=bool) | np.isnan(correct)
+    order, repeated = _places(records, group, host, donor)
+
+    kept = order[~(repeated | failed)[order]]
+    draw = np.zeros(len(records), dtype=np.int64)
+    draw[kept] = _draws(group[kept], host[kept])
+    n_failed = np.bincount(group, weights=failed & ~repeated, minlength=len(keys)).astype(int)
+    bounds = np.searchsorted(group[kept], np.arange(len(keys) + 1))
+    arrays = (host, donor, draw, base, correct, *_outcomes(records, coded), *coded)
+    arms = {}
+    for i, key in enumerate(keys):
+        rows = kept[bounds[i] : bounds[i + 1]]
+        arms[key] = Cells(key, int(n_failed[i]), *(array[rows] for array in arrays))
+    failures = reasons(error[failed & ~repeated]) if "error" in records else None
+    n_slots = max((slot for key in arms for slot in key.slots), default=-1) + 1
+    return Frame(hosts, donors, answers, arms, n_slots, len(records), int(repeated.sum()), failures)
+
+
+def _usable(records: pd.DataFrame) -> pd.DataFrame:
+    """The records with rows numbered from 0; refuses what is no table of records."""
     fix = "records of load_records(FOLDER), or load_run(FOLDER).records()"
     need(records, pd.DataFrame, "the records", AnalysisError, expected="a DataFrame of records", fix=fix)
     if not records.columns.is_unique:
@@ -215,48 +262,28 @@ def build_frame(records: pd.DataFrame, grader: Grader = NUMBER) -> Frame:
         raise AnalysisError("records lack columns", got=f"no {', '.join(missing)}", expected=", ".join(REQUIRED))
     if not len(records):
         raise AnalysisError("there are no records", fix="finish the run, then analyse it")
-    records = records.reset_index(drop=True)
-    host, hosts = _index(records["problem_id"])
-    if (host < 0).any():
-        raise AnalysisError("problem_id is null in some records", got=f"{int((host < 0).sum())} rows")
-    donor, donors = _index(_column(records, "donor_id"))
-    base = _flag(records["base_correct"])
-    _check(records, host, base, hosts)
-    correct = _flag(records["correct"])
-    coded, answers = _answer_codes([_column(records, n) for n in ("pred", "base_pred", "gold", "donor_pred")], grader)
+    return records.reset_index(drop=True)
 
-    keys, group = _arms(records, donor)
+
+def _places(records: pd.DataFrame, group: Ints, host: Ints, donor: Ints) -> tuple[Ints, np.ndarray]:
+    """The order of the rows, by arm, host, donor, seed and cell; and whether each repeats an earlier cell.
+
+    A cell is repeated if its recorded key is (within one stratum: a pair may serve several), or, without a recorded
+    key, if the same donor meets the same host twice in one arm.
+    """
     seeds, _ = _index(_column(records, "seed"))
     names, _ = _index(_column(records, "cell"))
-    order = np.lexsort((names, seeds, donor, host, group))
-
-    # A cell is repeated if its recorded key is (within one stratum: a pair may serve several), or, without a
-    # recorded key, if the same donor meets the same host twice in one arm.
     identity = pd.DataFrame({"g": group, "h": host, "d": donor, "s": seeds, "c": names})
     repeated = identity.duplicated().to_numpy() | (identity.duplicated(["g", "h", "d"]).to_numpy() & (donor >= 0))
-    error = _column(records, "error")
-    failed = (error.notna() & (error.astype(object) != "")).to_numpy(dtype=bool) | np.isnan(correct)
-    changed = _flag(_column(records, "changed"))
-    changed = np.where(np.isnan(changed), (coded[0] != coded[1]).astype(float), changed)
-    valid = _flag(_column(records, "valid"))
-    valid = np.where(np.isnan(valid), (coded[0] >= 0).astype(float), valid)
-    dlogp = _figures(_column(records, "dlogp_gold"))
-    kl = _figures(_column(records, "kl"))
+    return np.lexsort((names, seeds, donor, host, group)), repeated
 
-    kept = order[~(repeated | failed)[order]]
-    draw = np.zeros(len(records), dtype=np.int64)
-    draw[kept] = _draws(group[kept], host[kept])
-    n_failed = np.bincount(group, weights=failed & ~repeated, minlength=len(keys)).astype(int)
-    bounds = np.searchsorted(group[kept], np.arange(len(keys) + 1))
-    arms = {}
-    for i, key in enumerate(keys):
-        rows = kept[bounds[i] : bounds[i + 1]]
-        arrays = (host, donor, draw, base, correct, changed, valid, dlogp, kl, *coded)
-        arms[key] = Cells(key, int(n_failed[i]), *(array[rows] for array in arrays))
-    edited = [slot for key in arms for slot in key.slots]
-    failures = reasons(error[failed & ~repeated]) if "error" in records else None
-    n_slots = max(edited, default=-1) + 1
-    return Frame(hosts, donors, answers, arms, n_slots, len(records), int(repeated.sum()), failures)
+
+def _outcomes(records: pd.DataFrame, coded: Sequence[Ints]) -> tuple[Floats, Floats, Floats, Floats]:
+    """Whether the answer changed and parsed (from the answers' codes where no column says so), dlogp and KL."""
+    changed, valid = (_flag(_column(records, name)) for name in ("changed", "valid"))
+    changed = np.where(np.isnan(changed), (coded[0] != coded[1]).astype(float), changed)
+    valid = np.where(np.isnan(valid), (coded[0] >= 0).astype(float), valid)
+    return changed, valid, _figures(_column(records, "dlogp_gold")), _figures(_column(records, "kl"))
 
 
 def reasons(error: pd.Series) -> dict[str, int]:
@@ -268,21 +295,6 @@ def reasons(error: pd.Series) -> dict[str, int]:
 def as_frame(records: pd.DataFrame | Frame) -> Frame:
     """The frame itself, or one built from records."""
     return records if isinstance(records, Frame) else build_frame(records)
-
-
-@dataclass(frozen=True, order=True)
-class ArmKey:
-    """What defines an arm in the analysis; `stratum` is "" for arms without donors."""
-
-    method: str
-    slots: tuple[int, ...]
-    downstream: str = "recompute"
-    stratum: str = ""
-
-    @property
-    def family(self) -> tuple[str, str, str]:
-        """The arms that one multiplicity correction covers: same method, downstream and stratum."""
-        return self.method, self.downstream, self.stratum
 
 
 @dataclass(frozen=True)
@@ -373,6 +385,12 @@ def paired(first: Cells, second: Cells) -> tuple[Ints, Ints]:
     return left, right
 
 
+def arm_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """A table of effects: slots are tuples, layers nullable whole numbers."""
+    table = pd.DataFrame(rows, columns=list(columns))
+    return table.astype({"site_layer": "Int32"}) if "site_layer" in columns else table
+
+
 def as_slots(value: object) -> tuple[int, ...]:
     """A record's `slots` (list or array of 0-based ints, null for none) as a sorted tuple.
 
@@ -389,32 +407,6 @@ def as_slots(value: object) -> tuple[int, ...]:
             fix="read the records from parquet, where slots are lists",
         )
     return tuple(sorted(int(slot) for slot in value))
-
-
-def slot_label(slots: tuple[int, ...], n_slots: int) -> str:
-    """The slot set in words.
-
-    Args:
-        slots: Sorted 0-based slots.
-        n_slots: Number of slots that the model has.
-
-    Returns:
-        "CT2" for one slot, "all" for all, "CT0-CT3" for consecutive ones, else "CT0+CT3"; "none" for none.
-    """
-    if not slots:
-        return "none"
-    if len(slots) == 1:
-        return f"CT{slots[0]}"
-    if slots == tuple(range(n_slots)):
-        return "all"
-    if slots == tuple(range(slots[0], slots[-1] + 1)):
-        return f"CT{slots[0]}-CT{slots[-1]}"
-    return "+".join(f"CT{slot}" for slot in slots)
-
-
-def is_single(label: str) -> bool:
-    """Whether a label names exactly one slot."""
-    return label.startswith("CT") and label[2:].isdigit()
 
 
 def reaches_end(slots: tuple[int, ...], n_slots: int) -> bool:

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from thoughtgraft.edits.site import slots_label
 from thoughtgraft.effects.frame import Cells, Frame
 from thoughtgraft.errors import AnalysisError
+from thoughtgraft.records.schema import Family
 
 VERSION = 2
 LARGEST_MARGIN_PP = 50.0
@@ -308,6 +310,12 @@ def _result(rule: GateRule, figure: float, detail: str) -> GateResult:
     return GateResult(rule.name, rule.statement, PASS if passed else FAIL, figure, rule.limit, detail)
 
 
+def primary_family(frame: Frame, rule: Rule) -> Family:
+    """The arms that a rule's claims are about, with the run's primary donors."""
+    method, after = rule.primary
+    return Family(method, after=after, donors=frame.primary_stratum())
+
+
 def _arms(frame: Frame, method: str) -> list[Cells]:
     return [cells for key, cells in frame.arms.items() if key.method == method and len(cells)]
 
@@ -315,7 +323,7 @@ def _arms(frame: Frame, method: str) -> list[Cells]:
 def _self_null(frame: Frame, dead: Collection[int]) -> tuple[float, str]:
     arms = _arms(frame, "self")
     covered = {slot for cells in arms for slot in cells.arm.slots if len(cells.arm.slots) == 1}
-    lacking = [f"CT{slot}" for slot in range(frame.n_slots) if slot not in covered and slot not in dead]
+    lacking = [slots_label((slot,)) for slot in frame.every if slot not in covered and slot not in dead]
     changed = float(sum(cells.changed.sum() for cells in arms))
     n = sum(map(len, arms))
     # A change is evidence against the run wherever it occurs; its absence is evidence only where self was run.
@@ -342,7 +350,7 @@ def _edits_bite(frame: Frame, dead: Collection[int]) -> tuple[float, str]:
         max((float(np.nanmax(x)) for c in still if np.isfinite(x := _moved(c)[i]).any()), default=0.0) for i in (0, 1)
     ]
     shares = {}
-    for slot, cells in frame.singles("swap", "recompute", frame.primary_stratum()).items():
+    for slot, cells in frame.singles(frame.primary).items():
         measures = _moved(cells)
         measured = np.isfinite(measures[0]) | np.isfinite(measures[1])
         if slot in dead or not measured.any():
@@ -353,7 +361,7 @@ def _edits_bite(frame: Frame, dead: Collection[int]) -> tuple[float, str]:
         return np.nan, "no log-probabilities of single-slot swaps in the records"
     least = min(shares, key=lambda slot: shares[slot])
     noise = f"more than the largest noop or self change ({max(floors):.1e} nats)"
-    return shares[least], f"least at CT{least}: {shares[least]:.1%} of cells moved by {noise}"
+    return shares[least], f"least at {slots_label((least,))}: {shares[least]:.1%} of cells moved by {noise}"
 
 
 def _invalid(frame: Frame) -> tuple[float, str]:

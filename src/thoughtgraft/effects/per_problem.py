@@ -10,6 +10,7 @@ from scipy import optimize, stats
 from scipy.special import betaln
 
 from thoughtgraft.effects.frame import Frame, as_frame
+from thoughtgraft.records.schema import Family
 from thoughtgraft.stats.paired import correlate
 from thoughtgraft.stats.resampling import family_rng
 
@@ -107,7 +108,7 @@ def per_problem(records: pd.DataFrame | Frame, *, seed: int = 0, method: str = "
     The changed rate is used, not lost accuracy: it is defined on every host, right or wrong at baseline.
     """
     frame = as_frame(records)
-    arms = frame.singles(method, "recompute", frame.primary_stratum() if method in ("swap", "shuffle") else "")
+    arms = frame.singles(Family(method, donors=frame.primary_stratum() if method in ("swap", "shuffle") else ""))
     names = "problem_id base_correct n_gen changed rate sensitivity ci_low ci_high impact_pp most_sensitive_slot note"
     if not arms:
         empty = pd.DataFrame(columns=names.split())
@@ -129,7 +130,7 @@ def per_problem(records: pd.DataFrame | Frame, *, seed: int = 0, method: str = "
     prior = fit_beta_binomial(worth * hits, worth * trials)
     mean, low, high = shrink(worth * hits, worth * trials, prior)
     by_slot = np.stack([c.host_mean(c.changed, n)[kept] for c in arms.values()], axis=1)
-    labels = [frame.label((slot,)) for slot in arms]
+    labels = [cells.arm.place() for cells in arms.values()]
     best = np.nan_to_num(by_slot, nan=-1.0).argmax(1)
     top = [labels[j] if by_slot[i, j] > 0 else "none" for i, j in enumerate(best)]
     table = pd.DataFrame(

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from thoughtgraft.effects.frame import ArmKey, Cells, Frame, as_frame
+from thoughtgraft.effects.frame import PLACE, Cells, Frame, arm_table, as_frame
 from thoughtgraft.effects.gates import RULE, Rule
+from thoughtgraft.records.schema import ArmKey
 from thoughtgraft.stats.clustered import Estimate, clustered_mean
 from thoughtgraft.stats.intervals import TOO_SMALL, Bounds, Sample, family_bounds
 from thoughtgraft.stats.power import detectable_pp, exact_upper_bound, power_within
@@ -19,7 +20,7 @@ from thoughtgraft.stats.resampling import family_rng, holm, multiplicities, sign
 from thoughtgraft.stats.verdicts import Verdict, verdict
 
 COLUMNS = (
-    "slots", "method", "downstream", "donor_stratum", "n_hosts", "n_donors", "n_gen", "base_acc", "acc",
+    *PLACE, "n_hosts", "n_donors", "n_gen", "base_acc", "acc",
     "impact_pp", "ci_low", "ci_high", "sim_low", "sim_high", "verdict", "se_host", "se_donor", "se_twoway", "lost",
     "gained", "impact_given_correct_pp", "impact_given_correct_ci_low", "impact_given_correct_ci_high",
     "impact_given_correct_sim_low", "impact_given_correct_sim_high", "impact_given_correct_verdict", "n_hosts_right",
@@ -36,30 +37,11 @@ SHARED = "every problem is fed the same vector here, so that this edit is the id
 STILL = "not even a logit moved in any cell: nothing reads this vector, and its effect is 0 by construction"
 OF_IMPACT, OF_GIVEN, OF_EXCESS = "impact: ", "given correct: ", "adoption: "
 """How notes on one of a row's estimates begin."""
-_KEPT = (
-    "slots",
-    "method",
-    "downstream",
-    "donor_stratum",
-    "n_hosts",
-    "n_donors",
-    "n_gen",
-    "base_acc",
-    "acc",
-    "n_failed",
-)
+_KEPT = (*PLACE, "n_hosts", "n_donors", "n_gen", "base_acc", "acc", "n_failed")
 # What a slot that nothing was seen to read still has: counts and shares, all of them 0 or clean, and no interval.
 _MEASURED = (
-    *_KEPT,
-    "impact_pp",
-    "lost",
-    "gained",
-    "impact_given_correct_pp",
-    "n_hosts_right",
-    "changed_rate",
-    "dlogp",
-    "kl",
-)
+    *_KEPT, "impact_pp", "lost", "gained", "impact_given_correct_pp", "n_hosts_right", "changed_rate", "dlogp", "kl",
+)  # fmt: skip
 
 
 def _sample(cells: Cells, values: np.ndarray, kind: str, kept: np.ndarray | None = None) -> Sample:
@@ -110,7 +92,7 @@ def _effects(frame: Frame, family: Sequence[Cells], alpha: float) -> list[_Effec
     impacts = family_bounds([_sample(c, c.difference, "difference") for c in family], alpha=alpha)
     givens = family_bounds([_sample(c, 1 - c.correct, "share", c.base_correct == 1) for c in family], alpha=alpha)
     dlogps = family_bounds([_sample(c, c.dlogp, "real") for c in family], alpha=alpha)
-    if not family[0].arm.stratum:
+    if not family[0].arm.donors:
         return [_Effects(*one, None, None) for one in zip(impacts, givens, dlogps, strict=True)]
     shape = len(frame.hosts), len(frame.donors)
     taken = [adoption(c, donor_answers(c, *shape)) for c in family]
@@ -146,10 +128,8 @@ def _notes(frame: Frame, cells: Cells, found: _Effects) -> list[str]:
 
 
 def _blank(frame: Frame, cells: Cells) -> dict[str, Any]:
-    key = cells.arm
-    row: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan)
-    row |= {"slots": frame.label(key.slots), "method": key.method, "downstream": key.downstream, "note": ""}
-    row |= {"donor_stratum": key.stratum, "n_failed": cells.n_failed, "n_gen": len(cells), "interval": ""}
+    row: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan) | frame.columns(cells.arm)
+    row |= {"n_failed": cells.n_failed, "n_gen": len(cells), "interval": "", "note": ""}
     row |= {"n_hosts": cells.n_hosts, "n_donors": cells.n_donors, "lost": 0, "gained": 0}
     row |= dict.fromkeys(VERDICTS, Verdict.UNDEFINED)
     return row
@@ -193,15 +173,14 @@ def _families(arms: Sequence[ArmKey], n_slots: int) -> list[list[ArmKey]]:
     """
     found: dict[tuple[object, ...], list[ArmKey]] = {}
     for key in arms:
-        kind = "single" if len(key.slots) == 1 else "all" if len(key.slots) == n_slots else "doses"
-        found.setdefault((*key.family, kind), []).append(key)
+        found.setdefault((key.family, key.span(n_slots)), []).append(key)
     return list(found.values())
 
 
 def _max_t(frame: Frame, family: Sequence[Cells], seed: int, resamples: int) -> np.ndarray:
     means = np.stack([c.host_mean(c.difference, len(frame.hosts)) for c in family], axis=1)
     means = means[np.isfinite(means).all(1)]
-    return sign_flip_max_t(means, family_rng(seed, "maxT", *family[0].arm.family), resamples)
+    return sign_flip_max_t(means, family_rng(seed, "maxT", *family[0].arm.family.seeds), resamples)
 
 
 def position_table(
@@ -254,7 +233,7 @@ def position_table(
     for key in arms:
         if key not in rows:
             rows[key] = _without_interval(frame, frame.arms[key], why[key], rule)
-    return pd.DataFrame([rows[key] for key in arms], columns=list(COLUMNS))
+    return arm_table([rows[key] for key in arms], COLUMNS)
 
 
 def _without_interval(frame: Frame, cells: Cells, why: str, rule: Rule) -> dict[str, Any]:
@@ -264,7 +243,7 @@ def _without_interval(frame: Frame, cells: Cells, why: str, rule: Rule) -> dict[
         return blank | {"note": f"all {cells.n_failed} cells failed"}
     full = _row(frame, cells, _effects(frame, [cells], rule.alpha)[0], rule)
     kept = _MEASURED if why == STILL else _KEPT
-    judged = dict.fromkeys(VERDICTS if cells.arm.stratum else VERDICTS[:2], Verdict.BY_CONSTRUCTION)
+    judged = dict.fromkeys(VERDICTS if cells.arm.donors else VERDICTS[:2], Verdict.BY_CONSTRUCTION)
     return blank | {"lost": np.nan, "gained": np.nan} | {name: full[name] for name in kept} | judged | {"note": why}
 
 
@@ -431,19 +410,18 @@ def bootstrap_table(records: pd.DataFrame | Frame, *, seed: int = 0, resamples: 
     """Pigeonhole intervals (pp) of every edited arm, labelled as the second opinion that they are.
 
     Returns:
-        Columns slots, method, downstream, donor_stratum, impact_pp, se, ci_low, ci_high, resamples, note; a
-        resampled interval without width is undefined (NaN).
+        Columns `PLACE`, impact_pp, se, ci_low, ci_high, resamples, note; a resampled interval without width is
+        undefined (NaN).
     """
     frame = as_frame(records)
     rows = []
     for key, cells in frame.arms.items():
         if not key.slots or not len(cells):
             continue
-        found = bootstrap_impact(cells, family_rng(seed, "bootstrap", *key.family, str(key.slots)), resamples)
+        found = bootstrap_impact(cells, family_rng(seed, "bootstrap", *key.family.seeds, str(key.slots)), resamples)
         flat = found.low == found.high
         low, high = (np.nan, np.nan) if flat else (100 * found.low, 100 * found.high)
         note = "no variation between cells: undefined" if flat else "conservative"
-        where = (frame.label(key.slots), key.method, key.downstream, key.stratum)
-        rows.append((*where, 100 * found.value, 100 * found.se, low, high, resamples, note))
-    names = "slots method downstream donor_stratum impact_pp se ci_low ci_high resamples note".split()
-    return pd.DataFrame(rows, columns=names)
+        row = frame.columns(key) | {"impact_pp": 100 * found.value, "se": 100 * found.se, "resamples": resamples}
+        rows.append(row | {"ci_low": low, "ci_high": high, "note": note})
+    return arm_table(rows, [*PLACE, "impact_pp", "se", "ci_low", "ci_high", "resamples", "note"])

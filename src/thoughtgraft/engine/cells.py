@@ -14,6 +14,7 @@ from torch import Tensor
 from thoughtgraft.edits.arms import schedule
 from thoughtgraft.edits.edit import OPS, NothingToTake
 from thoughtgraft.edits.plan import Cell
+from thoughtgraft.edits.site import Site
 from thoughtgraft.engine.answer import answer_tail, make_draft
 from thoughtgraft.engine.batching import packs, plan_budget, surviving
 from thoughtgraft.engine.rollout import RolloutResult, rollout
@@ -21,6 +22,7 @@ from thoughtgraft.engine.rows import Edited, Row, Source, ends_the_run, in_words
 from thoughtgraft.engine.states import states_of
 from thoughtgraft.errors import PlanError
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
+from thoughtgraft.records.schema import ArmKey
 from thoughtgraft.tasks.problem import ProblemSet
 from thoughtgraft.thoughts import Thoughts
 
@@ -250,9 +252,7 @@ class Grader:
             "run_id": self.run_id,
             "cell": cell.key,
             "arm": arm.label,
-            "method": arm.name,
-            "slots": list(arm.slots),
-            "downstream": arm.downstream if arm.slots else None,
+            **arm_of(cell).columns,
             "protocol": self.model.protocol.name,
             "num_latents": self.model.num_latents,
             "model_edit": None if self.model.edit is None else self.model.edit.name,
@@ -269,7 +269,6 @@ class Grader:
         if cell.donor is not None:
             record |= {
                 "donor_id": self.problems[cell.donor].id,
-                "donor_stratum": cell.stratum,
                 "donor_pred": base.pred[cell.donor],
                 "donor_correct": base.correct[cell.donor],
             }
@@ -304,6 +303,15 @@ class Grader:
             clean = result.scores.clean_logp_gold[i].item()
             record["dlogp_gold"] = _defined(result.scores.logp_gold[i].item() - clean)
         return record
+
+
+def arm_of(cell: Cell) -> ArmKey:
+    """The arm that a cell's record is of; a problem put into itself is no donor drawn as the arm says."""
+    arm = cell.arm
+    if not arm.slots:
+        return ArmKey(arm.method, donors=cell.stratum or "")
+    site = Site("fed", arm.slots) if arm.site is None else Site("resid", arm.slots, arm.site.layer)
+    return ArmKey(arm.method, site, arm.downstream, cell.stratum or "")
 
 
 def _defined(value: float) -> float | None:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from thoughtgraft.arguments import answers_for_calls, items, need, path_of, shown
 from thoughtgraft.edits.plan import Cell, Plan
-from thoughtgraft.engine.cells import Finished, Work, try_edits
+from thoughtgraft.engine.cells import Finished, Work, arm_of, try_edits
 from thoughtgraft.engine.collect import answer_identity, answer_limit, encode, think_clean_runs
 from thoughtgraft.engine.executors import Executor, LocalExecutor
 from thoughtgraft.engine.rows import check_sites
@@ -28,7 +28,7 @@ from thoughtgraft.models.live import admitted
 from thoughtgraft.models.load import untrained_twin
 from thoughtgraft.models.reasoner import LatentReasoner, as_model
 from thoughtgraft.records.earlier import find_looks
-from thoughtgraft.records.schema import arm_key, rows_to_table
+from thoughtgraft.records.schema import rows_to_table
 from thoughtgraft.records.shards import read_frame, table_to_frame
 from thoughtgraft.records.spec import (
     CERTIFICATE_FILE,
@@ -251,10 +251,7 @@ def make_spec(
     provenance |= model.origin
     if model.device.type == "cuda":
         provenance["accelerator"] = torch.cuda.get_device_name(model.device)
-    counts = Counter(
-        arm_key(cell.arm.name, cell.arm.slots, cell.arm.downstream if cell.arm.slots else None, cell.stratum)
-        for cell in cells
-    )
+    counts = [arm.columns | {"n": n} for arm, n in Counter(map(arm_of, cells)).items()]
     flaw = {"protocol_flaw": model.protocol.flaw} if model.protocol.flaw else {}
     return RunSpec(
         study=study,
@@ -265,7 +262,7 @@ def make_spec(
         problems=without_home(problems.name),
         problem_hash=problems.content_hash,
         plan_hash=plan.plan_hash,
-        plan=plan.describe() | {"cells_per_arm": dict(counts)} | flaw | dict(design or {}),
+        plan=plan.describe() | {"cells_per_arm": counts} | flaw | dict(design or {}),
         seed=plan.seed,
         dtype=model.dtype_name,
         device=model.device.type,

@@ -121,6 +121,8 @@ COLUMN_MEANINGS = {
     "arm": "the condition's name",
     "method": "baseline, noop, self, swap, mean, zero, noise, skip, truncate or shuffle",
     "slots": "edited slots k, 0-based: `fed[k]`",
+    "site_kind": "where the edit acts: fed = what the slots are fed, resid = a residual stream; null = no edit",
+    "site_layer": "the block after which the residual stream is edited, 0-based; null = not a residual stream",
     "downstream": "what happens to unedited slots after the first edited one",
     "protocol": "the complete rule of inference",
     "num_latents": "continuous thoughts K",

@@ -272,6 +272,7 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
+ANALYZE_FIX = "thoughtgraft analyze RUN makes it anew"
 AGAIN_FIX = "run the command that made this run again; it adds what is missing"
 
 
@@ -293,6 +294,21 @@ def read_frame(file: Path, fix: str = f"delete it, then {AGAIN_FIX}") -> pd.Data
         return pd.read_parquet(file)
     except (OSError, ValueError) as error:
         raise RunError(f"{file} is damaged", got=first_line(error), fix=fix) from error
+
+
+def read_effects(file: Path) -> pd.DataFrame:
+    """A table of effects of an analysed run, its slots as tuples.
+
+    Raises:
+        RunError: It is missing, damaged, or of an earlier version, whose tables have slots as text.
+    """
+    import pandas as pd
+
+    table = read_frame(file, fix=ANALYZE_FIX)
+    if "label" not in table:
+        raise RunError(f"{file} was made by an earlier version", got="slots as text", fix=ANALYZE_FIX)
+    slots = [tuple(int(k) for k in slots) for slots in table["slots"]]
+    return table.assign(slots=pd.Series(slots, index=table.index, dtype=object))
 
 
 def table_to_frame(table: pa.Table) -> pd.DataFrame:

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thoughtgraft.errors import RunError, differences, first_line
 from thoughtgraft.files import DAMAGE_FIX, read_json
 from thoughtgraft.records.looks import Looks
-from thoughtgraft.records.schema import SCHEMA_VERSION, VERSION_KEY
+from thoughtgraft.records.schema import SCHEMA_VERSION, VERSION_KEY, ArmKey
 
 _SHOWN_DIFFERENCES = 12
 UNSAID = "the model's config, tokenizer and longest answer"
@@ -134,6 +135,11 @@ class RunSpec(BaseModel):
             None if found is None else PilotFacts(**{field.name: found.get(field.name) for field in fields(PilotFacts)})
         )
 
+    @property
+    def cells_by_label(self) -> dict[str, int]:
+        """Planned cells of each arm, by its label; empty where the plan does not say."""
+        return {arm.label(): n for arm, n in arms_planned(self.plan).items()}
+
     def identity(self) -> dict[str, Any]:
         """The fields that must match for the run to be continued; those that an old run does not say are left out."""
         known = {name: getattr(self, name) for name in IDENTITY_FIELDS}
@@ -143,6 +149,12 @@ class RunSpec(BaseModel):
     def run_id(self) -> str:
         """Hash of the identity fields, 16 hex digits: the same command gives the same id on any machine."""
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def arms_planned(plan: Mapping[str, Any]) -> dict[ArmKey, int]:
+    """The cells that a plan has of each arm; empty where it does not say."""
+    counts = plan.get("cells_per_arm")
+    return {ArmKey.of_row(row): row["n"] for row in counts} if isinstance(counts, list) else {}
 
 
 IDENTITY_FIELDS = (
@@ -186,7 +198,8 @@ def refuse_another_run(path: Path, old: RunSpec, new: RunSpec) -> None:
     lines = [line for name in names for line in differences(name, there[name], now[name])]
     lines += differences("", old.model_identity, new.model_identity)[:_SHOWN_DIFFERENCES]
     if old.plan_hash != new.plan_hash:
-        plans = differences("plan", old.plan, new.plan)
+        there, now = ({**spec.plan, "cells_per_arm": spec.cells_by_label} for spec in (old, new))
+        plans = differences("plan", there, now)
         # Counts of cells are told where they are not the hosts' and donors'.
         follow = (old.n_hosts, old.n_donors) != (new.n_hosts, new.n_donors)
         lines += [line for line in plans if not (follow and ".cells_per_arm." in line)][:_SHOWN_DIFFERENCES]
@@ -261,9 +274,48 @@ def _spec_from_1(raw: dict[str, Any]) -> dict[str, Any]:
     return raw | {"schema_version": 2}
 
 
+def _table_from_2(table: pa.Table) -> pa.Table:
+    """The layer of an edit stood in the text of `method`: `zero after L2`. It gets a column of its own.
+
+    An own edit at a slot whose name ended so is taken for one at a layer: nothing in such a record tells them apart.
+    """
+    names = table["method"].to_pylist()
+    apart = {name: _apart(name) for name in dict.fromkeys(names)}
+    methods, layers = zip(*(apart[name] for name in names), strict=True) if names else ((), ())
+    edited = pc.list_value_length(table["slots"]).to_pylist()
+    acts = zip(layers, edited, strict=True)
+    kinds = [None if not n_slots else "fed" if layer is None else "resid" for layer, n_slots in acts]
+    table = table.set_column(table.column_names.index("method"), "method", pa.array(methods, pa.string()))
+    table = table.append_column("site_kind", pa.array(kinds, pa.string()))
+    return table.append_column("site_layer", pa.array(layers, pa.int32()))
+
+
+def _apart(name: str) -> tuple[str, int | None]:
+    found = re.fullmatch(r"(.+) after L(\d+)", name)
+    return (found.group(1), int(found.group(2))) if found else (name, None)
+
+
+def _spec_from_2(raw: dict[str, Any]) -> dict[str, Any]:
+    """`plan["cells_per_arm"]` was keyed by texts: `zero after L2|2,3|recompute|`."""
+    plan = raw.get("plan")
+    if isinstance(plan, dict) and isinstance(counts := plan.get("cells_per_arm"), dict):
+        cells = [_arm_from_2(key).columns | {"n": n} for key, n in counts.items()]
+        raw = raw | {"plan": plan | {"cells_per_arm": cells}}
+    return raw | {"schema_version": 3}
+
+
+def _arm_from_2(text: str) -> ArmKey:
+    name, slots, after, donors = [*text.split("|"), "", "", ""][:4]
+    method, layer = _apart(name)
+    edited = [int(k) for k in slots.split(",") if k.isdigit()]
+    kind = "fed" if layer is None else "resid"
+    row = {"method": method, "slots": edited, "site_kind": kind, "site_layer": layer}
+    return ArmKey.of_row(row | {"downstream": after, "donor_stratum": donors})
+
+
 # version -> what turns a table (or a run.json dict) of that version into one of the next version.
-TABLE_MIGRATIONS: dict[int, Callable[[pa.Table], pa.Table]] = {1: _table_from_1}
-SPEC_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _spec_from_1}
+TABLE_MIGRATIONS: dict[int, Callable[[pa.Table], pa.Table]] = {1: _table_from_1, 2: _table_from_2}
+SPEC_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _spec_from_1, 2: _spec_from_2}
 
 
 def table_version(metadata: Mapping[bytes, bytes] | None) -> int | None:

@@ -17,21 +17,29 @@ from thoughtgraft.errors import RunError
 from thoughtgraft.files import DAMAGE_FIX, read_json
 from thoughtgraft.records.alive import Heartbeat, read_heartbeat
 from thoughtgraft.records.looks import Looks
+from thoughtgraft.records.schema import ARM_COLUMNS, ArmKey
 from thoughtgraft.records.shards import DamagedShard, ShardFolder, list_text
-from thoughtgraft.records.spec import CERTIFICATE_FILE, QUARANTINE_FOLDER, RECORDS_FOLDER, SPEC_FILE, read_spec_file
+from thoughtgraft.records.spec import (
+    CERTIFICATE_FILE,
+    QUARANTINE_FOLDER,
+    RECORDS_FOLDER,
+    SPEC_FILE,
+    arms_planned,
+    read_spec_file,
+)
 
 State = Literal["alive", "stopped", "dead", "finished"]
 Certificate = Literal["passed", "failed", "unreadable", "none"]
 
-_COLUMNS = ("method", "slots", "downstream", "donor_stratum", "correct", "base_correct", "error")
+_COLUMNS = (*ARM_COLUMNS, "correct", "base_correct", "error")
 
 
 @dataclass(frozen=True)
 class ArmStatus:
-    """One line of the status: a method at some slots. Fractions are of graded cells; None = nothing graded yet.
+    """One line of the status: one arm. Fractions are of graded cells; None = nothing graded yet.
 
     Attributes:
-        key: `method|slots|downstream|stratum`.
+        arm: The arm.
         done: Cells stored, failed ones included.
         total: Cells planned; None where the plan does not say.
         errors: Cells that failed.
@@ -40,11 +48,7 @@ class ArmStatus:
         impact_pp: 100 * (base_accuracy - accuracy), percentage points: a plain difference, without an interval.
     """
 
-    key: str
-    method: str
-    slots: tuple[int, ...]
-    downstream: str
-    donor_stratum: str
+    arm: ArmKey
     done: int
     total: int | None
     errors: int
@@ -90,20 +94,26 @@ class Status:
 
     @property
     def main_arms(self) -> tuple[ArmStatus, ...]:
-        """Those of no, one and all slots, with random donors and later thoughts recomputed; an erasure's draws not."""
-        widest = max((len(arm.slots) for arm in self.arms), default=0)
+        """The main ones of no, one and all slots; an erasure's draws not."""
+        widest = self.widest
         return tuple(
-            arm
-            for arm in self.arms
-            if len(arm.slots) in (0, 1, widest)
-            and arm.downstream in ("", "recompute")
-            and arm.donor_stratum in ("", "random", "self")
-            and not re.match(r"random \d+ ", arm.method)
+            line
+            for line in self.arms
+            if line.arm.main and line.arm.span(widest) != "some" and not re.fullmatch(r"random \d+", line.arm.method)
         )
 
+    @property
+    def widest(self) -> int:
+        """The most slots that an arm edits."""
+        return max((len(line.arm.slots) for line in self.arms), default=0)
+
     def to_json(self, indent: int | None = 1) -> str:
-        """The same as JSON text; on one line without an indent."""
-        return json.dumps(asdict(self), indent=indent)
+        """The same as JSON text, arms with their columns and label; on one line without an indent."""
+        shown = asdict(self)
+        for line, row in zip(self.arms, shown["arms"], strict=True):
+            del row["arm"]
+            row |= {"label": line.arm.label(), **line.arm.columns}
+        return json.dumps(shown, indent=indent)
 
 
 @dataclass
@@ -134,8 +144,7 @@ def read_status(path: str | Path) -> Status:
     shards = ShardFolder(path / RECORDS_FOLDER, path / QUARANTINE_FOLDER)
     tables = shards.tables(_COLUMNS, on_damage=damaged.append)
     tallies = _count(pa.concat_tables(tables)) if tables else {}
-    planned = spec["plan"].get("cells_per_arm")
-    totals = planned if isinstance(planned, dict) else {}
+    totals = arms_planned(spec["plan"])
     done = sum(tally.done for tally in tallies.values())
     keeps_features = isinstance(spec["plan"].get("features"), dict)
     if keeps_features:  # A run of features holds no records: what counts is whose features are stored.
@@ -145,7 +154,7 @@ def read_status(path: str | Path) -> Status:
     beat = read_heartbeat(path)
     finished = done >= spec["n_cells"]
     # The plan's order first, then whatever else is stored.
-    keys = dict.fromkeys([*totals, *tallies])
+    arms = dict.fromkeys([*totals, *tallies])
     return Status(
         path=str(path),
         study=spec["study"],
@@ -163,30 +172,23 @@ def read_status(path: str | Path) -> Status:
         errors=sum(tally.errors for tally in tallies.values()),
         damaged_shards=len(damaged),
         looks=Looks.of_spec(spec, path / SPEC_FILE),
-        arms=tuple(_arm(key, tallies.get(key, _Tally()), totals.get(key)) for key in keys),
+        arms=tuple(_line(arm, tallies.get(arm, _Tally()), totals.get(arm)) for arm in arms),
     )
 
 
-def _count(table: pa.Table) -> dict[str, _Tally]:
+def _count(table: pa.Table) -> dict[ArmKey, _Tally]:
     """Rows that count alike get the same number, and the few distinct numbers are counted: no Python loop over rows."""
     if not table.num_rows:
         return {}
-    facts = [
-        table["method"],
-        list_text(table["slots"]),
-        table["downstream"],
-        table["donor_stratum"],
-        table["correct"],
-        table["base_correct"],
-        table["error"].is_valid(),
-    ]
-    coded = [_codes(fact) for fact in facts]
+    texts = list_text(table["slots"])
+    facts = [texts if name == "slots" else table[name] for name in (*ARM_COLUMNS, "correct", "base_correct")]
+    coded = [_codes(fact) for fact in [*facts, table["error"].is_valid()]]
     sizes = [len(values) for _, values in coded]
     numbers, counts = np.unique(np.ravel_multi_index([codes for codes, _ in coded], sizes), return_counts=True)
-    tallies: defaultdict[str, _Tally] = defaultdict(_Tally)
+    tallies: defaultdict[ArmKey, _Tally] = defaultdict(_Tally)
     for places, count in zip(np.transpose(np.unravel_index(numbers, sizes)), counts.tolist(), strict=True):
-        *key, correct, base, failed = (values[at] for at, (_, values) in zip(places, coded, strict=True))
-        tally = tallies["|".join(text or "" for text in key)]
+        *arm, correct, base, failed = (values[at] for at, (_, values) in zip(places, coded, strict=True))
+        tally = tallies[_arm_of(dict(zip(ARM_COLUMNS, arm, strict=True)))]
         tally.done += count
         tally.errors += count * failed
         if correct is not None:
@@ -208,15 +210,15 @@ def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[Any]]:
     return codes, encoded.dictionary.to_pylist()
 
 
-def _arm(key: str, tally: _Tally, total: int | None) -> ArmStatus:
-    method, slots, downstream, stratum = [*key.split("|"), "", "", ""][:4]
+def _arm_of(row: dict[str, Any]) -> ArmKey:
+    """The arm of coded columns, whose slots are a text that `list_text` made."""
+    return ArmKey.of_row(row | {"slots": [int(k) for k in row["slots"].split(",") if k]})
+
+
+def _line(arm: ArmKey, tally: _Tally, total: int | None) -> ArmStatus:
     base = tally.paired_base / tally.paired if tally.paired else None
     return ArmStatus(
-        key=key,
-        method=method,
-        slots=tuple(int(k) for k in slots.split(",") if k.isdigit()),
-        downstream=downstream,
-        donor_stratum=stratum,
+        arm=arm,
         done=tally.done,
         total=total,
         errors=tally.errors,

@@ -159,8 +159,8 @@ def key_values(pairs: Iterable[tuple[str, Any]], reading: str, header: Sequence[
 
 
 def records_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as dicts with text keys."""
-    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+    """Rows as dicts with text keys; pandas' NA is None."""
+    return [{str(k): None if v is pd.NA else v for k, v in row.items()} for row in table.to_dict("records")]
 
 
 def finite(row: Mapping[str, Any], *names: str) -> bool:

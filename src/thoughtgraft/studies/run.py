@@ -12,7 +12,7 @@ import pandas as pd
 from thoughtgraft.arguments import seed_of
 from thoughtgraft.effects.comparisons import agreement_table, contrast_table, dose_table, mediation_table
 from thoughtgraft.effects.counterfactual import counterfactual_table
-from thoughtgraft.effects.decision import Decision, PilotVerdict, decide
+from thoughtgraft.effects.decision import Decision, PilotVerdict, Tables, decide
 from thoughtgraft.effects.frame import Frame, build_frame
 from thoughtgraft.effects.gates import Basis
 from thoughtgraft.effects.per_problem import PerProblem, per_problem
@@ -291,9 +291,7 @@ class Run:
     def _decision(self) -> Decision:
         return decide(
             self.frame,
-            positions=self._positions,
-            agreement=self._agreement,
-            counterfactual=self._steps,
+            tables=Tables(self._positions, self._agreement, self._steps),
             certificate=self.certificate.gates,
             **self._judging,
             available_hosts=self.spec.plan.get("available_hosts"),

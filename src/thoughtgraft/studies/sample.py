@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from thoughtgraft.edits.site import slots_label
 from thoughtgraft.effects.frame import Frame, as_frame
-from thoughtgraft.effects.gates import RULE, Rule
+from thoughtgraft.effects.gates import RULE, Rule, primary_family
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.records.spec import PilotFacts, refuse_another_model, without_home
 from thoughtgraft.stats.intervals import MIN_HOSTS
@@ -122,10 +123,10 @@ def from_pilot(records: pd.DataFrame | Frame, n_hosts: int, n_donors: int, rule:
     """
     frame = as_frame(records)
     worst, spread = "", 0.0
-    for slot, cells in frame.singles(*rule.primary, frame.primary_stratum()).items():
+    for slot, cells in frame.singles(primary_family(frame, rule)).items():
         se = variance_components(cells.difference, cells.host, cells.donor).se(1, n_donors)
         if np.isfinite(se) and se > spread:
-            worst, spread = frame.label((slot,)), se
+            worst, spread = slots_label((slot,)), se
     if not worst:
         return Sizing(np.nan, "no slot varied in the pilot", rule=rule)
     needed = needed_hosts(spread, rule.margin, alpha=rule.alpha, power=rule.pilot_power)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from thoughtgraft.files import read_json
+from thoughtgraft.records.schema import ArmKey
+from thoughtgraft.records.shards import read_effects
 from thoughtgraft.records.spec import (
     CERTIFICATE_FILE,
     HEARTBEAT_FILE,
@@ -71,14 +72,12 @@ def running_metrics(status: Status) -> dict[str, float]:
     found: dict[str, float] = {"cells": status.done, "errors": status.errors}
     if status.rate_per_s is not None:
         found["cells_per_s"] = status.rate_per_s
-    widest = max((len(arm.slots) for arm in status.arms), default=0)
-    for arm in status.main_arms:
-        slots = "all" if 1 < len(arm.slots) == widest else ",".join(f"CT{k}" for k in arm.slots) or "none"
-        name = _named(arm.method, slots)
-        if arm.accuracy is not None:
-            found[f"accuracy/{name}"] = arm.accuracy
-        if arm.impact_pp is not None and arm.slots:
-            found[f"impact_pp/{name}"] = arm.impact_pp
+    for line in status.main_arms:
+        name = line.arm.label(status.widest)
+        if line.accuracy is not None:
+            found[f"accuracy/{name}"] = line.accuracy
+        if line.impact_pp is not None and line.arm.slots:
+            found[f"impact_pp/{name}"] = line.impact_pp
     return found
 
 
@@ -87,15 +86,16 @@ def final_metrics(run: Path) -> dict[str, Any]:
 
     And the share of cells that failed; nothing of what a study does not have.
     """
-    import pandas as pd
-
     found: dict[str, Any] = {}
     if (run / CERTIFICATE_FILE).is_file():
         found["certificate"] = "passed" if read_json(run / CERTIFICATE_FILE)["passed"] else "failed"
     if (run / "analysis" / "positions.parquet").is_file():
-        for row in pd.read_parquet(run / "analysis" / "positions.parquet").to_dict("records"):
-            facts = (str(row.get(name) or "") for name in ("method", "slots", "downstream", "donor_stratum"))
-            if name := _name(*facts):
+        table = read_effects(run / "analysis" / "positions.parquet")
+        arms = ArmKey.of_table(table)
+        widest = max((len(arm.slots) for arm in arms), default=0)
+        for arm, row in zip(arms, table.to_dict("records"), strict=True):
+            if arm.main and arm.span(widest) != "some":
+                name = arm.label(widest)
                 found |= {f"{column}/{name}": row[column] for column in _FINAL if row.get(column) == row.get(column)}
     if (run / "analysis" / "decision.json").is_file():
         decision: Mapping[str, Any] = read_json(run / "analysis" / "decision.json")
@@ -111,15 +111,3 @@ def run_files(run: Path) -> dict[str, Path]:
     files = {file.relative_to(run).as_posix(): file for file in sorted(run.rglob("*")) if file.is_file()}
     own = (f"{TRACKER_FOLDER}/", ".tmp-")
     return {name: file for name, file in files.items() if name not in _PRIVATE and not name.startswith(own)}
-
-
-def _name(method: str, slots: str, downstream: str, stratum: str) -> str | None:
-    """`swap CT3`; None for an arm that is not among the main ones."""
-    main = downstream in ("", "recompute") and stratum in ("", "random", "self", "nan")
-    if not main or not re.fullmatch(r"CT\d+|all|none|", slots):
-        return None
-    return _named(method, slots)
-
-
-def _named(method: str, slots: str) -> str:
-    return method if slots in ("none", "") else f"{method} {slots}"

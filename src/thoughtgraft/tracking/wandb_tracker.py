@@ -96,7 +96,7 @@ class WandbTracker:
 
 def _scalar(value: Any) -> Any:
     """A value as a table's cell: null for what is undefined, text for what is no scalar."""
-    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
-    if value is None or value != value:
+    value = value.tolist() if hasattr(value, "tolist") else value  # numpy's arrays and scalars
+    if value is None or type(value).__name__ == "NAType" or value != value:
         return None
     return value if isinstance(value, str | bool | int | float) else str(value)

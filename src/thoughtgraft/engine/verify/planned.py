@@ -103,8 +103,10 @@ class Planned:
         columns = {
             "cell": one.key,
             "arm": arm.label,
-            "method": arm.name,
+            "method": arm.method,
             "slots": tuple(arm.slots),
+            "site_kind": ("fed" if arm.site is None else "resid") if arm.slots else None,
+            "site_layer": None if arm.site is None else arm.site.layer,
             "downstream": arm.downstream if arm.slots else None,
             "protocol": self.model.protocol.name,
             "num_latents": self.model.num_latents,

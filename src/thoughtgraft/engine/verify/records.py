@@ -30,8 +30,8 @@ from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.records.certificate import Check
 
 CELLS = (
-    "run_id unit arm method slots downstream protocol num_latents model_edit problem_id split n_steps operation "
-    "donor_id donor_stratum pad seed cell"
+    "run_id unit arm method slots site_kind site_layer downstream protocol num_latents model_edit problem_id split "
+    "n_steps operation donor_id donor_stratum pad seed cell"
 ).split()
 GRADES = (
     "gold base_pred base_correct donor_pred donor_correct text token_ids stop_reason n_tokens pred valid correct "

@@ -10,13 +10,14 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from thoughtgraft.effects.compare import compare_runs
-from thoughtgraft.effects.frame import Frame, as_frame, as_slots, is_single, slot_label
+from thoughtgraft.effects.frame import Frame, as_frame, as_slots
 from thoughtgraft.effects.positions import arm_mean, position_table
 from thoughtgraft.errors import AnalysisError
+from thoughtgraft.records.schema import ArmKey
 
 _FROM_POSITIONS = (
-    "slots", "method", "n_hosts", "n_donors", "n_gen", "n_failed", "acc", "impact_pp", "ci_low", "ci_high", "sim_low",
-    "sim_high", "verdict", "zero_bound_pp", "p_holm", "changed_rate", "adoption_rate", "adoption_null",
+    "label", "slots", "method", "n_hosts", "n_donors", "n_gen", "n_failed", "acc", "impact_pp", "ci_low", "ci_high",
+    "sim_low", "sim_high", "verdict", "zero_bound_pp", "p_holm", "changed_rate", "adoption_rate", "adoption_null",
     "adoption_excess", "adoption_excess_ci_low", "adoption_excess_ci_high", "dlogp", "kl", "kl_ci_low", "kl_ci_high",
     "note",
 )  # fmt: skip
@@ -72,26 +73,22 @@ def drift_table(
         table = pd.DataFrame([_baseline(frame), *_with_kl_intervals(effects, frame).to_dict("records")])
         if name != standard:
             table = _with_difference(table, compare_runs(frames[standard], frame))
-            differs = _differs(own, shared, frame.n_slots)
+            differs = _differs(own, shared)
             table = table.assign(differs_rate=[differs[m, s] for m, s in zip(table.method, table.slots, strict=True)])
         tables.append(table.assign(protocol=name).reindex(columns=list(COLUMNS)))
     table = pd.concat([part.astype(object) for part in tables], ignore_index=True).infer_objects()
-    place = [(METHODS.index(m), *_rank(s)) for m, s in zip(table.method, table.slots, strict=True)]
+    place = [(METHODS.index(m), len(s), s) for m, s in zip(table.method, table.slots, strict=True)]
     return table.iloc[sorted(range(len(table)), key=place.__getitem__)].reset_index(drop=True)
-
-
-def _rank(label: str) -> tuple[bool, int, str]:
-    return (False, int(label[2:]), "") if is_single(label) else (True, 0, label)
 
 
 def _baseline(frame: Frame) -> dict[str, Any]:
     """The unedited run as a row: `acc` as a fraction, its interval in percent; no edit, so no impact."""
-    cells = next((cells for key, cells in frame.arms.items() if key.method == "baseline" and len(cells)), None)
-    if cells is None:
+    key, cells = next(((key, c) for key, c in frame.arms.items() if key.method == "baseline" and len(c)), (None, None))
+    if key is None or cells is None:
         raise AnalysisError("a run has no baseline", fix="use the plan of the drift study")
     right = int(cells.correct.sum())
     interval = binomtest(right, len(cells)).proportion_ci(0.95, "wilson")
-    row = {"method": "baseline", "slots": "none", "acc": right / len(cells), "n_hosts": cells.n_hosts}
+    row = frame.columns(key) | {"acc": right / len(cells), "n_hosts": cells.n_hosts}
     row |= {"ci_low": 100 * interval.low, "ci_high": 100 * interval.high}
     return row | {"n_gen": len(cells), "n_failed": cells.n_failed, "n_donors": 0, "note": "", "verdict": ""}
 
@@ -99,10 +96,8 @@ def _baseline(frame: Frame) -> dict[str, Any]:
 def _with_kl_intervals(table: pd.DataFrame, frame: Frame) -> pd.DataFrame:
     """The rows of self and swap, with the interval of their mean divergence."""
     table = table[table.method.isin(METHODS)]
-    arms = {(key.method, frame.label(key.slots)): cells for key, cells in frame.arms.items()}
-    found = [
-        arm_mean(cells, cells.kl) for cells in (arms[m, s] for m, s in zip(table.method, table.slots, strict=True))
-    ]
+    arms = [frame.arms[key] for key in ArmKey.of_table(table)]
+    found = [arm_mean(cells, cells.kl) for cells in arms]
     # A divergence is never negative, but for rounding.
     lows = [max(est.low, 0.0) for est in found]
     return table.assign(kl_ci_low=lows, kl_ci_high=[est.high for est in found])
@@ -129,11 +124,11 @@ def _answers(records: pd.DataFrame) -> dict[Cell, object]:
     return dict(zip(names, answers, strict=True))
 
 
-def _differs(own: Mapping[Cell, object], other: Mapping[Cell, object], n_slots: int) -> dict[Any, float]:
-    """Share of cells with another answer than `other` has there, by (method, slots in words); failed cells left out."""
-    found: dict[tuple[str, str], list[bool]] = {}
+def _differs(own: Mapping[Cell, object], other: Mapping[Cell, object]) -> dict[Any, float]:
+    """Share of cells with another answer than `other` has there, by method and slots; failed cells left out."""
+    found: dict[tuple[str, tuple[int, ...]], list[bool]] = {}
     for cell, answer in own.items():
-        both = found.setdefault((cell[0], slot_label(cell[1], n_slots)), [])
+        both = found.setdefault(cell[:2], [])
         if answer is not _FAILED and other[cell] is not _FAILED:
             both.append(answer != other[cell])
     return {name: float(np.mean(values)) if values else np.nan for name, values in found.items()}

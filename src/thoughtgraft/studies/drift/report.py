@@ -51,7 +51,7 @@ from thoughtgraft.report.figures.kit import (
 )
 from thoughtgraft.report.render import to_markdown
 from thoughtgraft.stats.verdicts import Verdict
-from thoughtgraft.studies.resampling.figures import slot_order
+from thoughtgraft.studies.resampling.figures import labels_of
 from thoughtgraft.studies.resampling.report import plain
 
 NOISE = 1e-6
@@ -199,15 +199,15 @@ def _protocols(table: pd.DataFrame, sides: Sequence[Side]) -> tuple[Block, ...]:
 def _effects(table: pd.DataFrame, method: str, standard: str) -> Table:
     swap, part = method == "swap", table[table.method == method]
     rows = []
-    for slots in dict.fromkeys(part.slots):
-        for row in records_of(part[part.slots == slots]):
+    for label in dict.fromkeys(part.label):
+        for row in records_of(part[part.label == label]):
             names = ("adoption_excess", "adoption_excess_ci_low", "adoption_excess_ci_high")
             adopted = (estimate(*(100 * row[name] for name in names)),) if swap else (divergence(row),)
             p = p_value(row["p_holm"]) if is_number(row["p_holm"]) else "–"
             other = "–" if row["protocol"] == standard else percent(row["differs_rate"])
             told = judged(row["sim_low"], row["sim_high"], RULE.margin_pp), str(row["verdict"])
             cells = (reported(row), *told, p, percent(row["changed_rate"]), *adopted, difference(row, standard), other)
-            rows.append((slots, row["protocol"], *cells))
+            rows.append((row["label"], row["protocol"], *cells))
     last = "donor's answer over chance, pp" if swap else "KL, nats"
     header = (
         "thought", "protocol", "impact, pp [alone]", "simultaneous", "verdict", "p (Holm)", "answers changed", last,
@@ -256,7 +256,7 @@ class DriftPerSlot:
         """From a drift table and, for each protocol whose certificate or gates failed, what failed."""
         names = list(dict.fromkeys(table.protocol))
         edited = table[table.method != "baseline"]
-        labels = slot_order(set(edited.slots))
+        labels = labels_of(edited)
         series, dead = [], []
         for method, *_ in PANELS:
             lines, still = [], []
@@ -264,7 +264,7 @@ class DriftPerSlot:
                 shift = 0.0 if len(names) == 1 else WIDTH * (i / (len(names) - 1) - 0.5)
                 points = []
                 for row in records_of(edited[(edited.protocol == name) & (edited.method == method)]):
-                    x = labels.index(row["slots"]) + shift
+                    x = labels.index(row["label"]) + shift
                     still += [(x, 0.0)] if row["verdict"] == Verdict.BY_CONSTRUCTION else []
                     swapped = method == "swap"
                     points.append(Point.of(x, row, *(("impact_pp", "") if swapped else ("kl", "kl_"))))

@@ -181,14 +181,6 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Condition:
-    """What a recorded method did: erased the label (`draw` None) or took random directions out, after one layer."""
-
-    layer: int
-    draw: int | None = None
-
-
-@dataclass(frozen=True)
 class Reading:
     """What an edit does to held-out features of one cell; a mean over slots where several are edited.
 
@@ -232,7 +224,7 @@ def read_label(x: np.ndarray, labels: Sequence[str], seed: int, folds: int = 5) 
 
 def erasure_table(
     records: pd.DataFrame,
-    conditions: Mapping[str, Condition],
+    draws: Mapping[str, int | None],
     readings: Mapping[tuple[int, tuple[int, ...]], Reading],
     *,
     depth: int,
@@ -251,7 +243,7 @@ def erasure_table(
 
     Args:
         records: Records of the run, one for each host and arm.
-        conditions: What each recorded method did.
+        draws: Which draw of random directions each recorded method took out; None of the one that erased the label.
         readings: By layer and slots.
         depth: Layers of the model.
         num_latents: Its slots, K.
@@ -260,16 +252,16 @@ def erasure_table(
     Raises:
         AnalysisError: A cell lacks hosts or arms.
     """
-    edited = records[records["method"].isin(list(conditions))]
+    edited = records[records["method"].isin(list(draws))]
     cells = {cell: i for i, cell in enumerate(readings)}
     place = np.array(
         [
-            cells[conditions[method].layer, tuple(int(k) for k in slots)]
-            for method, slots in zip(edited["method"], edited["slots"], strict=True)
+            cells[int(layer), tuple(int(k) for k in slots)]
+            for layer, slots in zip(edited["site_layer"], edited["slots"], strict=True)
         ]
     )
-    draws = [conditions[method].draw for method in edited["method"]]
-    edited = edited.assign(draw=[_ERASED if draw is None else draw for draw in draws])
+    number = {method: _ERASED if draw is None else draw for method, draw in draws.items()}
+    edited = edited.assign(draw=edited["method"].map(number))
     grids = []
     for i, (layer, slots) in enumerate(readings):
         wide = edited[place == i].pivot(

@@ -17,7 +17,6 @@ from thoughtgraft.edits.plan import Plan
 from thoughtgraft.errors import PlanError
 from thoughtgraft.records.spec import refuse_another_model, without_home
 from thoughtgraft.studies.erasure.analysis import (
-    Condition,
     Eraser,
     Fit,
     Reading,
@@ -46,11 +45,11 @@ MakeOp = Callable[[int, tuple[int, ...], int | None], Callable[..., Any]]
 
 @dataclass(frozen=True)
 class ErasurePlan:
-    """The plan, the sets of slots that are edited, and what each recorded method means."""
+    """The plan, the sets of slots that are edited, and which draw each edit is (None: it erases the label)."""
 
     plan: Plan
     slot_sets: tuple[tuple[int, ...], ...]
-    conditions: dict[str, Condition]
+    draws: dict[str, int | None]
 
 
 def slot_sets(asked: str | None, num_latents: int) -> tuple[tuple[int, ...], ...]:
@@ -73,15 +72,13 @@ def erasure_plan(
     layers: Sequence[int], sets: Sequence[tuple[int, ...]], make_op: MakeOp, *, draws: int = DRAWS, seed: int = 0
 ) -> ErasurePlan:
     """Baseline, and at each layer and set of slots the erasure and so many random edits of its rank and size."""
-    arms, conditions = [Arm("baseline")], {}
+    arms = [Arm("baseline")]
+    names = {("erase" if draw is None else f"random {draw}"): draw for draw in (None, *range(draws))}
     for layer in layers:
         for slots in sets:
-            for draw in (None, *range(draws)):
-                method = "erase" if draw is None else f"random {draw}"
-                arm = Arm(method, slots, op=make_op(layer, slots, draw), site=Resid(layer))
-                conditions[arm.name] = Condition(layer, draw)
-                arms.append(arm)
-    return ErasurePlan(Plan(tuple(arms), seed=seed), tuple(sets), conditions)
+            for method, draw in names.items():
+                arms.append(Arm(method, slots, op=make_op(layer, slots, draw), site=Resid(layer)))
+    return ErasurePlan(Plan(tuple(arms), seed=seed), tuple(sets), names)
 
 
 def halves(texts: Sequence[str], labels: Sequence[str], seed: int) -> tuple[list[int], list[int]]:
@@ -160,7 +157,7 @@ class ErasureJob:
             for chosen in self.design.slot_sets
         }
         return erasure_table(
-            records, self.design.conditions, readings, depth=self.depth, num_latents=len(self.features.positions) - 1
+            records, self.design.draws, readings, depth=self.depth, num_latents=len(self.features.positions) - 1
         )
 
     def _reading(self, layer: int, slot: int) -> Reading:

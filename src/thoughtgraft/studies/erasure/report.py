@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from thoughtgraft.edits.site import slots_label
 from thoughtgraft.effects.frame import reasons
 from thoughtgraft.effects.gates import FAIL, RULE, failed_gate
 from thoughtgraft.files import write_atomic
@@ -61,7 +62,7 @@ def short_rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
     for row in records_of(table):
         read = f"{percent(row['read_before'], 0)} → {percent(row['read_after'], 0)}"
         figures = (number(row["impact_pp"]), number(row["random_impact_pp"]), _gap(row))
-        rows.append((f"L{row['layer']} {_slots(row)}", *figures, *_said(row), read))
+        rows.append((f"L{row['layer']} {slots_label(row['slots'])}", *figures, *_said(row), read))
     return rows
 
 
@@ -140,7 +141,7 @@ def tables(table: pd.DataFrame) -> tuple[Table, Table]:
     """Every cell with its effect and verdict; and the figures behind them."""
     effects, details, notes = [], [], Notes()
     for row in records_of(table):
-        cell, (together, said) = (f"L{row['layer']}", _slots(row)), _said(row)
+        cell, (together, said) = (f"L{row['layer']}", slots_label(row["slots"])), _said(row)
         own, drawn = (
             estimate(row[value], row[low], row[high])
             for value, low, high in (
@@ -204,18 +205,11 @@ def _by_verdict(tested: pd.DataFrame, target: str) -> list[str]:
     for word in Verdict:
         rows = records_of(tested[tested["verdict"] == word])
         # What is shown is named, cell by cell; what is not is counted.
-        shown = [f"L{row['layer']} {_slots(row)} ({number(row['difference_pp'])} pp)" for row in rows]
+        shown = [f"L{row['layer']} {slots_label(row['slots'])} ({number(row['difference_pp'])} pp)" for row in rows]
         where = sentence_list(shown) if word.tone == "found" else plural(len(rows), "cell")
         parts += [f"{word} ({word.says(f'{RULE.margin_pp:g} pp')}) in {where}"] if rows else []
     mde = number(tested["mde80_pp"].median())
     return [f"{said}{'; '.join(parts)}. Of {plural(len(tested), 'cell')}; MDE (median) {mde} pp."]
-
-
-def _slots(row: dict[str, Any]) -> str:
-    slots = [int(k) for k in row["slots"]]
-    if len(slots) > 2 and slots == list(range(slots[0], slots[-1] + 1)):
-        return f"CT{slots[0]}-CT{slots[-1]}"
-    return ",".join(f"CT{k}" for k in slots)
 
 
 def _gap(row: dict[str, Any]) -> str:

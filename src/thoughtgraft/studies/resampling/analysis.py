@@ -11,7 +11,7 @@ import pandas as pd
 from thoughtgraft.arguments import answers_for_calls, items, need, seed_of
 from thoughtgraft.effects.comparisons import agreement_table, contrast_table, dose_table, mediation_table
 from thoughtgraft.effects.counterfactual import counterfactual_table
-from thoughtgraft.effects.decision import Decision, decide
+from thoughtgraft.effects.decision import Decision, Tables, decide
 from thoughtgraft.effects.frame import Frame, build_frame
 from thoughtgraft.effects.gates import RULE, Rule
 from thoughtgraft.effects.per_problem import PerProblem, per_problem
@@ -89,9 +89,7 @@ def analyse(
     steps = counterfactual_table(frame, problems or (), largest=largest, **known)
     decision = decide(
         frame,
-        positions=positions,
-        agreement=agreement,
-        counterfactual=steps,
+        tables=Tables(positions, agreement, steps),
         certificate=certificate,
         dead_slots=dead_slots,
         shared_slots=shared_slots,

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from thoughtgraft.effects.gates import NOT_RUN, UNRECORDED, Basis, failed_words
+from thoughtgraft.records.schema import ArmKey
 from thoughtgraft.records.spec import RunSpec
 from thoughtgraft.report.document import (
     Banner,
@@ -22,7 +23,7 @@ from thoughtgraft.report.document import (
 )
 from thoughtgraft.studies.folder import RunData
 from thoughtgraft.studies.resampling.analysis import Analysis
-from thoughtgraft.studies.resampling.figures import is_single, swaps
+from thoughtgraft.studies.resampling.figures import swaps
 
 
 def seen_before(spec: RunSpec) -> tuple[str, str]:
@@ -158,18 +159,19 @@ def chosen_pairs(run: RunData, analysis: Analysis) -> list[Pair]:
     Each is the first of its kind by host and donor id among hosts right at baseline.
     """
     table = swaps(analysis)
-    table = table[[is_single(str(label)) for label in table.slots]]
+    table = table[table.slots.map(len) == 1]
     records = run.records
     if not len(table) or not {"adopted", "changed", "donor_id"} <= set(records.columns):
         return []
-    slot = int(str(table.slots.iloc[int(table.impact_pp.to_numpy(dtype=float).argmax())])[2:])
+    arm = ArmKey.of_table(table)[int(table.impact_pp.to_numpy(dtype=float).argmax())]
     chosen = records[
-        (records.method == "swap")
-        & (records.downstream == "recompute")
-        & (records.slots.map(lambda value: tuple(value) == (slot,)))
+        (records.method == arm.method)
+        & (records.downstream == arm.after)
+        & (records.site_kind.fillna("fed") == "fed")
+        & (records.slots.map(tuple) == arm.slots)
         & records.base_correct.fillna(False).astype(bool)
         & records.changed.notna()  # a failed cell shows nothing
-        & (records.donor_stratum == analysis.frame.primary_stratum())
+        & (records.donor_stratum == arm.donors)
     ].sort_values(["problem_id", "donor_id"])
     adopted, changed = (chosen[name].fillna(False).astype(bool) for name in ("adopted", "changed"))
     kinds = {
@@ -177,7 +179,7 @@ def chosen_pairs(run: RunData, analysis: Analysis) -> list[Pair]:
         "the host's answer changes, but not to the donor's": changed & ~adopted,
         "the host's answer stays": ~changed,
     }
-    return [Pair(why, slot, _first(chosen[which])) for why, which in kinds.items() if which.any()]
+    return [Pair(why, arm.slots[0], _first(chosen[which])) for why, which in kinds.items() if which.any()]
 
 
 def _first(rows: pd.DataFrame) -> dict[str, Any]:

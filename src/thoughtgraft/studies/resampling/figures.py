@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from thoughtgraft.edits.site import slots_label
 from thoughtgraft.effects.positions import OF_EXCESS, OF_IMPACT
+from thoughtgraft.records.schema import ArmKey
 from thoughtgraft.report.document import plural, records_of, sample, sentence_list
 from thoughtgraft.report.figures.kit import (
     BLUE,
@@ -35,44 +37,37 @@ from thoughtgraft.studies.resampling.analysis import Analysis
 
 # Arms that edit nothing by intent: they are checks, not effects.
 CHECKS = ("baseline", "noop", "self")
-_SINGLE = re.compile(r"CT(\d+)")
 
 
-def is_single(label: str) -> bool:
-    """Whether a label names exactly one slot."""
-    return _SINGLE.fullmatch(label) is not None
+def slot_order(slots: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """Sets of slots, each once: single slots first, all of them last."""
+    return tuple(sorted(set(slots), key=lambda one: (len(one), one)))
 
 
-def slot_order(labels: Iterable[str]) -> tuple[str, ...]:
-    """Labels with single slots first, by number, then the others by name, `all` last."""
-    return tuple(sorted(set(labels), key=_rank))
+def slot_names(slots: Iterable[tuple[int, ...]], n_slots: int) -> tuple[str, ...]:
+    """Their names, for an axis."""
+    return tuple(slots_label(one, n_slots) for one in slots)
 
 
-def _rank(label: str) -> tuple[int, int, str]:
-    single = _SINGLE.fullmatch(label)
-    return (0, int(single.group(1)), "") if single else (2 if label == "all" else 1, 0, label)
+def labels_of(table: pd.DataFrame) -> tuple[str, ...]:
+    """The labels of a table's rows, each once, in the order of their slots, single ones first."""
+    rows = sorted(zip(table.slots, table.label, strict=True), key=lambda row: (len(row[0]), row))
+    return tuple(dict.fromkeys(label for _, label in rows))
 
 
 def edited(analysis: Analysis, *, stratum: str | None = None) -> pd.DataFrame:
     """The main effects: single slots and all, recompute, the primary donors; swap first, then by method and slot."""
-    table = analysis.positions
+    table, n_slots = analysis.positions, analysis.frame.n_slots
     primary = analysis.frame.primary_stratum() if stratum is None else stratum
     kept = table[
         (table.downstream == "recompute")
         & table.donor_stratum.isin(["", primary])
         & ~table.method.isin(CHECKS)
-        & table.slots.map(lambda label: is_single(str(label)) or label == "all")
+        & np.array([arm.span(n_slots) in ("one", "all") for arm in ArmKey.of_table(table)], dtype=bool)
         & (table.n_gen > 0)
     ]
-    rank = pd.DataFrame(
-        {
-            "swap": kept.method != "swap",
-            "method": kept.method,
-            "slot": [_rank(str(label)) for label in kept.slots],
-        },
-        index=kept.index,
-    )
-    return kept.loc[rank.sort_values(["swap", "method", "slot"]).index]
+    arms = ArmKey.of_table(kept)
+    return kept.iloc[sorted(range(len(arms)), key=lambda i: (arms[i].method != "swap", arms[i]))]
 
 
 def swaps(analysis: Analysis) -> pd.DataFrame:
@@ -89,8 +84,13 @@ def doses(analysis: Analysis) -> list[dict[str, Any]]:
         for row in records_of(analysis.dose)
         if row["downstream"] == "recompute" and row["donor_stratum"] in ("", primary) and row["method"] not in CHECKS
     ]
-    between = {(row["series"], row["method"]) for row in rows if 1 < row["n_slots"] < last}
-    return [row for row in rows if (row["series"], row["method"]) in between]
+    between = {(row["series"], edit_of(row)) for row in rows if 1 < row["n_slots"] < last}
+    return [row for row in rows if (row["series"], edit_of(row)) in between]
+
+
+def edit_of(row: Mapping[str, Any]) -> str:
+    """The name of a row's edit, with where it acts if not on what slots are fed: one line of a figure."""
+    return ArmKey.of_row(row).family.name
 
 
 def mediated(analysis: Analysis) -> list[dict[str, Any]]:
@@ -99,15 +99,20 @@ def mediated(analysis: Analysis) -> list[dict[str, Any]]:
     rows = [
         row
         for row in records_of(analysis.mediation)
-        if row["donor_stratum"] in ("", primary) and (is_single(row["slots"]) or row["slots"] == "all")
+        if row["donor_stratum"] in ("", primary) and ArmKey.of_row(row).span(analysis.frame.n_slots) in ("one", "all")
     ]
-    return sorted(rows, key=lambda row: (row["method"] != "swap", row["method"], row["freeze"], _rank(row["slots"])))
+    return sorted(rows, key=lambda row: (row["method"] != "swap", row["method"], row["freeze"], ArmKey.of_row(row)))
+
+
+def swap_first(names: Iterable[str]) -> list[str]:
+    """Names of edits, each once, in order, but swap first."""
+    return sorted(set(names), key=lambda name: (name != "swap", name))
 
 
 def methods_run(analysis: Analysis) -> list[str]:
     """Methods with at least one edited arm, swap first, checks left out."""
     found = {key.method for key, cells in analysis.frame.arms.items() if key.slots and len(cells)} - set(CHECKS)
-    return sorted(found, key=lambda method: (method != "swap", method))
+    return swap_first(found)
 
 
 IMPACT_TITLE = "Accuracy lost when a thought is replaced (percentage points)"
@@ -118,7 +123,7 @@ WIDTH = 0.62
 class ImpactPerSlot:
     """Impacts of every method run with recompute, by slot, `all` last.
 
-    `still` are the places of effects that are 0 by construction, with their method.
+    `still` are the places of effects that are 0 by construction, with their edit.
     """
 
     labels: tuple[str, ...]
@@ -139,21 +144,19 @@ class ImpactPerSlot:
         rows = records_of(edited(analysis))
         if not rows:
             return Skipped(cls.name, IMPACT_TITLE, "The run has no edited arm whose later thoughts are recomputed.")
-        labels = slot_order({row["slots"] for row in rows})
-        methods = list(dict.fromkeys(row["method"] for row in rows))
-        methods.sort(key=lambda m: (m != "swap", m))
+        places = slot_order(row["slots"] for row in rows)
+        edits = list(dict.fromkeys(edit_of(row) for row in rows))
         series, still = [], []
         ns: dict[str, list[str]] = {}
-        for i, method in enumerate(methods):
-            shift = 0.0 if len(methods) == 1 else WIDTH * (i / (len(methods) - 1) - 0.5)
-            mine = [(labels.index(row["slots"]) + shift, row) for row in rows if row["method"] == method]
-            still += [(x, method) for x, row in mine if row["verdict"] == Verdict.BY_CONSTRUCTION]
+        for i, edit in enumerate(edits):
+            shift = 0.0 if len(edits) == 1 else WIDTH * (i / (len(edits) - 1) - 0.5)
+            mine = [(places.index(row["slots"]) + shift, row) for row in rows if edit_of(row) == edit]
+            still += [(x, edit) for x, row in mine if row["verdict"] == Verdict.BY_CONSTRUCTION]
             shown = [(x, row) for x, row in mine if row["verdict"] != Verdict.BY_CONSTRUCTION]
-            series.append((method, tuple(Point.of(x, row, "impact_pp") for x, row in shown)))
-            sizes = {sample(r["n_hosts"], r["n_donors"], r["n_gen"]) for r in rows if r["method"] == method}
-            ns.setdefault(sizes.pop() if len(sizes) == 1 else "sizes that differ by slot (see the table)", []).append(
-                method
-            )
+            series.append((edit, tuple(Point.of(x, row, "impact_pp") for x, row in shown)))
+            sizes = {sample(row["n_hosts"], row["n_donors"], row["n_gen"]) for _, row in mine}
+            n = sizes.pop() if len(sizes) == 1 else "sizes that differ by slot (see the table)"
+            ns.setdefault(n, []).append(edit)
         rule = analysis.decision.rule
         caption = (
             "Points: baseline accuracy minus accuracy after the edit, paired by problem. Thin: the "
@@ -166,6 +169,7 @@ class ImpactPerSlot:
             + (" Crosses at 0: by construction, whatever the model learned." if still else "")
             + too_small(rows, OF_IMPACT)
         )
+        labels = slot_names(places, analysis.frame.n_slots)
         return cls(labels, tuple(series), tuple(still), rule.level, rule.margin_pp, caption)
 
     def plot(self, ax: Any, panel: int = 0) -> None:
@@ -226,7 +230,8 @@ class AdoptionPerSlot:
             f"and gold.{too_small(rows, OF_EXCESS)}"
         )
         null = tuple(100 * row["adoption_null"] for row in rows)
-        return cls(tuple(row["slots"] for row in rows), rate, null, excess, rule.level, rule.margin_pp, caption)
+        labels = tuple(row["label"] for row in rows)
+        return cls(labels, rate, null, excess, rule.level, rule.margin_pp, caption)
 
     def plot(self, ax: Any, panel: int = 0) -> None:
         """Draw rate and null (0) or excess (1)."""
@@ -286,11 +291,11 @@ class DoseResponse:
         base = rows[0]["acc"] + rows[0]["impact_pp"] / 100
         panels = []
         for name in dict.fromkeys(row["series"] for row in rows):
-            methods = sorted({row["method"] for row in rows if row["series"] == name}, key=lambda m: (m != "swap", m))
+            edits = swap_first(edit_of(row) for row in rows if row["series"] == name)
             lines = []
-            for i, method in enumerate(methods):
-                shift = 0.09 * (i - (len(methods) - 1) / 2)
-                chosen = [row for row in rows if row["series"] == name and row["method"] == method]
+            for i, edit in enumerate(edits):
+                shift = 0.09 * (i - (len(edits) - 1) / 2)
+                chosen = [row for row in rows if row["series"] == name and edit_of(row) == edit]
                 points = tuple(
                     Point(
                         row["n_slots"] + shift,
@@ -300,7 +305,7 @@ class DoseResponse:
                     )
                     for row in chosen
                 )
-                lines.append((method, points))
+                lines.append((edit, points))
             panels.append((name, tuple(lines)))
         ns = {row["n_hosts"] for row in rows}
         caption = (
@@ -369,13 +374,13 @@ class DirectIndirect:
                 MEDIATION_TITLE,
                 "It needs swaps with freeze_input or freeze_kv, which this run does not have.",
             )
-        labels = slot_order({row["slots"] for row in rows})
+        places = slot_order(row["slots"] for row in rows)
         freezes = tuple(sorted({row["freeze"] for row in rows}))
         bars = tuple(
             {
                 name: tuple(
                     Point(
-                        labels.index(row["slots"]) + 0.27 * (i - 1),
+                        places.index(row["slots"]) + 0.27 * (i - 1),
                         row[f"{name}_pp"],
                         row[f"{name}_low"],
                         row[f"{name}_high"],
@@ -395,7 +400,7 @@ class DirectIndirect:
             f"hosts and donors and not adjusted for several slots; n = {n} per slot. Where no slot follows, indirect "
             "is 0 by construction and has no interval."
         )
-        return cls(freezes, labels, bars, caption)
+        return cls(freezes, slot_names(places, analysis.frame.n_slots), bars, caption)
 
     def plot(self, ax: Any, panel: int = 0) -> None:
         """Draw one freeze's panel."""

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from thoughtgraft.edits.site import slots_label
+from thoughtgraft.records.schema import Family
 from thoughtgraft.report.document import estimate, plural, records_of, shorten
 from thoughtgraft.report.figures.kit import BLUE, INK, Skipped, drawable, light_grid, look, slot_ticks
 from thoughtgraft.studies.folder import RunData
 from thoughtgraft.studies.resampling.analysis import Analysis
-from thoughtgraft.studies.resampling.figures import edited, is_single
+from thoughtgraft.studies.resampling.figures import edit_of, edited
 
 DISTRIBUTION_TITLE = "Distribution over problems of the share of donors that changed the answer"
 BINS = 11
@@ -38,7 +40,7 @@ class SlotDistribution:
     def from_analysis(cls, analysis: Analysis) -> SlotDistribution | Skipped:
         """From the single-slot swaps of the primary stratum."""
         frame = analysis.frame
-        arms = frame.singles("swap", "recompute", frame.primary_stratum())
+        arms = frame.singles(frame.primary)
         if not arms:
             return Skipped(cls.name, DISTRIBUTION_TITLE, "The run has no single-slot swaps.")
         donors = max(int(cells.draw.max()) + 1 for cells in arms.values())
@@ -56,7 +58,7 @@ class SlotDistribution:
             f"{plural(donors, 'donor')} each): the wider the bar, the more problems have this share of changed "
             "answers. Dash: mean over problems. It shows spread, not uncertainty: there are no intervals here."
         )
-        labels = tuple(frame.label((slot,)) for slot in arms)
+        labels = tuple(cells.arm.place() for cells in arms.values())
         return cls(np.array(rows), (edges[:-1] + edges[1:]) / 2, tuple(means), labels, caption)
 
     def plot(self, ax: Any, panel: int = 0) -> None:
@@ -101,7 +103,7 @@ class ProblemBySlot:
     def from_analysis(cls, analysis: Analysis) -> ProblemBySlot | Skipped:
         """From the single-slot swaps, in the order of the per-problem table."""
         frame = analysis.frame
-        arms = frame.singles("swap", "recompute", frame.primary_stratum())
+        arms = frame.singles(frame.primary)
         if not arms:
             return Skipped(cls.name, TITLE, "The run has no single-slot swaps.")
         table = analysis.per_problem.table
@@ -115,7 +117,7 @@ class ProblemBySlot:
             "thought changed the answer. A mark at the left: the model was wrong on this problem without any edit. "
             "Shares of so few donors are coarse; their intervals are in the per-problem table."
         )
-        labels = tuple(frame.label((slot,)) for slot in arms)
+        labels = tuple(cells.arm.place() for cells in arms.values())
         return cls(share, ~table.base_correct.to_numpy(dtype=bool), labels, caption)
 
     def plot(self, ax: Any, panel: int = 0) -> None:
@@ -153,7 +155,7 @@ SCATTER_TITLE = "Impact of swapping against impact of ablating, by slot (percent
 
 @dataclass(frozen=True)
 class Dot:
-    """One slot: impacts (ablation, swap) in pp, their intervals, and the joint region's outline, shape [point, 2]."""
+    """One slot, by its label: impacts (ablation, swap) in pp, their intervals, and the joint region [point, 2]."""
 
     slot: str
     x: tuple[float, float, float]
@@ -186,18 +188,16 @@ class SwapAgainstAblation:
     def from_analysis(cls, analysis: Analysis) -> SwapAgainstAblation | Skipped:
         """From the position and agreement tables, with the covariance of the hosts' means for the joint regions."""
         table = edited(analysis)
-        table = table[[is_single(str(label)) for label in table.slots]]
+        table = table[table.slots.map(len) == 1]
         agreements = {row["method_b"]: row for row in records_of(analysis.agreement)}
         if not agreements:
             return Skipped(
                 cls.name, SCATTER_TITLE, "It needs swap and an ablation (mean, zero, skip or noise) at three slots."
             )
-        impacts = {(row["method"], row["slots"]): row for row in records_of(table)}
+        impacts = {(edit_of(row), *row["slots"]): row for row in records_of(table)}
         panels = []
         for other, row in agreements.items():
-            slots = [
-                slot for slot in row["slots"].split(", ") if ("swap", slot) in impacts and (other, slot) in impacts
-            ]
+            slots = [slot for slot in row["slots"] if ("swap", slot) in impacts and (other, slot) in impacts]
             dots = [_dot(analysis, slot, impacts[other, slot], impacts["swap", slot], other) for slot in slots]
             r = f"r = {estimate(row['r'], row['r_low'], row['r_high'], 2)}"
             panels.append(
@@ -251,10 +251,10 @@ class SwapAgainstAblation:
         return [((group[0].x[0], group[0].y[0]), ", ".join(dot.slot for dot in group)) for group in groups]
 
 
-def _dot(analysis: Analysis, slot: str, ablation: dict[str, Any], swap: dict[str, Any], other: str) -> Dot:
-    frame, k = analysis.frame, int(slot[2:])
-    x = frame.host_by_slot(other)[:, k]
-    y = frame.host_by_slot("swap", stratum=frame.primary_stratum())[:, k]
+def _dot(analysis: Analysis, slot: int, ablation: dict[str, Any], swap: dict[str, Any], other: str) -> Dot:
+    frame = analysis.frame
+    x = frame.host_by_slot(Family(other))[:, slot]
+    y = frame.host_by_slot(frame.primary)[:, slot]
     both = np.isfinite(x) & np.isfinite(y)
     spread = x[both].std() * y[both].std() if both.sum() > 2 else 0.0
     rho = float(np.cov(x[both], y[both], bias=True)[0, 1] / spread) if spread > 0 else 0.0
@@ -266,7 +266,7 @@ def _dot(analysis: Analysis, slot: str, ablation: dict[str, Any], swap: dict[str
         circle = np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.sqrt(stats.chi2.ppf(0.95, 2))
         region = circle @ root.T + [ablation["impact_pp"], swap["impact_pp"]]
     ends = [tuple(row[name] for name in ("impact_pp", "ci_low", "ci_high")) for row in (ablation, swap)]
-    return Dot(slot, ends[0], ends[1], region)
+    return Dot(swap["label"], ends[0], ends[1], region)
 
 
 THOUGHTS_TITLE = "What each thought decodes to: its most probable tokens"
@@ -345,7 +345,7 @@ class DecodedThoughts:
                     ax.text(k + 0.94, y + 0.5, f"{prob:.0%}", fontsize=6.5, va="center", ha="right", color=ink)
         ax.set_xlim(0, columns)
         ax.set_ylim(len(self.lanes) * (TOP + 1.7) - 0.4, 0)
-        ax.set_xticks([k + 0.5 for k in range(columns)], [f"CT{k}" for k in range(columns)])
+        ax.set_xticks([k + 0.5 for k in range(columns)], [slots_label((k,)) for k in range(columns)])
         ax.xaxis.tick_top()
         ax.tick_params(length=0)
         ax.set_yticks([])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from thoughtgraft.effects.frame import ArmKey
+from thoughtgraft.edits.site import slots_label
 from thoughtgraft.effects.gates import failed_words
+from thoughtgraft.records.schema import ArmKey
 from thoughtgraft.report.document import (
     Bullets,
     Prose,
@@ -21,7 +22,7 @@ from thoughtgraft.report.document import (
 from thoughtgraft.stats.power import minimum_effect
 from thoughtgraft.stats.verdicts import INVALID, Agreement, Verdict
 from thoughtgraft.studies.resampling.context import Context
-from thoughtgraft.studies.resampling.figures import methods_run, slot_order
+from thoughtgraft.studies.resampling.figures import methods_run, slot_names
 
 HEADER = ("method", "slots", "later thoughts", "donors", "hosts", "donors per host", "generations", "failed")
 
@@ -30,13 +31,13 @@ def design_section(context: Context) -> Section:
     """The design, as facts and as a table of arms."""
     spec, frame = context.run.spec, context.analysis.frame
     right = context.run.records.drop_duplicates("problem_id").base_correct
-    n = len(frame.hosts)
+    n, last = len(frame.hosts), slots_label((spec.num_latents - 1,))
     facts = [
         ("study", spec.study),
         ("model", f"{spec.model} (identity {spec.model_hash})"),
         (
             "protocol",
-            f"{spec.protocol}, {plural(spec.num_latents, 'continuous thought')} (CT0 to CT{spec.num_latents - 1})"
+            f"{spec.protocol}, {plural(spec.num_latents, 'continuous thought')} (CT0 to {last})"
             f"{'; ' if context.flaw else ''}{context.flaw}",
         ),
         ("problems", f"{spec.problems} (content {spec.problem_hash})"),
@@ -61,17 +62,17 @@ def design_section(context: Context) -> Section:
 def arms(context: Context) -> Table:
     """Every arm, slots with equal sizes joined in one row."""
     frame = context.analysis.frame
-    joined: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    joined: dict[tuple[str, ...], list[ArmKey]] = defaultdict(list)
     for key, cells in frame.arms.items():
         draws = int(cells.draw.max()) + 1 if len(cells) else 0
         many = str(draws) if draws > 1 or cells.has_donors else "–"
         sizes = (count(cells.n_hosts), many, count(len(cells)), count(cells.n_failed))
-        joined[(key.method, key.downstream or "–", key.stratum or "–", *sizes)].append(frame.label(key.slots))
+        joined[(key.family.name, key.after or "–", key.donors or "–", *sizes)].append(key)
     order = ["baseline", "noop", "self", "swap"]
     rows = []
-    for (method, down, stratum, hosts, many, cells_each, failed), labels in joined.items():
-        each = " each" if len(labels) > 1 else ""
-        slots = ", ".join(slot_order(labels)).replace("none", "–")
+    for (method, down, stratum, hosts, many, cells_each, failed), keys in joined.items():
+        each = " each" if len(keys) > 1 else ""
+        slots = ", ".join(slot_names([key.slots for key in keys if key.slots], frame.n_slots)) or "–"
         rows.append((method, slots, down, stratum, hosts, many, f"{cells_each}{each}", failed))
     rows.sort(key=lambda row: (order.index(row[0]) if row[0] in order else len(order), row[0], row[2], row[3], row[1]))
     reading = (
@@ -106,11 +107,10 @@ def _missing(context: Context) -> list[str]:
     lacking = [method for method in METHODS if method not in run]
     if lacking:
         found.append(f"Methods not run: {sentence_list(lacking)}.")
-    frozen = {key.downstream for key in frame.arms}
+    frozen = {key.after for key in frame.arms}
     if not frozen & set(FREEZES):
         found.append("Later thoughts were never frozen, so total effects are not split into direct and indirect.")
-    everything = ArmKey("swap", tuple(range(frame.n_slots)), "recompute", frame.primary_stratum())
-    if everything not in frame.arms:
+    if frame.primary.at(frame.every) not in frame.arms:
         found.append("All slots were never swapped at once, so whether thoughts matter at all (H0) is not judged.")
     if not len(analysis.dose):
         found.append("No cumulative edits (0..k, k..last), so there is no dose curve.")
@@ -118,8 +118,8 @@ def _missing(context: Context) -> list[str]:
         found.append("Thoughts were not decoded.")
     if not context.run.problems:
         found.append("The problems' texts are not in the run (problems.parquet).")
-    singles = set(frame.singles("swap", "recompute", frame.primary_stratum()))
-    unswapped = [f"CT{k}" for k in range(context.run.spec.num_latents) if k not in singles]
+    singles = frame.singles(frame.primary)
+    unswapped = [slots_label((k,)) for k in range(context.run.spec.num_latents) if k not in singles]
     if unswapped and singles:
         found.append(f"Slots never swapped alone: {sentence_list(unswapped)}.")
     return found

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from thoughtgraft.edits.site import slots_label
 from thoughtgraft.effects.comparisons import AT_LEAST_1
+from thoughtgraft.records.schema import ArmKey
 from thoughtgraft.report.document import (
     Block,
     Notes,
@@ -52,7 +54,7 @@ def positions_section(context: Context) -> Section:
         return Section("positions", "Positions", (Prose("The run has no edited arm to estimate."),))
     made = (accuracy(context), given_correct(context), answers(context), second(context))
     blocks: list[Block] = [*context.figure("impact"), *made]
-    strata = sorted({key.stratum for key in context.analysis.frame.arms if key.stratum})
+    strata = sorted({key.donors for key in context.analysis.frame.arms if key.donors})
     if len(strata) > 1:
         shown = context.analysis.frame.primary_stratum()
         text = f"Swaps shown use the donor stratum '{shown}'; {', '.join(s for s in strata if s != shown)} are in"
@@ -99,7 +101,7 @@ def given_correct(context: Context) -> Table:
         )
         said = _said(context, row["impact_given_correct_verdict"])
         shown = (estimate(value, low, high), judged(sim_low, sim_high, rule.margin_pp), said)
-        rows.append((row["slots"], row["method"], count(row["n_hosts_right"]), *shown))
+        rows.append((row["label"], row["method"], count(row["n_hosts_right"]), *shown))
     reading = (
         "The share of answers lost among hosts that are right unedited: it cannot be negative. Intervals and verdict "
         "as above. n: hosts that are right."
@@ -147,16 +149,13 @@ def answers(context: Context) -> Table:
 
 def second(context: Context) -> Table:
     """Second opinions on the interval alone."""
-    boot = {
-        (row["method"], row["slots"], row["downstream"], row["donor_stratum"]): row
-        for row in records_of(context.analysis.bootstrap)
-    }
+    boot = {ArmKey.of_row(row): row for row in records_of(context.analysis.bootstrap)}
     rows = []
     for row in records_of(edited(context.analysis)):
-        other = boot.get((row["method"], row["slots"], row["downstream"], row["donor_stratum"]), {})
+        other = boot.get(ArmKey.of_row(row), {})
         rows.append(
             (
-                row["slots"],
+                row["label"],
                 row["method"],
                 f"{count(row['lost'])} / {count(row['gained'])}",
                 number(row["impact_pp"]),
@@ -178,7 +177,7 @@ def second(context: Context) -> Table:
 
 
 def _place(row: dict[str, Any]) -> tuple[str, str, str]:
-    return row["slots"], row["method"], size(row["n_hosts"], row["n_donors"], row["n_gen"])
+    return row["label"], row["method"], size(row["n_hosts"], row["n_donors"], row["n_gen"])
 
 
 def _said(context: Context, word: str) -> str:
@@ -188,14 +187,14 @@ def _said(context: Context, word: str) -> str:
 
 def contrasts(context: Context) -> Section:
     """Pairs of slots, for the primary swaps."""
-    stratum, notes, rows = context.analysis.frame.primary_stratum(), Notes(), []
+    primary, notes, rows = context.analysis.frame.primary, Notes(), []
     for row in records_of(context.analysis.contrasts):
-        if (row["method"], row["downstream"], row["donor_stratum"]) != ("swap", "recompute", stratum):
+        if ArmKey.of_row(row | {"slots": (row["slot_a"],)}).family != primary:
             continue
         shown = estimate(row["difference_pp"], row["ci_low"], row["ci_high"])
         n = size(row["n_hosts"], row["n_donors"], row["n_pairs"])
         ps = p_value(row["p"]), p_value(row["p_holm"])
-        rows.append((f"{row['slot_a']} − {row['slot_b']}", shown, n, *ps, notes.mark(row["note"])))
+        rows.append((row["label"], shown, n, *ps, notes.mark(row["note"])))
     if not rows:
         text = "Not shown: it needs swaps at two single slots or more, which this run does not have."
         return Section("contrasts", "Contrasts between slots", (Prose(text, "note"),))
@@ -271,7 +270,7 @@ def mediation(context: Context) -> Section:
             effects[2] = "0 by construction"
         n = size(row["n_hosts"], row["n_donors"], row["n_pairs"])
         ps = p_value(row["indirect_p"]), p_value(row["indirect_p_holm"])
-        rows.append((row["slots"], row["method"], row["freeze"], n, *effects, *ps, notes.mark(row["note"])))
+        rows.append((row["label"], row["method"], row["freeze"], n, *effects, *ps, notes.mark(row["note"])))
     blocks: list[Block] = [*context.figure("mediation")]
     if rows:
         reading = (
@@ -291,7 +290,7 @@ def dose(context: Context) -> Section:
     for row in doses(context.analysis):
         rows.append(
             (
-                row["slots"],
+                row["label"],
                 row["method"],
                 row["series"],
                 size(row["n_hosts"], None, row["n_gen"]),
@@ -348,7 +347,7 @@ def _steps(context: Context) -> Block:
         gone = " / ".join(count(row[f"n_{x}"]) for x in ("no_step", "undefined", "outside_vocabulary", "same_answer"))
         rows.append(
             (
-                row["slots"],
+                row["label"],
                 str(row["step"]),
                 size(row["n_hosts"], row["n_donors"], row["n_gen"]),
                 count(row["n_eligible"]),
@@ -451,8 +450,8 @@ def thoughts_section(context: Context) -> Section:
     pairs = chosen_pairs(context.run, context.analysis)
     if context.run.decoded is not None and pairs:
         text = (
-            f"Pairs below are swaps at CT{pairs[0].slot}, the single slot of largest impact; each is the first of its "
-            "kind by id, among hosts that are right unedited. They illustrate; they are not evidence."
+            f"Pairs below are swaps at {slots_label((pairs[0].slot,))}, the single slot of largest impact; each is the "
+            "first of its kind by id, among hosts that are right unedited. They illustrate; they are not evidence."
         )
         blocks.append(Prose(text))
         blocks += [_pair(context, pair) for pair in pairs]
@@ -464,16 +463,16 @@ def thoughts_section(context: Context) -> Section:
 
 
 def _pair(context: Context, pair: Pair) -> Table:
-    record = pair.record
+    record, place = pair.record, slots_label((pair.slot,))
     host, donor = str(record["problem_id"]), str(record["donor_id"])
     rows = []
     for slot in range(context.run.spec.num_latents):
         mark = "  ← swapped" if slot == pair.slot else ""
-        rows.append((f"CT{slot}{mark}", _top(context, host, slot), _top(context, donor, slot)))
+        rows.append((f"{slots_label((slot,))}{mark}", _top(context, host, slot), _top(context, donor, slot)))
     reading = (
         f"Host {host}: {context.run.question(host, 260)} Gold {record['gold']}, clean answer {record['base_pred']}. "
         f"Donor {donor}: {context.run.question(donor, 260)} Its clean answer {record['donor_pred']}. With the donor's "
-        f"CT{pair.slot} the host answers {record['pred'] or 'nothing that parses'}. Cells: the {TOP} most probable "
+        f"{place} the host answers {record['pred'] or 'nothing that parses'}. Cells: the {TOP} most probable "
         "tokens of each clean thought."
     )
     title = f"{pair.why[0].upper()}{pair.why[1:]}: {record['base_pred']} → {record['pred'] or 'nothing'}"

@@ -54,19 +54,24 @@ def position_summary(run: Path) -> Group:
     from thoughtgraft.effects.gates import RULE
     from thoughtgraft.effects.positions import OF_EXCESS, OF_IMPACT
     from thoughtgraft.files import read_json
-    from thoughtgraft.records.shards import read_frame
+    from thoughtgraft.records.schema import ArmKey
+    from thoughtgraft.records.shards import read_effects
     from thoughtgraft.report.document import records_of
     from thoughtgraft.stats.intervals import TOO_SMALL
     from thoughtgraft.studies.resampling.figures import CHECKS
 
-    positions = read_frame(run / "analysis" / "positions.parquet", fix="thoughtgraft analyze")
+    positions = read_effects(run / "analysis" / "positions.parquet")
     rule = read_json(run / "analysis" / "decision.json")["rule"]
     margin_pp, level = 100 * rule.get("margin", RULE.margin), f"{100 * (1 - rule.get('alpha', RULE.alpha)):g}%"
-    main = (positions["slots"] == "all") | positions["slots"].astype(str).str.fullmatch(r"CT\d+")
-    main &= (positions["downstream"] == "recompute") & ~positions["method"].isin(CHECKS)
-    strata = positions["donor_stratum"]
-    if "random" in set(strata):
-        main &= strata.isin(["", "random"]) | strata.isna()
+    arms = ArmKey.of_table(positions)
+    widest = max((len(arm.slots) for arm in arms), default=0)
+    at_random = any(arm.donors == "random" for arm in arms)
+    main = [
+        arm.method not in CHECKS
+        and arm.span(widest) in ("one", "all")
+        and (arm.main if at_random else arm.after == "recompute")
+        for arm in arms
+    ]
     title = f"impact: accuracy lost against the clean run, pp\n{level} together: for all of an edit's slots at once"
     impact = EffectTable.named(title, "right", level, margin_pp)
     adoption = EffectTable.named("adoption: the donor's answer given, beyond chance, pp", "adopted", level, margin_pp)
@@ -133,7 +138,7 @@ class EffectTable:
             self.small, verdict = True, f"{verdict} *"
         self.table.add_row(
             row["method"],
-            row["slots"],
+            row["label"],
             f"{row['n_gen']:,}",
             percent(row[share]),
             signed(scale * row[effect]),

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from thoughtgraft.effects.compare import compare_runs
-from thoughtgraft.effects.frame import ArmKey, Frame, build_frame
+from thoughtgraft.effects.frame import Frame, build_frame
 from thoughtgraft.effects.gates import RULE
 from thoughtgraft.effects.positions import adoption, adoption_bounds, donor_answers, position_table
 from thoughtgraft.errors import AnalysisError
@@ -24,8 +24,8 @@ from thoughtgraft.stats.clustered import Estimate, t_interval
 from thoughtgraft.stats.intervals import MIN_HOSTS, Sample, family_bounds
 from thoughtgraft.stats.resampling import holm
 from thoughtgraft.stats.verdicts import verdict
+from thoughtgraft.studies.zoo.lens_hits import COLUMNS as LENS
 from thoughtgraft.studies.zoo.lens_hits import (
-    ANY,
     FINAL,
     INTERMEDIATE,
     lens_difference,
@@ -33,7 +33,6 @@ from thoughtgraft.studies.zoo.lens_hits import (
     lens_hits,
     lens_scores,
 )
-from thoughtgraft.studies.zoo.lens_hits import COLUMNS as LENS
 from thoughtgraft.tasks.problem import Problem
 
 COLUMNS = (
@@ -142,7 +141,7 @@ def _impact(frames: Mapping[str, Frame], method: str, model: str, control: str, 
 
 def _adopted(frames: Mapping[str, Frame], model: str, control: str, alpha: float) -> _Row:
     frame = frames[model]
-    arm = frame.arms[ArmKey("swap", tuple(range(frame.n_slots)), "recompute", frame.primary_stratum())]
+    arm = frame.arms[frame.primary.at(frame.every)]
     found = adoption_bounds([adoption(arm, donor_answers(arm, len(frame.hosts), len(frame.donors)))], alpha)[0]
     own = (100 * found.estimate.value, 100 * found.low, 100 * found.high)
     # In the control the answer stays the host's, which never counts as adopted: 0 without error.
@@ -151,9 +150,8 @@ def _adopted(frames: Mapping[str, Frame], model: str, control: str, alpha: float
 
 
 def _decoded(scores: Mapping[str, pd.DataFrame], target: str, model: str, control: str, alpha: float) -> _Row:
-    slots = ANY if ANY in set(scores[model].slots) else "CT0"
-    found = [lens_excess(scores[name], target, slots) for name in (model, control)]
-    gap = lens_difference(scores[model], scores[control], target, slots)
+    found = [lens_excess(scores[name], target) for name in (model, control)]
+    gap = lens_difference(scores[model], scores[control], target)
 
     def points(est: Estimate) -> _Triple:
         low, high = t_interval(est.value, est.se, est.df, 1 - alpha)
@@ -210,9 +208,8 @@ def analyse_zoo(models: Sequence[Measured], problems: Sequence[Problem], labels:
     check_zoo(zoo)
     slotted = [model for model in zoo if model.records is not None and model.decoded is not None]
     frames = {m.name: build_frame(m.records) for m in slotted if m.records is not None}
-    # In the order of their names, all slots stand after the single ones.
     effects = {m.name: _effects(m, frames[m.name], seed) for m in slotted}
-    positions = [table.sort_values(["method", "slots"]).assign(model=name) for name, table in effects.items()]
+    positions = [table.assign(model=name) for name, table in effects.items()]
     scores = {m.name: lens_scores(m.decoded, problems) for m in slotted if m.decoded is not None}
     hits = [lens_hits(m.decoded, problems).assign(model=m.name) for m in slotted if m.decoded is not None]
     readings, notes = _readings(zoo, labels, seed)

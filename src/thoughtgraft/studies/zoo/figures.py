@@ -26,10 +26,10 @@ from thoughtgraft.report.document import (
 from thoughtgraft.report.figures.kit import BLUE, GREEN, GREY, ORANGE, VERMILLION, Display, Point, Skipped, look
 from thoughtgraft.report.figures.multiples import Line, PairForest, Panel, SmallMultiples
 from thoughtgraft.stats.verdicts import Verdict
-from thoughtgraft.studies.resampling.figures import slot_order
+from thoughtgraft.studies.resampling.figures import labels_of
 from thoughtgraft.studies.zoo.analysis import ALL, EXPLICIT, WORDS, ZooResult
 from thoughtgraft.studies.zoo.conclusions import MARGIN_PP
-from thoughtgraft.studies.zoo.lens_hits import ANY, FINAL, INTERMEDIATE
+from thoughtgraft.studies.zoo.lens_hits import FINAL, INTERMEDIATE
 
 NO_SLOTS = "no slots:\nnothing is fed"
 _PERCENT = (-3.0, 103.0)
@@ -111,14 +111,13 @@ def impact(result: ZooResult) -> Display | Skipped:
     table, title = result.tables["positions"], "Accuracy lost when thoughts are replaced (percentage points)"
     if not len(table):
         return Skipped("impact", title, "No model of this zoo has a slot.")
-    labels = slot_order(table.slots)
-    panels = []
+    labels, panels = labels_of(table), []
     for model in result.models:
         mine = table[table.model == model.name]
         lines: list[Line] = []
         still: list[Point] = []
         for method, shift in (("swap", -0.2), ("mean", 0.0), ("zero", 0.2)):
-            rows = [(labels.index(r["slots"]) + shift, r) for r in records_of(mine[mine.method == method])]
+            rows = [(labels.index(r["label"]) + shift, r) for r in records_of(mine[mine.method == method])]
             still += [Point(x, 0) for x, r in rows if r["verdict"] == Verdict.BY_CONSTRUCTION]
             points = tuple(Point.of(x, r, "impact_pp") for x, r in rows if r["verdict"] != Verdict.BY_CONSTRUCTION)
             lines.append(Line(method, *look(method), points))
@@ -137,15 +136,15 @@ def lens(result: ZooResult) -> Display | Skipped:
     table, title = result.tables["lens"], "Values decoded from the states that thoughts are made of (percent)"
     if not len(table):
         return Skipped("lens", title, "No model of this zoo has a slot.")
-    labels = tuple(name for name in slot_order(table.slots) if name != ANY)
-    panels = []
+    table = table[table.slots.map(len) == 1]
+    labels, panels = labels_of(table), []
     for model in result.models:
-        mine = table[(table.model == model.name) & (table.slots != ANY)]
+        mine = table[table.model == model.name]
         lines = []
         for target, colour, marker, shift in ((INTERMEDIATE, BLUE, "o", -0.1), (FINAL, VERMILLION, "^", 0.1)):
             rows = records_of(mine[mine.target == target])
-            own = tuple(_bar(labels.index(r["slots"]) + shift, r, "null_rate") for r in rows)
-            chance = tuple(Point(labels.index(r["slots"]) + shift, 100 * r["null_rate"]) for r in rows)
+            own = tuple(_bar(labels.index(r["label"]) + shift, r, "null_rate") for r in rows)
+            chance = tuple(Point(labels.index(r["label"]) + shift, 100 * r["null_rate"]) for r in rows)
             lines.append(Line(target, colour, marker, own, joined=True))
             lines.append(Line(f"{target}, other problems", GREY if target == FINAL else "#9DBBD0", marker, chance))
         panels.append(Panel(model.name, tuple(lines) if len(mine) else (), "" if len(mine) else NO_SLOTS))
@@ -221,7 +220,7 @@ def resampling(result: ZooResult, figures: Figures) -> Section:
             r["id"],
             r["model"],
             r["method"],
-            r["slots"],
+            r["label"],
             size(r["n_hosts"], r["n_donors"], r["n_gen"]),
             estimate(r["impact_pp"], r["ci_low"], r["ci_high"]),
             judged(r["sim_low"], r["sim_high"], MARGIN_PP),
@@ -256,7 +255,7 @@ def reading(result: ZooResult, figures: Figures) -> Section:
             r["id"],
             r["model"],
             r["target"],
-            "any slot" if r["slots"] == ANY else r["slots"],
+            r["label"],
             count(r["n"]),
             percent(r["rate"]),
             percent(r["null_rate"]),
