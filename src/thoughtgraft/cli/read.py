@@ -158,29 +158,26 @@ def records(
         ),
     ] = None,
     where: Annotated[
-        str | None, typer.Option(help="Keep some rows, for example: 'method == \"swap\" and slots == [3]'.")
+        str | None,
+        typer.Option(
+            help="Keep some rows: a condition on columns in the language of pandas' DataFrame.query, for example "
+            '\'method == "swap" and slots == "[3]"\'. Lists and answers are text, as in the CSV; isna(), notna() and '
+            "str.contains() may be called."
+        ),
     ] = None,
 ) -> None:
     """Export a run's records, one row per generation."""
     from thoughtgraft.errors import RunError
     from thoughtgraft.records.export import export_records
-    from thoughtgraft.records.store import RunStore
 
     named = out.suffix[1:].lower() if out else ""
     chosen = format or {"": "csv", "txt": "csv"}.get(named, named)
     if named in FORMATS and named != chosen:
         raise RunError(f"{out} is named otherwise than --format {format}", fix="leave --format out, or rename the file")
-    path = out or run / f"records.{chosen}"
-    store = RunStore.open(run)
-    if store.spec.study == OPERATIONS:
-        raise RunError(
-            f"{run} is an operations run: it keeps what layers held, not generations",
-            fix="thoughtgraft.load_run(RUN).features() in Python; its tables lie in analysis/ as parquet",
-        )
-    n_rows = store.table(["cell"], where).num_rows
-    export_records(run, path, chosen, where)  # type: ignore[arg-type]
-    typer.echo(str(path))
-    typer.echo(f"{n_rows:,} generations" if n_rows else "warning: the file holds no generation", err=True)
+    written = export_records(run, out or run / f"records.{chosen}", chosen, where)  # type: ignore[arg-type]
+    typer.echo(str(written.files[0]))
+    told = f"{written.rows:,} generations" if written.rows else "warning: the file holds no generation"
+    typer.echo(told, err=True)
 
 
 def compare(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import pyarrow as pa
 
-from thoughtgraft.arguments import answers_for_calls, choice, path_of
-from thoughtgraft.errors import RunError
+from thoughtgraft.arguments import answers_for_calls, choice, closest, need, path_of, shown
+from thoughtgraft.errors import RunError, first_line
 from thoughtgraft.files import make_folder, write_atomic
 from thoughtgraft.records.schema import RECORD_SCHEMA, SCHEMA_VERSION
-from thoughtgraft.records.shards import list_text, write_parquet
-from thoughtgraft.records.spec import RECORDS_FOLDER, RunSpec
+from thoughtgraft.records.shards import list_text, table_to_frame, write_parquet
+from thoughtgraft.records.spec import FEATURES_FOLDER, RECORDS_FOLDER, RunSpec
 from thoughtgraft.records.store import RunStore
 
 if TYPE_CHECKING:
@@ -24,26 +25,38 @@ ExportFormat = Literal["csv", "parquet", "jsonl"]
 _ROWS_AT_ONCE = 4_096
 
 
+WHERE = 'method == "swap" and slots == "[3]"'
+"""A condition, as examples show it."""
+
+
+class Exported(NamedTuple):
+    """What `export_records` wrote: the files, and how many records are in the first."""
+
+    files: list[Path]
+    rows: int
+
+
 @answers_for_calls(RunError)
 def load_records(path: str | Path, where: str | None = None) -> pd.DataFrame:
     """All records of a run, one row per generation.
 
     Args:
         path: The run folder; it may be running.
-        where: Keep only the rows for which this holds (see `filters`).
+        where: Keep only the rows for which this holds; see `rows_where`.
 
     Returns:
         Column types as `table_to_frame` says: undefined is `<NA>` or NaN, `slots` are tuples.
 
     Raises:
-        RunError: The folder is not a run's, a shard is damaged, or the condition does not parse.
+        RunError: The folder is not a run's or keeps no records, a shard is damaged, or the condition cannot be used.
     """
-    return RunStore.open(path).frame(where=where)
+    return table_to_frame(rows_where(_records_of(RunStore.open(path)), where))
 
 
+@answers_for_calls(RunError)
 def export_records(
     path: str | Path, out: str | Path, format: ExportFormat = "csv", where: str | None = None
-) -> list[Path]:
+) -> Exported:
     """Write a run's records to one file, atomically.
 
     Lists are JSON text in CSV (`[0,3]`) and lists elsewhere; undefined is an empty field in CSV, null elsewhere.
@@ -53,10 +66,7 @@ def export_records(
         out: The file to write; an earlier export there is replaced.
         format: `csv`, `parquet` or `jsonl`. Beside a parquet file a dataset card is written: `README.md`, or
             `NAME.README.md` where somebody else's README.md is already there.
-        where: Keep only the rows for which this holds (see `filters`).
-
-    Returns:
-        The files written.
+        where: Keep only the rows for which this holds; see `rows_where`.
 
     Raises:
         RunError: The run cannot be read, the format is unknown, or the file cannot be written.
@@ -68,7 +78,7 @@ def export_records(
     store = RunStore.open(path)
     if out.resolve().parent == (store.path / RECORDS_FOLDER).resolve():
         raise RunError(f"{out} lies among the run's own shards", fix="write the export elsewhere")
-    table = store.table(where=where)
+    table = rows_where(_records_of(store), where)
     make_folder(out.parent)
     if format == "csv":
         write_atomic(out, _csv(table))
@@ -80,8 +90,92 @@ def export_records(
         if card.exists() and CARD_MARK not in card.read_text(encoding="utf-8", errors="replace"):
             card = out.parent / f"{out.stem}.README.md"
         write_atomic(card, dataset_card(store.spec, out.name, table.num_rows, where).encode())
-        return [out, card]
-    return [out]
+        return Exported([out, card], table.num_rows)
+    return Exported([out], table.num_rows)
+
+
+def _records_of(store: RunStore) -> pa.Table:
+    if (store.path / FEATURES_FOLDER).is_dir() and not (store.path / RECORDS_FOLDER).is_dir():
+        raise RunError(
+            f"{store.path} is an {store.spec.study} run: it keeps what layers held, not generations",
+            fix=f"thoughtgraft.load_states({str(store.path)!r}) in Python; its tables lie in analysis/ as parquet",
+        )
+    return store.table()
+
+
+# What a condition may hold: comparisons of columns with literals, joined. No name is called but these, and nothing is
+# looked up in an object: pandas would run whatever a condition names.
+_PARTS = (
+    ast.Expression, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Name, ast.Constant, ast.List, ast.Tuple,
+    ast.boolop, ast.operator, ast.unaryop, ast.cmpop, ast.expr_context,
+)  # fmt: skip
+_CALLS = {"isna", "notna"}
+_TEXT_CALLS = {"contains", "startswith", "endswith", "len"}
+
+
+def rows_where(table: pa.Table, where: str | None) -> pa.Table:
+    """The records for which a condition holds, in pandas' language of `DataFrame.query`.
+
+    Columns stand as they do in the CSV export, so that slots are text: `slots == "[3]"`. Answers are text as well:
+    `pred == "42"`. Comparisons, `in`, `and`, `or`, `not`, sums and the like may be used, and of methods `isna`, `notna`
+    and `str.contains`, `str.startswith`, `str.endswith`, `str.len`; nothing else is called. A comparison with an
+    undefined value keeps no row.
+
+    Args:
+        table: Records.
+        where: The condition; None keeps all.
+
+    Raises:
+        RunError: The condition does not parse, names an unknown column, or is more than a condition.
+    """
+    if where is None:
+        return table
+    import pandas as pd
+
+    need(where, str, "the condition", RunError, expected="text", fix=f"for example: {WHERE}")
+    names = _names(where, table.column_names)
+    frame = table_to_frame(table.select(names))
+    for name in (name for name in names if pa.types.is_list(table.schema.field(name).type)):
+        frame[name] = pd.Series(pa.chunked_array(_bracketed(table[name]), type=pa.string()).to_pylist(), dtype="str")
+    try:
+        kept = frame.eval(where.strip(), engine="python")
+    except Exception as error:  # whatever pandas makes of it: it is the same news to the user
+        raise _unusable(where, first_line(error)) from None
+    if not isinstance(kept, pd.Series) or not pd.api.types.is_bool_dtype(kept.dtype):
+        raise _unusable(where, "no true or false for each row")
+    return table.filter(pa.array(kept.fillna(False).to_numpy(bool)))
+
+
+def _names(where: str, columns: list[str]) -> list[str]:
+    """The columns that a condition names, in order."""
+    try:
+        nodes = list(ast.walk(ast.parse(where.strip(), mode="eval")))
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise _unusable(where, getattr(error, "msg", None) or first_line(error)) from None
+    allowed = {part for node in nodes for part in _called(node)}
+    if odd := next((node for node in nodes if not isinstance(node, _PARTS) and node not in allowed), None):
+        raise _unusable(where, ast.unparse(odd), expected="columns, literals, and the methods that --help names")
+    names = list(dict.fromkeys(node.id for node in nodes if isinstance(node, ast.Name)))
+    if unknown := [name for name in names if name not in columns]:
+        close = closest(unknown[0], columns)
+        fix = close and f"did you mean {close!r}?"
+        raise _unusable(where, f"the unknown column {unknown[0]!r}", expected=", ".join(columns), fix=fix)
+    return names
+
+
+def _called(node: ast.AST) -> list[ast.AST]:
+    """The nodes of an allowed method call on a column, without its arguments; empty for anything else."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.keywords):
+        return []
+    owner, name = node.func.value, node.func.attr
+    if isinstance(owner, ast.Attribute) and owner.attr == "str" and name in _TEXT_CALLS:
+        return [node, node.func, owner] if isinstance(owner.value, ast.Name) else []
+    return [node, node.func] if isinstance(owner, ast.Name) and name in _CALLS else []
+
+
+def _unusable(where: str, got: str, expected: str | None = None, fix: str | None = None) -> RunError:
+    what = f"the condition {shown(where)} cannot be used"
+    return RunError(what, got=got, expected=expected, fix=fix or f"for example: {WHERE}")
 
 
 def _csv(table: pa.Table) -> memoryview:

@@ -15,7 +15,6 @@ from thoughtgraft.arguments import items, path_of
 from thoughtgraft.errors import RunError
 from thoughtgraft.files import TMP_PREFIX, io_error, make_folder, read_json, sweep, to_json, write_atomic
 from thoughtgraft.records.alive import HeartbeatWriter, RunLock
-from thoughtgraft.records.filters import RecordFilter
 from thoughtgraft.records.schema import RECORD_SCHEMA
 from thoughtgraft.records.shards import ShardFolder, table_to_frame, write_parquet
 from thoughtgraft.records.spec import (
@@ -120,15 +119,14 @@ class RunStore:
         self._need_lock()
         self._shards.write(unit, rows)
 
-    def table(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The records so far.
 
         Args:
             columns: Those wanted, in this order; None for all.
-            where: A condition on rows (see `filters`).
 
         Raises:
-            RunError: A column does not exist, the condition does not parse, or a shard is damaged.
+            RunError: A column does not exist, or a shard is damaged.
         """
         expected = "a list of names of columns"
         wanted = RECORD_SCHEMA.names if columns is None else items(columns, "columns", RunError, expected=expected)
@@ -136,23 +134,19 @@ class RunStore:
             raise RunError(
                 "records have no such column", got=", ".join(map(str, unknown)), expected=", ".join(RECORD_SCHEMA.names)
             )
-        keep = RecordFilter(where) if where else None
-        read = list(dict.fromkeys(wanted + (keep.columns if keep else [])))
-        tables = self._shards.tables(read)
-        if keep:
-            tables = [keep(table) for table in tables]
+        read = list(dict.fromkeys(wanted))
         empty = pa.schema([RECORD_SCHEMA.field(name) for name in read], RECORD_SCHEMA.metadata).empty_table()
-        return pa.concat_tables([empty, *tables]).select(wanted)
+        return pa.concat_tables([empty, *self._shards.tables(read)]).select(wanted)
 
-    def frame(self, columns: Sequence[str] | None = None, where: str | None = None) -> pd.DataFrame:
+    def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """`table` as a pandas frame (column types: see `table_to_frame`)."""
-        return table_to_frame(self.table(columns, where))
+        return table_to_frame(self.table(columns))
 
     @property
     def errors(self) -> list[dict[str, Any]]:
         """The failed cells: `cell`, `arm`, `problem_id`, `donor_id`, `error`."""
-        rows = self.table(["cell", "arm", "problem_id", "donor_id", "error"], "error is not None").to_pylist()
-        return [dict(row) for row in rows]
+        table = self.table(["cell", "arm", "problem_id", "donor_id", "error"])
+        return [dict(row) for row in table.filter(table["error"].is_valid()).to_pylist()]
 
     # ---- other files of the run -----------------------------------------------------------------------------------
 

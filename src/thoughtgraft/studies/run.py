@@ -19,6 +19,7 @@ from thoughtgraft.effects.per_problem import PerProblem, per_problem
 from thoughtgraft.effects.positions import position_table
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.certificate import Certificate, read_certificate
+from thoughtgraft.records.export import load_records
 from thoughtgraft.records.shards import AGAIN_FIX, read_frame
 from thoughtgraft.records.spec import (
     DECODED_FILE,
@@ -122,8 +123,8 @@ class Run:
         return self.study.report(self, self.analysis(), force=force)
 
     def records(self, where: str | None = None) -> pd.DataFrame:
-        """One row per generation; `where` keeps some, for example `'method == "swap" and slots == [3]'`."""
-        return self._records.copy() if where is None else self._store.frame(where=where)
+        """One row per generation; `where` keeps some, for example `'method == "swap" and slots == "[3]"'`."""
+        return self._records.copy() if where is None else load_records(self.path, where)
 
     def failed(self) -> pd.DataFrame:
         """The cells without an outcome, which are in no table: cell, arm, problem_id, donor_id and why (`error`)."""
