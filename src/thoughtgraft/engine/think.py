@@ -251,7 +251,7 @@ def think(
         heard: dict[tuple[int, int], Tensor] = {}
         with _streams(model, 0, capture, (), heard):
             start = ask(model, asked)
-        return replace(think_on(start, edits=edits, capture=capture, order=order, heard=heard), grad=grad)
+        return think_on(start, edits=edits, capture=capture, order=order, heard=heard)
 
 
 def ask(model: LatentReasoner, prompts: Sequence[Prompt]) -> Past:
@@ -320,7 +320,7 @@ def think_on(
             with _streams(model, step + 1, capture, here, streams):
                 past, _ = past.read(vector[:, None])
         states.append(past.last)
-    return Trace(start, past, tuple(steps), tuple(states), streams, tuple(capture))
+    return Trace(start, past, tuple(steps), tuple(states), streams, tuple(capture), torch.is_grad_enabled())
 
 
 def _edited(change: Change, live: Tensor) -> Tensor:

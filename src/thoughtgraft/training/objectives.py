@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from thoughtgraft.engine.think import Past, think_on
+from thoughtgraft.models.thinker import Thinker
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.data import IGNORE, Batch
+from thoughtgraft.training.lora import GrownEmbedding
+
+ANSWER_TOKENS = 24
+"""The longest answer that is written while training."""
 
 
 class Objective(nn.Module, ABC):
@@ -39,49 +46,59 @@ class Objective(nn.Module, ABC):
         """Whether greedy decoding would write each target, by kind of answer: booleans [B]."""
 
 
-def encode(lm: PreTrainedModel, batch: Batch) -> tuple[DynamicCache, Tensor, Tensor, Tensor]:
-    """Run the questions; returns the cache, mask, next position [B, 1] and the last token's state [B, 1, d]."""
-    mask = batch.question_mask
-    positions = (mask.cumsum(1) - 1).clamp_min(0)
-    out = lm.base_model(batch.question, attention_mask=mask, position_ids=positions, use_cache=True)
-    return out.past_key_values, mask, mask.sum(1, keepdim=True), out.last_hidden_state[:, -1:]
+class Student(Thinker):
+    """The model of an objective, as `think` takes it; its three added rows are in the family's order.
+
+    Args:
+        lm: The language model, with V + 3 embedding rows.
+        num_latents: How many thoughts it is fed, K.
+        tokens: Ids of begin- and end-of-thought.
+        make: What thoughts are made by, from states [R, d] to vectors [R, d].
+    """
+
+    def __init__(
+        self, lm: PreTrainedModel, num_latents: int, tokens: tuple[int, int], make: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.lm, self.num_latents, self.tokens, self.make = lm, num_latents, tokens, make
+
+    def project(self, hidden: Tensor, slot: int) -> Tensor:
+        """The thought of a state."""
+        return self.make(hidden)
+
+    @property
+    def begin_of_thought(self) -> int:
+        """Fed after the question."""
+        return self.tokens[0]
+
+    @property
+    def end_of_thought(self) -> int:
+        """Fed after the thoughts."""
+        return self.tokens[1]
+
+    def ask(self, batch: Batch) -> Past:
+        """The past after the questions, before begin-of-thought."""
+        return Past.of(self, batch.question, batch.question_mask)
+
+    def think(self, asked: Past, steps: int | None = None) -> Past:
+        """The past after begin-of-thought, the thoughts (K if None) and end-of-thought."""
+        begun, _ = asked.read(self.embed_token(self.begin_of_thought, asked.last)[:, None])
+        return think_on(begun, order=range(self.num_latents if steps is None else steps)).close()
 
 
-def tail(
-    lm: PreTrainedModel, cache: DynamicCache, mask: Tensor, length: Tensor, last: Tensor, target: Tensor
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Teacher-force `target` [B, T] after the state `last` [B, 1, d] of the token before it.
+def tail(past: Past, target: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Teacher-force `target` [B, T], padded on the right by `IGNORE`.
 
     Returns the logits that predict `target` [B, T, V] and each layer's states [B, T, d].
     """
-    real = (target != IGNORE).long()
+    lm, real = past.model.lm, (target != IGNORE).long()
     out = lm.base_model(
         target.clamp_min(0),
-        attention_mask=torch.cat([mask, real], 1),
-        position_ids=length + torch.arange(target.shape[1], device=target.device),
-        past_key_values=fork(cache),
+        attention_mask=torch.cat([past.seen, real], 1),
+        position_ids=past.next + torch.arange(target.shape[1], device=target.device),
+        past_key_values=past.fork(),
         output_hidden_states=True,
     )
-    return lm.lm_head(torch.cat([last, out.last_hidden_state[:, :-1]], 1)), out.hidden_states[1:]
-
-
-def greedy(
-    lm: PreTrainedModel, cache: DynamicCache, mask: Tensor, length: Tensor, last: Tensor, eos: int, limit: int = 24
-) -> list[list[int]]:
-    """Write greedily after the state `last` [B, 1, d], at most `limit` tokens; returns ids up to `eos`."""
-    written: list[Tensor] = []
-    for _ in range(limit):
-        written.append(lm.lm_head(last).argmax(-1))
-        mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], 1)
-        out = lm.base_model(written[-1], attention_mask=mask, position_ids=length, past_key_values=cache)
-        length, last = length + 1, out.last_hidden_state
-    rows = torch.cat(written, 1).tolist()
-    return [row[: row.index(eos)] if eos in row else row for row in rows]
-
-
-def fork(cache: DynamicCache) -> DynamicCache:
-    """A cache that starts from the same keys and values; growing one leaves the other as it was."""
-    return DynamicCache(ddp_cache_data=[(layer.keys, layer.values) for layer in cache.layers])
+    return lm.lm_head(torch.cat([past.last[:, None], out.last_hidden_state[:, :-1]], 1)), out.hidden_states[1:]
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -107,7 +124,17 @@ class CodiObjective(Objective):
         super().__init__(lm, config)
         self.projection = projection
         rows = lm.get_input_embeddings().num_embeddings
-        self.bot, self.eot = rows - 2, rows - 1
+        self.student = Student(lm, config.num_latent, (rows - 2, rows - 1), self.make)
+
+    def make(self, hidden: Tensor) -> Tensor:
+        """`prj` of states, in the type that tokens are embedded in."""
+        table = self.lm.get_input_embeddings()
+        embedding = table.base if isinstance(table, GrownEmbedding) else table
+        return self.projection(hidden).to(embedding.weight.dtype)
+
+    def think(self, asked: Past) -> Past:
+        """The past after begin-of-thought, the thoughts and end-of-thought."""
+        return self.student.think(asked)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Losses by name: `loss` (their weighted sum), `ref_ce`, and after the teacher's steps `ce`, `distill`."""
@@ -138,34 +165,16 @@ class CodiObjective(Objective):
     @torch.no_grad()
     def answers(self, batch: Batch, eos: int) -> list[list[int]]:
         """What the model writes greedily from its thoughts, as ids without the end."""
-        cache, mask, length, _ = encode(self.lm, batch)
-        return greedy(self.lm, *self.think(cache, mask, length), eos)
+        return [list(written.ids) for written in self.think(self.student.ask(batch)).write(ANSWER_TOKENS, [eos])]
 
     def _both_tasks(self, batch: Batch, teacher_only: bool) -> tuple[Tensor, Tensor | None, list[Tensor], list[Tensor]]:
-        cache, mask, length, last = encode(self.lm, batch)
-        ref_logits, states = tail(self.lm, cache, mask, length, last, batch.reasoning)
+        asked = self.student.ask(batch)
+        ref_logits, states = tail(asked, batch.reasoning)
         if teacher_only:
             return ref_logits, None, [], []
         teacher = _at(states, batch.reasoning_colon)
-        cache, mask, length, last = self.think(fork(cache), mask, length)
-        logits, states = tail(self.lm, cache, mask, length, last, batch.answer)
+        logits, states = tail(self.think(asked), batch.answer)
         return ref_logits, logits, teacher, _at(states, batch.answer_colon)
-
-    def think(self, cache: DynamicCache, mask: Tensor, length: Tensor) -> tuple[DynamicCache, Tensor, Tensor, Tensor]:
-        """Feed BOT, the K thoughts and EOT; returns the cache, mask, next position and EOT's state [B, 1, d]."""
-        embed = self.lm.get_input_embeddings()
-        rows = mask.shape[0]
-        one = mask.new_ones(rows, 1)
-        fed = embed(one * self.bot)
-        for slot in range(self.config.num_latent + 2):
-            mask = torch.cat([mask, one], 1)
-            out = self.lm.base_model(
-                inputs_embeds=fed, attention_mask=mask, position_ids=length, past_key_values=cache, use_cache=True
-            )
-            length = length + 1
-            last = slot == self.config.num_latent
-            fed = embed(one * self.eot) if last else self.projection(out.last_hidden_state).to(fed.dtype)
-        return cache, mask, length, out.last_hidden_state
 
     def _distill(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
         total = student[0].new_zeros((), dtype=torch.float32)
@@ -195,7 +204,7 @@ class CoconutObjective(Objective):
         super().__init__(lm, config)
         self.step_end = step_end
         rows = lm.get_input_embeddings().num_embeddings
-        self.start, self.end = rows - 3, rows - 2
+        self.student = Student(lm, config.num_latent, (rows - 3, rows - 2), lambda hidden: hidden)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Losses by name: `loss`, and the same as `ref_ce` while steps are all written, else as `ce`."""
@@ -225,22 +234,11 @@ class CoconutObjective(Objective):
 
     def _written(self, batch: Batch, stage: int) -> tuple[Tensor, Tensor]:
         """Logits [B, T, V] of what is still written at a stage, and that text [B, T]."""
-        config, embed = self.config, self.lm.get_input_embeddings()
+        config = self.config
         last_stage = stage > config.max_latent_stage
         thoughts = config.num_latent if last_stage else stage * config.c_thought
         target = without_steps(batch.reasoning, self.step_end, None if last_stage else stage)
-        cache, mask, length, _ = encode(self.lm, batch)
-        one = mask.new_ones(mask.shape[0], 1)
-        fed = embed(one * self.start)
-        for slot in range(thoughts + 2):
-            mask = torch.cat([mask, one], 1)
-            out = self.lm.base_model(
-                inputs_embeds=fed, attention_mask=mask, position_ids=length, past_key_values=cache, use_cache=True
-            )
-            length = length + 1
-            fed = embed(one * self.end) if slot == thoughts else out.last_hidden_state
-        logits, _ = tail(self.lm, cache, mask, length, out.last_hidden_state, target)
-        return logits, target
+        return tail(self.student.think(self.student.ask(batch), thoughts), target)[0], target
 
 
 def without_steps(reasoning: Tensor, step_end: int, count: int | None) -> Tensor:
@@ -261,22 +259,12 @@ class PauseObjective(CodiObjective):
     The computation is CODI's at every position; only nothing is fed back. `projection` is an embedding [K, d].
     """
 
-    def think(self, cache: DynamicCache, mask: Tensor, length: Tensor) -> tuple[DynamicCache, Tensor, Tensor, Tensor]:
-        """Feed BOT, the K vectors and EOT at once; returns the cache, mask, next position and EOT's state [B, 1, d]."""
-        rows, count = mask.shape[0], self.config.num_latent + 2
-        embed = self.lm.get_input_embeddings()
-        ends = embed(torch.tensor([self.bot, self.eot], device=mask.device))
-        pauses = self.projection(torch.arange(self.config.num_latent, device=mask.device))
+    def think(self, asked: Past) -> Past:
+        """The past after BOT, the K vectors and EOT, which are read at once: no state makes any of them."""
+        ends = self.student.embed(torch.tensor(self.student.tokens, device=asked.last.device))
+        pauses = self.projection(torch.arange(self.config.num_latent, device=asked.last.device))
         fed = torch.cat([ends[:1], pauses, ends[1:]])
-        mask = torch.cat([mask, mask.new_ones(rows, count)], 1)
-        out = self.lm.base_model(
-            inputs_embeds=fed.expand(rows, -1, -1),
-            attention_mask=mask,
-            position_ids=length + torch.arange(count, device=mask.device),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return cache, mask, length + count, out.last_hidden_state[:, -1:]
+        return asked.read(fed.expand(len(asked.last), -1, -1))[0]
 
 
 class CotObjective(CodiObjective):
@@ -293,9 +281,7 @@ class CotObjective(CodiObjective):
         return {"explicit": all_argmax(self._written(batch), batch.reasoning)}
 
     def _written(self, batch: Batch) -> Tensor:
-        cache, mask, length, _ = encode(self.lm, batch)
-        cache, mask, length, last = self.think(cache, mask, length)
-        return tail(self.lm, cache, mask, length, last, batch.reasoning)[0]
+        return tail(self.think(self.student.ask(batch)), batch.reasoning)[0]
 
 
 def parameter_count(objective: Objective) -> int:
