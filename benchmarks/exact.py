@@ -7,7 +7,7 @@ import time
 from benchmarks.ours import Sweep
 from benchmarks.shapes import trained_model
 from benchmarks.workload import make_workload
-from thoughtgraft.edits.arms import Arm, schedule
+from thoughtgraft.edits.arm import Arm, schedule
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.tasks.load import load_problems
 

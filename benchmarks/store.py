@@ -158,7 +158,7 @@ def _row(cell: Cell, block: ProblemSet, right: np.ndarray, draw: np.random.Gener
     """A record of the size and kinds of a real one."""
     arm, problem, base = cell.arm, block[cell.host], bool(right[cell.host])
     wrong = str(int(problem.answer or 0) + 1)
-    keeps = arm.method in ("baseline", "noop", "self") or draw.random() < _KEPT
+    keeps = arm.change.name in ("baseline", "noop", "self") or draw.random() < _KEPT
     pred = (problem.answer if base else wrong) if keeps else str(draw.integers(_LARGEST))
     score = float(draw.normal())
     row: dict[str, Any] = {

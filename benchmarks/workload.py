@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thoughtgraft.edits.arms import Action, Arm, Feed, schedule
-from thoughtgraft.edits.edit import OPS
+from thoughtgraft.edits.arm import Arm, schedule
+from thoughtgraft.edits.schedule import Action, Feed
 from thoughtgraft.engine.rollout import rollout
 from thoughtgraft.engine.rows import Row, Source
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
@@ -83,7 +83,7 @@ def rows_of(model: LatentReasoner, work: Workload, hosts: Sequence[int]) -> list
         clean = tuple([Action(Feed.CLEAN)] * model.num_latents)
         return [Row(at, clean) for at in range(len(hosts))]
     return [
-        Row(place[s.host], schedule(Arm("swap", (s.slot,)), model.num_latents), OPS["swap"], s.host, s.donor)
+        Row(place[s.host], schedule(arm := Arm("swap", (s.slot,)), model.num_latents), arm.edit, s.host, s.donor)
         for s in work.swaps
         if s.host in place
     ]

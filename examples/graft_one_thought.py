@@ -25,5 +25,5 @@ for slot, answer in enumerate(records["pred"]):
     print(f"CT{slot}   {ours:<16}{theirs:<17}{answer}")
 
 # An edit of your own: what if the middle thoughts were half as long?
-halved = Plan((Arm("halve", (2, 3), op=lambda live, context: live / 2),))
+halved = Plan((Arm("halve", (2, 3), op=lambda live, at: live / 2),))
 print("\nhalved CT2 and CT3:", run(model, problems, halved, progress=False)["correct"].mean(), "right")

@@ -31,7 +31,7 @@ from thoughtgraft.arguments import (
     typed_number,
     whole,
 )
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.errors import PlanError, ProblemError, RunError, ThoughtgraftError
 from thoughtgraft.records.store import check_folder, prove_writable
@@ -152,7 +152,7 @@ def test_a_call_that_does_not_fit_is_answered_and_errors_from_inside_are_not_tou
         (lambda: Arm("swap", None), "an arm's slots are not usable; got None"),
         (lambda: Arm("swap", {2: 1}), "an arm's slots are not usable; got {2: 1}"),
         (lambda: Arm("swap", np.array([[1, 2]])), r"an arm's slot is not usable; got array\(\[1, 2\]\)"),
-        (lambda: Arm(["swap"], [2]), r"unknown method; got \['swap'\]"),
+        (lambda: Arm(["swap"], [2]), r"unknown edit; got \['swap'\]"),
         (lambda: Arm("", [2], op=an_edit), "an edit of your own needs a name; got ''"),
         (lambda: Arm("a|b", [2], op=an_edit), r"an edit of your own needs a name; got 'a\|b'"),
         (lambda: Arm("mine", [2], op=an_edit, repeats="yes"), "wrong kind of value for an arm's repeats; got 'yes'"),

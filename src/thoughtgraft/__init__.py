@@ -6,8 +6,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thoughtgraft.edits.arms import Arm, Resid
+    from thoughtgraft.edits.arm import Arm
+    from thoughtgraft.edits.context import EditContext
+    from thoughtgraft.edits.edit import Custom, Edit, Look
+    from thoughtgraft.edits.known import (
+        Baseline,
+        Mean,
+        Noise,
+        Noop,
+        Project,
+        Self,
+        Shuffle,
+        Skip,
+        Swap,
+        Truncate,
+        Zero,
+    )
     from thoughtgraft.edits.plan import Plan
+    from thoughtgraft.edits.site import Resid, Site
     from thoughtgraft.engine.collect import collect_thoughts
     from thoughtgraft.engine.run import run
     from thoughtgraft.engine.states import collect_states
@@ -26,14 +42,30 @@ if TYPE_CHECKING:
 
 # Loaded when first asked for, so that reading records never imports torch.
 _HOMES = {
-    "Arm": "edits.arms",
+    "Arm": "edits.arm",
+    "Baseline": "edits.known",
+    "Custom": "edits.edit",
+    "Edit": "edits.edit",
+    "EditContext": "edits.context",
+    "Look": "edits.edit",
+    "Mean": "edits.known",
+    "Noise": "edits.known",
+    "Noop": "edits.known",
     "Plan": "edits.plan",
     "Problem": "tasks.problem",
     "ProblemSet": "tasks.problem",
-    "Resid": "edits.arms",
+    "Project": "edits.known",
+    "Resid": "edits.site",
     "Run": "studies.run",
+    "Self": "edits.known",
+    "Shuffle": "edits.known",
+    "Site": "edits.site",
+    "Skip": "edits.known",
     "States": "records.states",
+    "Swap": "edits.known",
     "Thoughts": "thoughts",
+    "Truncate": "edits.known",
+    "Zero": "edits.known",
     "analyse": "studies.resampling.analysis",
     "collect_states": "engine.states",
     "collect_thoughts": "engine.collect",
@@ -51,13 +83,29 @@ _HOMES = {
 
 __all__ = [
     "Arm",
+    "Baseline",
+    "Custom",
+    "Edit",
+    "EditContext",
+    "Look",
+    "Mean",
+    "Noise",
+    "Noop",
     "Plan",
     "Problem",
     "ProblemSet",
+    "Project",
     "Resid",
     "Run",
+    "Self",
+    "Shuffle",
+    "Site",
+    "Skip",
     "States",
+    "Swap",
     "Thoughts",
+    "Truncate",
+    "Zero",
     "analyse",
     "collect_states",
     "collect_thoughts",

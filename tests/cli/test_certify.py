@@ -14,7 +14,7 @@ from tests.report.invent import FEW, make_run
 from typer.testing import CliRunner, Result
 
 from thoughtgraft.cli.app import app
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.verify import suite as verify_module
 from thoughtgraft.engine.verify.statements import STATEMENTS

@@ -1,156 +1,166 @@
-"""What tells two edits of one's own apart, so that a stored run is never continued with another edit."""
+"""A stored run is never continued with another edit; an edit in memory needs no identity at all."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import linecache
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
+from tests.edits.test_plan import IDENTITY, problems
+from torch import Tensor
 
-from thoughtgraft.edits.arms import Arm
-from thoughtgraft.edits.edit import op_identity
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.context import EditContext
+from thoughtgraft.edits.edit import EDITS, Custom, Edit, written
+from thoughtgraft.edits.known import Project, Swap
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.errors import PlanError
 
-cloudpickle = pytest.importorskip("cloudpickle")  # joblib and Ray bring it
 FACTOR = 2.0
 
 
-def scaled(live, context):
+def scaled(live: Any, at: Any) -> Any:
     return FACTOR * live
 
 
-def outer(live, context):
-    return scaled(live, context)
-
-
-def by(s):
-    return lambda live, context: s * live
-
-
-def recursive(live, context):
-    return recursive(live, context) if live is None else live
+def by(s: Any) -> Any:
+    return lambda live, at: s * live
 
 
 @dataclass(frozen=True)
 class Times:
     by: float
+    identity: str = "times"
 
-    def __call__(self, live, context):
+    def __call__(self, live: Any, at: Any) -> Any:
+        return self.by * live
+
+    def edit(self, live: Any, at: Any) -> Any:
         return self.by * live
 
 
-class Keeps:
-    def __init__(self, s):
-        self.s = s
+def plan_of(op: Any, identity: str | None = None) -> Plan:
+    return Plan([Arm("mine", [3], op=op, identity=identity)])
 
-    def edit(self, live, context):
-        return self.s * live
+
+def from_text(text: str, name: str) -> Any:
+    """A function whose source Python can show, as notebooks' cells are."""
+    file = f"<{name}>"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    space: dict[str, Any] = {}
+    exec(compile(text, file, "exec"), space)
+    return space["f"]
+
+
+def test_in_memory_a_function_needs_no_identity_and_in_a_folder_it_does() -> None:
+    bare, named = plan_of(by(2)), plan_of(by(2), "doubled, v1")
+    assert bare.arms[0].change.stored_as() is None
+    with pytest.raises(
+        PlanError,
+        match=r"the edit of mine CT3 has no identity.*Fix: Arm\('mine', \[3\], op=\.\.\., identity='mine, v1'\), or",
+    ):
+        bare.require_identities()
+    named.require_identities()
+    plan_of(Times(2)).require_identities()
+    Plan([Arm("swap", [3]), Arm(Project(torch.eye(2)), [2])]).require_identities()
 
 
 @pytest.mark.parametrize(
-    ("one", "same", "other"),
+    ("one", "other"),
     [
-        (by(2.0), by(2.0), by(9.0)),
-        (lambda live, context: 2 * live, lambda live, context: 2 * live, lambda live, context: 9 * live),
-        (by(torch.ones(3)), by(torch.ones(3)), by(torch.zeros(3))),
-        (by(np.ones(3)), by(np.ones(3)), by(np.arange(3.0))),
-        (by({"a": [1, {2}]}), by({"a": [1, {2}]}), by({"a": [1, {3}]})),
-        (partial(scaled, context=1), partial(scaled, context=1), partial(scaled, context=2)),
-        (Times(2.0), Times(2.0), Times(3.0)),
-        (by(by(1)), by(by(1)), by(by(2))),
-        (by(slice(0, 3)), by(slice(0, 3)), by(slice(3, 6))),
-        (by(torch.float16), by(torch.float16), by(torch.float64)),
-        (by(torch.tensor([1j])), by(torch.tensor([1j])), by(torch.tensor([2j]))),
-        (by({1: 2, "1": [3]}), by({1: 2, "1": [3]}), by({1: 2, "1": [4]})),
-        (by(np.array([1, "a"], object)), by(np.array([1, "a"], object)), by(np.array([1, "b"], object))),
-        (by(torch.eye(2).to_sparse()), by(torch.eye(2).to_sparse()), by(torch.eye(3).to_sparse())),
-        (by(pd.Series([1, 2])), by(pd.Series([1, 2])), by(pd.Series([1, 3]))),
-        (by(torch.empty(2, device="meta")),) * 2 + (by(torch.empty(3, device="meta")),),
-        (by(torch.ones(2, dtype=torch.bfloat16)), by(torch.ones(2, dtype=torch.bfloat16)), by(torch.ones(2))),
+        (by(2), by(9)),
+        (by((1, "a")), by((1, "b"))),
+        (partial(by(2), at=1), partial(by(2), at=2)),
+        (Times(2), Times(3)),
+        (Times(2).edit, Times(3).edit),
+        (
+            from_text("def f(live, at):\n    return 2 * live\n", "a"),
+            from_text("def f(live, at):\n    return -live\n", "b"),
+        ),
+        (lambda live, at, s=2: s * live, lambda live, at, s=3: s * live),
     ],
 )
-def test_code_and_values_count(one, same, other):
-    assert op_identity(one).split()[-1] == op_identity(same).split()[-1]
-    assert op_identity(one).split()[-1] != op_identity(other).split()[-1]
+def test_another_text_another_source_and_another_number_are_another_edit(one: Any, other: Any) -> None:
+    hashes = {plan_of(op, text).plan_hash for op in (one, other) for text in ("v1", "v2")}
+    assert len(hashes) == 4, "a stored run of one is not continued by another"
+    assert plan_of(one, "v1").plan_hash == plan_of(one, "v1").plan_hash
 
 
-def test_a_changed_global_is_another_edit(monkeypatch):
-    before = [op_identity(op) for op in (scaled, outer)]
+def test_a_changed_global_number_is_another_edit(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plan_of(scaled, "v1").plan_hash
+    assert before == plan_of(scaled, "v1").plan_hash
     monkeypatch.setitem(globals(), "FACTOR", 3.0)
-    after = [op_identity(op) for op in (scaled, outer)]
-    assert not set(before) & set(after), "also of a function that it calls"
+    assert plan_of(scaled, "v1").plan_hash != before
 
 
-def test_what_cannot_be_looked_into_is_told_by_its_type():
-    assert op_identity(recursive) == op_identity(recursive)
-    assert op_identity(by(object())) == op_identity(by(object()))
-    assert op_identity(torch.zeros_like).startswith("torch")
+def test_where_python_cannot_show_the_source_the_text_and_the_numbers_count() -> None:
+    space: dict[str, Any] = {}
+    exec("def f(live, at, s=2): return s * live", space)
+    assert plan_of(space["f"], "v1").plan_hash != plan_of(space["f"], "v2").plan_hash
+    assert written(torch.zeros_like) == written(torch.zeros_like)
+    assert plan_of(by(torch.ones(2)), "v1").plan_hash == plan_of(by(torch.zeros(2)), "v1").plan_hash, "said in Custom"
 
 
-class Called:
-    def __call__(self, live, context):
-        return live
+def test_cells_of_one_plan_differ_whether_or_not_they_are_stored() -> None:
+
+    arms = [Arm("a", [3], op=by(2)), Arm("b", [3], op=by(2)), Arm("a", [4], op=by(2))]
+    cells = Plan(arms, hosts=1).cells(problems(), IDENTITY)
+    assert len({cell.key for cell in cells}) == 3
 
 
-class CalledOtherwise:
-    def __call__(self, live, context):
-        return -live
+def test_a_class_of_ones_own_says_who_it_is_and_its_source_is_added() -> None:
+    try:
+
+        class Flip(Edit):
+            name, words = "flip", "the slot receives minus its own thought"
+
+            def __call__(self, live: Tensor, at: EditContext) -> Tensor:
+                return -live
+
+        assert Arm("flip", [2]) == Arm(Flip(), [2]) or Flip().identity is None
+        with pytest.raises(PlanError, match="the edit of flip CT2 has no identity"):
+            Plan([Arm("flip", [2])]).require_identities()
+        Flip.identity = "flip, v1"  # type: ignore[assignment,method-assign]
+        Plan([Arm("flip", [2])]).require_identities()
+        assert Arm("flip", [2]) == Arm(Flip(), [2])
+        assert str(Flip().stored_as()).startswith("flip, v1 ") and len(str(Flip().stored_as())) == 9 + 12
+    finally:
+        EDITS.pop("flip", None)
 
 
-CalledOtherwise.__qualname__ = "Called"
+def test_a_name_belongs_to_one_class() -> None:
+    with pytest.raises(PlanError, match="the name 'swap' is taken"):
+        type("Swap", (Swap,), {"name": "swap"})
+    with pytest.raises(PlanError, match=r"an edit of your own needs a name; got 'a\|b'"):
+        type("Odd", (Swap,), {"name": "a|b"})
+    assert EDITS["swap"] is Swap
 
 
-def test_objects_are_told_by_their_code_and_attributes():
-    assert op_identity(Keeps(1).edit) == op_identity(Keeps(1).edit) != op_identity(Keeps(2).edit)
-    assert op_identity(Called()) == op_identity(Called()) != op_identity(CalledOtherwise())
-    torch.manual_seed(0)
-    one, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    assert op_identity(one) == op_identity(one) != op_identity(other)
-
-
-slot = 1
-
-
-def test_an_attributes_name_is_no_global(monkeypatch):
-    def reads(live, context):
-        return live * context.slot
-
-    before = op_identity(reads)
-    monkeypatch.setitem(globals(), "slot", 2)
-    assert op_identity(reads) == before
-    again = cloudpickle.loads(cloudpickle.dumps(reads))
-    assert op_identity(again).split()[-1] == before.split()[-1]
-
-
-def test_it_is_the_same_in_another_process():
-    code = (
-        "from thoughtgraft.edits.edit import op_identity\n"
-        "names = {'b', 'a', 'c'}\n"
-        "print(op_identity(lambda live, context: [names, 2 * live]))"
-    )
-    made = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(3)}
-    assert len(made) == 1 and made.pop().startswith("__main__.<lambda> ")
-
-
-def test_a_plan_tells_its_arms_apart():
+def test_a_plan_tells_its_arms_apart() -> None:
     with pytest.raises(PlanError, match=r"two arms of the plan have one name.*got scale CT3"):
         Plan([Arm("scale", [3], op=by(2)), Arm("scale", [3], op=by(9))])
     with pytest.raises(PlanError, match="got zero CT3"):
         Plan([Arm("zero", [3]), Arm("zero", [3])])
     Plan([Arm("swap", [3]), Arm("swap", [3], "freeze_kv"), Arm("swap", [3], stratum="steps"), Arm("swap", [4])])
-    hashes = {Plan([Arm("scale", [3], op=by(s))]).plan_hash for s in (2, 9)}
-    assert len(hashes) == 2, "a stored run of one is not continued by the other"
 
 
-def test_names_and_slots_of_arms():
-    assert Arm("swap", 3).slots == (3,)  # type: ignore[arg-type]
-    with pytest.raises(PlanError, match="'swap' is a method of its own"):
+def test_names_and_slots_of_arms() -> None:
+    assert Arm("swap", 3).slots == (3,)
+    with pytest.raises(PlanError, match="'swap' is an edit of its own"):
         Arm("swap", [3], op=by(2))
     with pytest.raises(PlanError, match="an arm's op is a function; got 2"):
         Arm("mine", [3], op=2)  # type: ignore[arg-type]
+    with pytest.raises(PlanError, match="an edit's identity is text; got 3"):
+        Arm("mine", [3], op=by(2), identity=3)  # type: ignore[arg-type]
+    with pytest.raises(PlanError, match="an arm's identity belongs to an op; got identity, and no op"):
+        Arm("swap", [3], identity="mine")
+
+
+def test_custom_edits_are_equal_where_they_call_one_function() -> None:
+    f = by(2)
+    assert Custom("a", f) == Custom("a", f) != Custom("a", by(2))
+    assert Custom("a", f) != Custom("b", f) and Custom("a", f).together == Custom("b", f).together
+    assert Arm("a", [2], op=f) == Arm("a", [2], op=f)

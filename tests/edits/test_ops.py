@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
-from thoughtgraft.edits.arms import METHODS
-from thoughtgraft.edits.edit import OPS, EditContext, noise, shuffle
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.context import EditContext, NothingToTake
+from thoughtgraft.edits.edit import Edit, named
+from thoughtgraft.edits.known import Noise, Project, Shuffle
+from thoughtgraft.errors import PlanError
 
 N, K, D = 3, 4, 2
+KNOWN = {change.name: change for change in named() if isinstance(change, Edit)}
+noise, shuffle = Noise(), Shuffle()
 
 
 def context(slot: int = 1, keys: tuple[str, ...] = ("a", "b", "c"), k: int = K) -> EditContext:
-    def numbers(start: float) -> Tensor:
-        return torch.arange(N * k * D, dtype=torch.float64).view(N, k, D) + start
+    return EditContext.of(slot, keys, numbers(1, k), numbers(100, k), numbers(1000, k))
 
-    return EditContext(slot, numbers(1), numbers(100), numbers(1000), keys)
+
+def numbers(start: float, k: int = K) -> Tensor:
+    return torch.arange(N * k * D, dtype=torch.float64).view(N, k, D) + start
 
 
 LIVE = torch.tensor([[0.5, -1.0], [2.0, 0.0], [-3.0, 4.0]], dtype=torch.float64)
 
 
-def test_every_method_that_edits_has_an_op() -> None:
-    assert set(OPS) == set(METHODS) - {"baseline", "noop", "skip", "truncate"}
+def test_the_changes_that_are_no_edits_are_known() -> None:
+    assert {change.name for change in named()} - set(KNOWN) == {"baseline", "noop", "skip", "truncate"}
 
 
 @pytest.mark.parametrize(
@@ -36,25 +44,26 @@ def test_every_method_that_edits_has_an_op() -> None:
     ],
 )
 def test_each_row_gets_its_own_vector_of_the_slot(name: str, wanted: list[list[int]]) -> None:
-    assert OPS[name](LIVE, context()).tolist() == wanted
+    assert KNOWN[name](LIVE, context()).tolist() == wanted
 
 
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", KNOWN)
 @pytest.mark.parametrize("slot", range(K))
 def test_ops_are_pure_and_keep_the_shape(name: str, slot: int) -> None:
     given, live = context(slot), LIVE.clone()
-    before = [t.clone() for t in (given.host, given.donor, given.mean)]
-    first, second = OPS[name](live, given), OPS[name](live, given)
+    taken = [t.states for t in (given.host, given.donor, given.mean) if t.states is not None]
+    before = [t.clone() for t in taken]
+    first, second = KNOWN[name](live, given), KNOWN[name](live, given)
     assert first.shape == live.shape
     assert first.dtype == live.dtype
     assert torch.equal(first, second)
     assert torch.equal(live, LIVE)
-    assert all(torch.equal(a, b) for a, b in zip(before, (given.host, given.donor, given.mean), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, taken, strict=True))
 
 
 def test_noise_has_the_hosts_norm_and_hangs_on_key_and_slot_alone() -> None:
     found = noise(LIVE, context())
-    assert torch.allclose(found.norm(dim=-1), context().host[:, 1].norm(dim=-1), rtol=1e-6)
+    assert torch.allclose(found.norm(dim=-1), context().host().norm(dim=-1), rtol=1e-6)
     assert torch.equal(noise(LIVE + 7, context()), found)
     directions = torch.nn.functional.normalize(found, dim=-1)
     assert not any(torch.allclose(directions[i], directions[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
@@ -65,8 +74,7 @@ def test_noise_has_the_hosts_norm_and_hangs_on_key_and_slot_alone() -> None:
 def test_noise_does_not_depend_on_what_runs_beside_it() -> None:
     whole = noise(LIVE, context())
     for i, key in enumerate("abc"):
-        c = context()
-        alone = EditContext(1, c.host[i : i + 1], c.donor[i : i + 1], c.mean[i : i + 1], (key,))
+        alone = EditContext.of(1, (key,), numbers(1)[i : i + 1])
         assert torch.equal(noise(LIVE[i : i + 1], alone)[0], whole[i])
 
 
@@ -74,16 +82,16 @@ def test_noise_does_not_depend_on_what_runs_beside_it() -> None:
 def test_noise_in_wide_models_is_the_same_bits_in_any_batch(width: int) -> None:
     host = torch.ones(7, 1, width, dtype=torch.float64)
     keys = tuple(f"k{i}" for i in range(7))
-    whole = noise(host[:, 0], EditContext(0, host, host, host, keys))
+    whole = noise(host[:, 0], EditContext.of(0, keys, host))
     for i in range(7):
         one = host[i : i + 1]
-        assert torch.equal(noise(one[:, 0], EditContext(0, one, one, one, keys[i : i + 1]))[0], whole[i])
+        assert torch.equal(noise(one[:, 0], EditContext.of(0, keys[i : i + 1], one))[0], whole[i])
 
 
 def test_noise_directions_are_uniform_on_the_sphere() -> None:
     """Mean 0 and covariance I/d: of 2,000 draws in 4 dimensions, within five standard errors."""
     host = torch.ones(2000, 1, 4, dtype=torch.float64) / 2
-    found = noise(host[:, 0], EditContext(0, host, host, host, tuple(map(str, range(2000)))))
+    found = noise(host[:, 0], EditContext.of(0, tuple(map(str, range(2000))), host))
     assert float(found.mean(0).abs().max()) < 5 * 0.5 / 2000**0.5
     # Var(x^2) = 2 (d - 1) / (d^2 (d + 2)) = 1/16 for d = 4.
     assert float((found.T @ found / 2000 - torch.eye(4, dtype=torch.float64) / 4).abs().max()) < 5 * 0.25 / 2000**0.5
@@ -103,7 +111,7 @@ def test_shuffle_takes_the_donors_vector_of_another_slot_and_permutes_slots() ->
     for slot in range(K):
         given = context(slot, keys)
         found = shuffle(LIVE, given)
-        picked = [next(k for k in range(K) if torch.equal(found[i], given.donor[i, k])) for i in range(N)]
+        picked = [next(k for k in range(K) if torch.equal(found[i], given.donor(slot=k)[i])) for i in range(N)]
         assert slot not in picked
         sources.append(picked)
     for cell in zip(*sources, strict=True):
@@ -115,4 +123,62 @@ def test_shuffle_takes_the_donors_vector_of_another_slot_and_permutes_slots() ->
 def _slots(n: int) -> EditContext:
     """A donor whose vector at slot k is k."""
     donor = torch.arange(K, dtype=torch.float32).view(1, K, 1).expand(n, K, 1)
-    return EditContext(0, donor, donor, donor, tuple(map(str, range(n))))
+    return EditContext.of(0, tuple(map(str, range(n))), donor, donor)
+
+
+# What an edit may take.
+
+
+def test_an_edit_takes_the_vectors_of_its_slot_or_of_another_and_knows_whose_they_are() -> None:
+    at = context(2)
+    assert torch.equal(at.host(), numbers(1)[:, 2]) and torch.equal(at.donor(slot=0), numbers(100)[:, 0])
+    each = at.mean(slot=torch.tensor([0, 1, 3]))
+    assert torch.equal(each, torch.stack([numbers(1000)[i, k] for i, k in enumerate((0, 1, 3))]))
+    assert at.host_ids == at.donor_ids == ("0", "1", "2") and at.donor and at.donor.n_slots == K
+    alone = EditContext.of(2, ("a",), numbers(1)[:1])
+    assert not alone.donor and not alone.mean and alone.donor_ids == ()
+    with pytest.raises(NothingToTake, match=r"the cell has no donor. Fix: Arm\(\.\.\., repeats=True\)"):
+        alone.donor()
+    with pytest.raises(NothingToTake, match="there is no other problem to take a mean of"):
+        alone.mean()
+    with pytest.raises(PlanError, match=r"slot 4 does not exist; got 4; expected 0\.\.3"):
+        at.host(slot=4)
+
+
+def test_at_a_residual_stream_the_vectors_that_were_fed_are_asked_for_by_name() -> None:
+    at = EditContext.of(2, ("a", "b", "c"), numbers(1), kind="resid")
+    with pytest.raises(PlanError, match=r"a residual stream are not kept.*Fix: at\.host\(kind='fed'\) is what"):
+        at.host()
+    assert torch.equal(at.host(kind="fed"), numbers(1)[:, 2])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (lambda at: at.host[:, at.slot], r"at\.host is called now.*got at\.host\[\.\.\.\]; expected at\.host\(\)"),
+        (lambda at: at.donor.clone(), r"got at\.donor\.clone.*Fix: write at\.donor\(\) for the edited slot"),
+        (lambda at: at.donors, r"at\.donors is gone. Fix: write at\.donor\(\)"),
+        (lambda at: at.means, r"at\.means is gone. Fix: write at\.mean\(\)"),
+    ],
+)
+def test_the_names_of_an_earlier_version_say_the_new_ones(old: Callable[[EditContext], object], new: str) -> None:
+    with pytest.raises(PlanError, match=new):
+        old(context())
+
+
+# Directions.
+
+
+def test_directions_are_taken_out_whatever_their_length_and_number() -> None:
+    live = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    directions = torch.tensor([[2.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    found = Project(directions)(live, EditContext.of(0, ("a", "b"), live[:, None]))
+    assert torch.allclose(found, torch.tensor([[0.0, 2.0, 3.0], [0.0, 5.0, 6.0]]), atol=1e-6)
+    assert Project(directions).identity == Project(directions.clone()).identity != Project(2 * directions).identity
+    with pytest.raises(PlanError, match="there are no directions for slot 0; expected one of"):
+        Project({1: directions})(live, EditContext.of(0, ("a", "b"), live[:, None]))
+    for wrong in (None, torch.ones(3), torch.ones(2, 3, dtype=torch.long), {0: "x"}):
+        with pytest.raises(PlanError, match="what is projected out is not usable"):
+            Project(wrong)  # type: ignore[arg-type]
+    with pytest.raises(PlanError, match=r"the edit .project. is more than its name.*Fix: Arm"):
+        Arm("project", [2])

@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thoughtgraft.edits.arms import METHODS, STRATA, Arm, draw_donors, slots_label
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.donors import STRATA, draw_donors
+from thoughtgraft.edits.edit import named
 from thoughtgraft.edits.plan import Cell, Plan, check_slots
+from thoughtgraft.edits.site import slots_label
 from thoughtgraft.errors import PlanError
 from thoughtgraft.tasks.problem import Problem, ProblemSet, Ref, Step
 
@@ -41,7 +44,7 @@ def swaps(*slots: int) -> tuple[Arm, ...]:
 def donors_by_arm(cells: list[Cell]) -> dict[tuple[str, tuple[int, ...]], dict[int, list[int | None]]]:
     found: dict[tuple[str, tuple[int, ...]], dict[int, list[int | None]]] = {}
     for cell in cells:
-        found.setdefault((cell.arm.method, cell.arm.slots), {}).setdefault(cell.host, []).append(cell.donor)
+        found.setdefault((cell.arm.change.name, cell.arm.slots), {}).setdefault(cell.host, []).append(cell.donor)
     return found
 
 
@@ -52,28 +55,28 @@ def donors_by_arm(cells: list[Cell]) -> dict[tuple[str, tuple[int, ...]], dict[i
     ("arguments", "message"),
     [
         (
-            {"method": "swop", "slots": (0,)},
-            r"unknown method; got 'swop'; expected baseline, noop, self.*did you mean 'swap'\?",
+            {"change": "swop", "slots": (0,)},
+            r"unknown edit; got 'swop'; expected baseline, noop, self.*did you mean 'swap'\?",
         ),
         (
-            {"method": "swap", "slots": (0,), "downstream": "thaw"},
+            {"change": "swap", "slots": (0,), "after": "thaw"},
             "unknown downstream rule; got 'thaw'; expected recompute",
         ),
-        ({"method": "swap"}, r"arm 'swap' has the wrong slots; got \[\]; expected at least one"),
-        ({"method": "baseline", "slots": (1,)}, r"arm 'baseline' has the wrong slots; got \[1\]; expected none"),
-        ({"method": "noop", "slots": (1,)}, "arm 'noop' has the wrong slots"),
-        ({"method": "swap", "slots": (2, 1)}, r"slots must be ascending, distinct and 0 or more; got \[2, 1\]"),
-        ({"method": "swap", "slots": (1, 1)}, "slots must be ascending, distinct"),
-        ({"method": "swap", "slots": (-1,)}, "slots must be ascending, distinct and 0 or more"),
-        ({"method": "truncate", "slots": (1, 2)}, "truncate names the one slot before which the thoughts end"),
-        ({"method": "skip", "slots": (1, 2)}, "skip leaves out one slot.*Fix: use one slot"),
+        ({"change": "swap"}, r"arm 'swap' has the wrong slots; got \[\]; expected at least one"),
+        ({"change": "baseline", "slots": (1,)}, r"arm 'baseline' has the wrong slots; got \[1\]; expected none"),
+        ({"change": "noop", "slots": (1,)}, "arm 'noop' has the wrong slots"),
+        ({"change": "swap", "slots": (2, 1)}, r"slots must be ascending, distinct and 0 or more; got \[2, 1\]"),
+        ({"change": "swap", "slots": (1, 1)}, "slots must be ascending, distinct"),
+        ({"change": "swap", "slots": (-1,)}, "slots must be ascending, distinct and 0 or more"),
+        ({"change": "truncate", "slots": (1, 2)}, "truncate names the one slot before which the thoughts end"),
+        ({"change": "skip", "slots": (1, 2)}, "skip leaves out one slot.*Fix: use one slot"),
         (
-            {"method": "skip", "slots": (1,), "downstream": "freeze_input"},
-            "skip leaves out one slot.*downstream=freeze_input",
+            {"change": "skip", "slots": (1,), "after": "freeze_input"},
+            "skip leaves out one slot.*after=freeze_input",
         ),
         (
-            {"method": "skip", "slots": (1,), "downstream": "freeze_kv"},
-            "skip leaves out one slot.*downstream='recompute'",
+            {"change": "skip", "slots": (1,), "after": "freeze_kv"},
+            "skip leaves out one slot.*after='recompute'",
         ),
     ],
 )
@@ -86,7 +89,7 @@ def test_a_method_of_ones_own_needs_nothing_but_an_op() -> None:
     arm = Arm("mine", [0, 2], op=lambda live, context: live)  # type: ignore[arg-type]
     assert arm.slots == (0, 2)
     assert not arm.needs_donor
-    assert replace(arm, repeats=True).needs_donor
+    assert Arm("mine", [0, 2], op=arm.change, repeats=True).needs_donor
 
 
 @pytest.mark.parametrize(
@@ -117,7 +120,7 @@ def test_donors_are_distinct_never_the_host_and_of_its_stratum(
 
 
 def test_a_small_stratum_is_not_filled_up() -> None:
-    same = (Arm("swap", (0,), stratum="answer"),)
+    same = (Arm("swap", (0,), donors="answer"),)
     cells = Plan(same, n_donors=5).cells(problems(), IDENTITY)
     assert Counter(c.host for c in cells) == dict.fromkeys(range(12), 3)
     alone = ProblemSet((Problem("a", "a?", Fraction(1)), Problem("b", "b?", Fraction(2))))
@@ -154,7 +157,7 @@ def test_one_donor_of_two_problems_is_legal() -> None:
 def test_arms_without_donors_need_only_one_problem() -> None:
     arms = (Arm("baseline"), Arm("zero", (0,)), Arm("noise", (0,)))
     cells = Plan(arms, n_donors=3).cells(problems(1), IDENTITY)
-    assert [(c.arm.method, c.draw) for c in cells] == [
+    assert [(c.arm.change.name, c.draw) for c in cells] == [
         ("baseline", None),
         ("zero", None),
         *(("noise", i) for i in range(3)),
@@ -174,13 +177,13 @@ def test_unknown_strata_are_refused() -> None:
     with pytest.raises(
         PlanError, match="unknown donor stratum; got 'colour'; expected random, operation, steps, answer"
     ):
-        Arm("swap", (0,), stratum="colour")
-    with pytest.raises(PlanError, match=r"'mean' takes nothing from a donor.*Fix: leave stratum out"):
-        Arm("mean", (0,), stratum="steps")
+        Arm("swap", (0,), donors="colour")
+    with pytest.raises(PlanError, match=r"'mean' takes nothing from a donor.*Fix: leave donors out"):
+        Arm("mean", (0,), donors="steps")
 
 
 def test_a_donor_that_serves_two_strata_is_one_generation_and_two_records() -> None:
-    arms = (Arm("swap", (0,)), Arm("swap", (0,), stratum="operation"))
+    arms = (Arm("swap", (0,)), Arm("swap", (0,), donors="operation"))
     cells = Plan(arms, n_donors=11, hosts=1).cells(problems(), IDENTITY)
     by_stratum = {name: {c.key for c in cells if c.stratum == name} for name in ("random", "operation")}
     assert len(by_stratum["random"]) == 11
@@ -221,7 +224,7 @@ def test_an_empty_plan_is_refused() -> None:
         Plan(())
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"baseline", "noop"}))
+@pytest.mark.parametrize("method", [change.name for change in named() if change.takes != "none"])
 def test_slot_six_is_refused_for_every_method(method: str) -> None:
     with pytest.raises(
         PlanError, match=r"slot 6 does not exist; got slot 6; expected 0\.\.5 \(CT0\.\.CT5\); the vector after"
@@ -243,7 +246,7 @@ def test_slots_that_do_not_exist_are_refused_with_the_fix() -> None:
 def test_triples_run_as_given_with_self_and_share_keys_with_the_same_swaps() -> None:
     cells = Plan.from_triples([(3, 1, 0), (0, 0, 5), (3, 1, 4)]).cells(problems(), IDENTITY)
     assert [(c.host, c.donor, c.arm.slots) for c in cells] == [(3, 1, (0,)), (0, 0, (5,)), (3, 1, (4,))]
-    assert all(c.arm.method == "swap" for c in cells)
+    assert all(c.arm.change.name == "swap" for c in cells)
     planned = Plan(swaps(0), n_donors=11).cells(problems(), IDENTITY)
     assert cells[0].key in {c.key for c in planned if (c.host, c.donor) == (3, 1)}
 
@@ -276,7 +279,7 @@ def test_keys_are_the_same_in_every_version() -> None:
     """Resuming compares keys with those on disk: if this fails, old runs can no longer be continued."""
     arms = (Arm("baseline"), Arm("swap", (2,)), Arm("noise", (0, 1)), Arm("mean", (5,), "freeze_kv"))
     cells = Plan(arms, seed=7, hosts=1).cells(problems(2), IDENTITY)
-    assert {(c.arm.method, c.donor): c.key for c in cells} == PINNED
+    assert {(c.arm.change.name, c.donor): c.key for c in cells} == PINNED
 
 
 def key(
@@ -334,11 +337,11 @@ def test_keys_do_not_hang_on_seed_stratum_ids_order_or_what_else_is_planned() ->
         Plan((BASE,), n_donors=11, seed=5),
         Plan((Arm("baseline"), Arm("noise", (1,)), BASE), n_donors=11),
         Plan((BASE,), n_donors=2, hosts=3),
-        Plan((replace(BASE, stratum="operation"),), n_donors=3),
+        Plan((replace(BASE, donors="operation"),), n_donors=3),
     ):
         for block in (pool, turned):
             for cell in plan.cells(block, IDENTITY):
-                if replace(cell.arm, stratum="random") == BASE and cell.donor is not None:
+                if replace(cell.arm, donors="random") == BASE and cell.donor is not None:
                     assert cell.key == wanted[block[cell.host].content_hash, block[cell.donor].content_hash]
 
 
@@ -346,7 +349,7 @@ def test_other_problems_pads_do_not_matter_to_a_swap() -> None:
     assert key(BASE, pads=[1, 2] + [0] * 10) == key(BASE, pads=[1, 2] + [9] * 10)
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("baseline", "noop")])
+@pytest.mark.parametrize("method", [change.name for change in named() if change.takes != "none"])
 def test_the_seed_matters_only_to_random_edits(method: str) -> None:
     arm = Arm(method, (2,))
     assert (key(arm, seed=0) != key(arm, seed=1)) == (method == "noise")
@@ -362,7 +365,7 @@ def test_draws_of_one_host_have_different_keys() -> None:
     assert len({c.key for c in cells}) == 4
 
 
-@pytest.mark.parametrize("arm", [Arm("mean", (2,)), Arm("mine", (2,), op=lambda live, context: context.mean[:, 2])])
+@pytest.mark.parametrize("arm", [Arm("mean", (2,)), Arm("mine", (2,), op=lambda live, context: context.mean())])
 def test_what_may_use_the_mean_hangs_on_the_set_of_problems_but_not_on_its_order(arm: Arm) -> None:
     pool = problems()
     turned = ProblemSet((pool[0], *reversed(pool[1:])))
@@ -377,7 +380,7 @@ def test_the_plan_hash_hangs_on_everything_in_the_plan() -> None:
         Plan(swaps(1, 0), n_donors=2),
         replace(plan, n_donors=3),
         replace(plan, seed=1),
-        replace(plan, arms=tuple(replace(arm, stratum="steps") for arm in plan.arms)),
+        replace(plan, arms=tuple(replace(arm, donors="steps") for arm in plan.arms)),
         replace(plan, only_correct=True),
         replace(plan, hosts=4),
         Plan.from_triples([(0, 1, 0)]),

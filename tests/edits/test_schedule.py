@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from thoughtgraft.edits.arms import Action, Arm, Feed, schedule
+from thoughtgraft.edits.arm import Arm, schedule
+from thoughtgraft.edits.schedule import Action, Feed
 
 LETTER = {Feed.CLEAN: "C", Feed.LIVE: "L", Feed.EDIT: "E", Feed.REPLAY: "R", Feed.ABSENT: "-"}
 EDITS = ("self", "swap", "mean", "zero", "noise", "shuffle")
@@ -13,7 +14,7 @@ EDITS = ("self", "swap", "mean", "zero", "noise", "shuffle")
 def spelled(arm: Arm, num_latents: int = 6) -> str:
     actions = schedule(arm, num_latents)
     assert len(actions) == num_latents
-    assert all((a.slot is not None) == (a.feed is Feed.REPLAY or arm.method == "skip") for a in actions if a.runs)
+    assert all((a.slot is not None) == (a.feed is Feed.REPLAY or arm.change.name == "skip") for a in actions if a.runs)
     return " ".join(LETTER[a.feed] + (str(a.slot) if a.slot is not None else "") for a in actions)
 
 

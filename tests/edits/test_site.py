@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from thoughtgraft.edits.arms import Arm, Resid
-from thoughtgraft.edits.edit import EditContext, Project, Projection
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.context import EditContext
+from thoughtgraft.edits.known import Project, Projection
 from thoughtgraft.edits.plan import Plan
+from thoughtgraft.edits.site import Resid, Site
 from thoughtgraft.errors import PlanError
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
@@ -26,8 +28,7 @@ def project(scale: float = 1.0, slot: int = 2) -> Project:
 
 
 def context(n: int, slot: int = 2) -> EditContext:
-    none = torch.zeros(n, 6, 3)
-    return EditContext(slot, none, none, none, ("",) * n)
+    return EditContext.of(slot, ("",) * n, torch.zeros(n, 6, 3))
 
 
 def keys(*arms: Arm) -> list[str]:
@@ -47,15 +48,17 @@ def test_sites_layers_and_numbers_tell_cells_apart() -> None:
         Arm("zero", (2,)),
         Arm("zero", (2,), site=Resid(0)),
         Arm("zero", (2,), site=Resid(1)),
-        Arm("erase", (2,), op=project(), site=Resid(1)),
-        Arm("erase twice", (2,), op=project(2.0), site=Resid(1)),
+        Arm(replace(project(), name="erase"), (2,), site=Resid(1)),
+        Arm(replace(project(2.0), name="erase twice"), (2,), site=Resid(1)),
     ]
     assert len(set(keys(*arms))) == len(arms)
     assert len({Plan((arm,)).plan_hash for arm in arms}) == len(arms)
-    assert keys(Arm("erase", (2,), op=project(), site=Resid(1))) == [keys(*arms)[3]], "equal numbers are one edit"
+    assert keys(Arm(replace(project(), name="erase"), (2,), site=Resid(1))) == [keys(*arms)[3]], (
+        "equal numbers are one edit"
+    )
     assert project().identity != project(slot=3).identity
     assert Arm("zero", (2,)) != Arm("zero", (2,), site=Resid(0))
-    assert [arm.label for arm in arms[:3]] == ["zero CT2", "zero after L0 CT2", "zero after L1 CT2"]
+    assert [arm.label for arm in arms[:3]] == ["zero CT2", "zero CT2 after L0", "zero CT2 after L1"]
     assert "resid" not in Plan((Arm("zero", (2,)),)).describe()["arms"][0]
     assert Plan((arms[2],)).describe()["arms"][0]["resid"] == 1
 
@@ -63,10 +66,10 @@ def test_sites_layers_and_numbers_tell_cells_apart() -> None:
 @pytest.mark.parametrize(
     ("arm", "message"),
     [
-        ({"method": "swap", "slots": (0,)}, "'swap' has no meaning at a residual stream; .*expected zero"),
-        ({"method": "zero", "slots": (-1,)}, r"begin-of-thought cannot be edited; got position 0 .*slot -1"),
-        ({"method": "zero", "slots": (0,), "downstream": "freeze_kv"}, "always recomputed; got zero after L1, downst"),
-        ({"method": "zero", "slots": (0,), "downstream": "freeze_input"}, "Fix: use downstream='recompute'"),
+        ({"change": "swap", "slots": (0,)}, "'swap' has no meaning at a residual stream; .*expected zero"),
+        ({"change": "zero", "slots": (-1,)}, r"begin-of-thought cannot be edited; got position 0 .*slot -1"),
+        ({"change": "zero", "slots": (0,), "after": "freeze_kv"}, "always recomputed; got zero CT0 after L1, after=fr"),
+        ({"change": "zero", "slots": (0,), "after": "freeze_input"}, "Fix: use after='recompute'"),
     ],
 )
 def test_what_has_no_meaning_there_is_refused(arm: dict[str, Any], message: str) -> None:
@@ -80,4 +83,5 @@ def test_what_has_no_meaning_there_is_refused(arm: dict[str, Any], message: str)
 
 def test_an_own_edit_may_do_what_the_named_ones_may_not() -> None:
     arm = Arm("mine", (0,), op=project(slot=0), site=Resid(1))
-    assert replace(arm, site=None).name == "mine" and arm.name == "mine after L1"
+    assert arm.label == "mine CT0 after L1" and arm.layer == 1
+    assert replace(arm, site=Site("fed", [0])).label == "mine CT0"

@@ -10,8 +10,9 @@ import torch
 from tests.engine.tiny import FAMILIES, GOLDEN
 from torch import Tensor
 
-from thoughtgraft.edits.arms import Arm
-from thoughtgraft.edits.edit import OPS, EditContext
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.context import EditContext
+from thoughtgraft.edits.known import Zero
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.run import run
@@ -78,14 +79,14 @@ def test_an_answer_that_failed_is_in_no_n(model, monkeypatch) -> None:
     """An edit whose numbers the model cannot hold: neither right nor wrong."""
     problems = arithmetic("validation")[:4]
     sound = measure(model, problems, progress=False)
-    zero = OPS["zero"]
+    zero = Zero.__call__
 
-    def broken(live: Tensor, context: EditContext) -> Tensor:
-        whole = zero(live, context)
+    def broken(self: Zero, live: Tensor, at: EditContext) -> Tensor:
+        whole = zero(self, live, at)
         whole[:1] = torch.nan
         return whole
 
-    monkeypatch.setitem(OPS, "zero", broken)
+    monkeypatch.setattr(Zero, "__call__", broken)
     found = measure(model, problems, progress=False)
     values = found.correct["all thoughts zero"]
     assert values.count(None) == 1
@@ -93,6 +94,6 @@ def test_an_answer_that_failed_is_in_no_n(model, monkeypatch) -> None:
     assert len(kept) == 3 and all(kept)
     row = found.table().set_index("condition").loc["all thoughts zero"]
     assert (row.n, row.failed, row.correct) == (3, 1, sum(bool(v) for v in values))
-    monkeypatch.setitem(OPS, "zero", lambda live, context: live * torch.inf)
+    monkeypatch.setattr(Zero, "__call__", lambda self, live, at: live * torch.inf)
     row = measure(model, problems, progress=False).table().set_index("condition").loc["all thoughts zero"]
     assert (row.n, row.failed) == (0, 4) and row[["accuracy", "ci_low", "ci_high"]].isna().all()

@@ -12,9 +12,10 @@ import torch
 from tests.engine.tiny import loaded, questions, tiny
 from torch import Tensor
 
-from thoughtgraft.edits.arms import Arm, Resid
-from thoughtgraft.edits.edit import EditContext
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.context import EditContext
 from thoughtgraft.edits.plan import Plan
+from thoughtgraft.edits.site import Resid
 from thoughtgraft.engine import cells as cells_module
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import ModelError, PlanError
@@ -42,26 +43,18 @@ def problems():
     return ProblemSet(tuple(Problem(str(i), asked[i], extract_answer(str(4 * i + 3))) for i in range(HOSTS)))
 
 
-@pytest.fixture(scope="module")
-def fed(model, problems):
-    """The clean thoughts, by which an edit can tell whose cell it has."""
-    from thoughtgraft.engine.collect import collect_thoughts
-
-    return collect_thoughts(model, problems, max_new_tokens=TOKENS, progress=False).fed
-
-
 class Planted:
     """An edit that halves, and does something else to the rows of one host, or of one donor, at the last slot asked."""
 
-    def __init__(self, fed: Tensor, kind: str, *, of: str = "host", slot: int | None = None, name: str = "") -> None:
-        self.fed, self.kind, self.of, self.slot = fed[int(VICTIM)], kind, of, slot
+    def __init__(self, kind: str, *, of: str = "host", slot: int | None = None, name: str = "") -> None:
+        self.kind, self.of, self.slot = kind, of, slot
         self.identity = f"planted {kind} {of} {slot} {name}"
 
     def __call__(self, live: Tensor, context: EditContext) -> Tensor:
         if self.kind == "halves":
             return live / 2
-        whose = context.host if self.of == "host" else context.donor
-        hit = torch.isclose(whose, self.fed.to(whose)).flatten(1).all(1)
+        ids = context.host_ids if self.of == "host" else context.donor_ids
+        hit = torch.tensor([name.split(".")[0] == VICTIM for name in ids])
         if not hit.any() or self.slot not in (None, context.slot):
             return live / 2
         if self.kind == "raises":
@@ -78,13 +71,13 @@ class Planted:
 
 
 @pytest.fixture(scope="module")
-def halved(model, problems, fed):
+def halved(model, problems):
     """By site, the run of an edit that halves and fails nowhere."""
-    return {site: go(model, problems, plan_of(Planted(fed, "halves"), site=site)) for site in (None, Resid(1))}
+    return {site: go(model, problems, plan_of(Planted("halves"), site=site)) for site in (None, Resid(1))}
 
 
-def plan_of(op, *, slots=(1, 3), site=None, repeats=True, arms=()) -> Plan:
-    own = Arm("own", slots, op=op, repeats=repeats, site=site)
+def plan_of(op, *, slots=(1, 3), site=None, repeats=True, arms=(), identity=None) -> Plan:
+    own = Arm("own", slots, op=op, repeats=repeats, site=site, identity=identity)
     return Plan((Arm("baseline"), Arm("swap", (2,)), own, *arms), n_donors=DONORS, seed=5)
 
 
@@ -104,8 +97,8 @@ CASES = {
     "inf": ({"kind": "inf"}, "the edit gave an infinite vector at CT1"),
     "-inf": ({"kind": "-inf"}, "the edit gave an infinite vector at CT1"),
     "too large": ({"kind": "too large"}, "the edit gave an infinite vector at CT1"),
-    "gives nothing": ({"kind": "gives nothing"}, "the edit failed at CT1: PlanError: an op gave no vectors"),
-    "drops a row": ({"kind": "drops a row"}, "the edit failed at CT1: PlanError: an op changed the shape"),
+    "gives nothing": ({"kind": "gives nothing"}, "the edit failed at CT1: PlanError: an edit gave no vectors"),
+    "drops a row": ({"kind": "drops a row"}, "the edit failed at CT1: PlanError: an edit changed the shape"),
     "raises for a donor": ({"kind": "raises", "of": "donor"}, "the edit failed at CT1: ValueError"),
     "nan for a donor": ({"kind": "nan", "of": "donor"}, "the edit gave NaN at CT1"),
     "nan at the second slot only": ({"kind": "nan", "slot": 3}, "the edit gave NaN at CT3"),
@@ -115,11 +108,9 @@ CASES = {
 
 @pytest.mark.parametrize("site", [None, Resid(1)], ids=["fed", "resid"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_failing_row_is_a_record_and_the_others_are_the_same_to_the_last_bit(
-    model, problems, fed, halved, case, site
-):
+def test_a_failing_row_is_a_record_and_the_others_are_the_same_to_the_last_bit(model, problems, halved, case, site):
     options, text = CASES[case]
-    found = go(model, problems, plan_of(Planted(fed, **options), site=site))
+    found = go(model, problems, plan_of(Planted(**options), site=site))
     sound = halved[site]
     of = "donor_id" if options.get("of") == "donor" else "problem_id"
     hit = (found["method"] == "own") & (found[of].astype(object) == VICTIM)
@@ -138,22 +129,22 @@ def test_a_failing_row_is_a_record_and_the_others_are_the_same_to_the_last_bit(
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
-def test_what_fails_does_not_depend_on_the_packing(model, problems, fed, batch_size):
-    plan = plan_of(Planted(fed, "raises"), arms=(Arm("other", (0, 4), op=Planted(fed, "nan", slot=4)),))
+def test_what_fails_does_not_depend_on_the_packing(model, problems, batch_size):
+    plan = plan_of(Planted("raises"), arms=(Arm("other", (0, 4), op=Planted("nan", slot=4)),))
     whole, parts = go(model, problems, plan), go(model, problems, plan, batch_size=batch_size)
     for name in ("cell", "error", "pred", "correct"):
         assert whole[name].astype(str).tolist() == parts[name].astype(str).tolist()
     assert whole["error"].notna().sum() == DONORS + 1
 
 
-def test_the_first_thing_that_went_wrong_is_said(model, problems, fed):
+def test_the_first_thing_that_went_wrong_is_said(model, problems):
     class Twice(Planted):
         def __call__(self, live, context):
             if context.slot == 1:
                 return super().__call__(live, context)
-            return Planted(fed, "raises")(live, context)
+            return Planted("raises")(live, context)
 
-    found = go(model, problems, plan_of(Twice(fed, "nan", slot=1)))
+    found = go(model, problems, plan_of(Twice("nan", slot=1)))
     assert set(found["error"].dropna()) == {"the edit gave NaN at CT1"}
 
 
@@ -222,10 +213,10 @@ def test_the_mean_of_no_others_is_no_answer(model, problems, tmp_path):
     one = ProblemSet(problems.problems[:1])
 
     def toward_the_mean(live: Tensor, context: EditContext) -> Tensor:
-        return (live + context.mean[:, context.slot]) / 2
+        return (live + context.mean()) / 2
 
     arms = [Arm("baseline"), Arm("mean", (0,)), Arm("mean", (1, 2)), Arm("zero", (3,))]
-    arms += [Arm("toward", (1,), op=toward_the_mean)]
+    arms += [Arm("toward", (1,), op=toward_the_mean, identity="toward the mean")]
     for out in (None, tmp_path / "run"):
         found = go(model, one, Plan(tuple(arms)), out).set_index("arm")
         failed = found[found["error"].notna()]
@@ -233,18 +224,16 @@ def test_the_mean_of_no_others_is_no_answer(model, problems, tmp_path):
         assert all("there is no other problem to take a mean of" in text for text in failed["error"])
         for row in failed.to_dict("records"):
             check_record(row)
-        assert found.loc[["baseline -", "zero CT3"], "correct"].notna().all()
+        assert found.loc[["baseline", "zero CT3"], "correct"].notna().all()
 
 
-def test_kept_logits_of_failed_cells_are_not_kept(model, problems, fed):
-    found = go(model, problems, plan_of(Planted(fed, "nan")), keep_logits=True)
+def test_kept_logits_of_failed_cells_are_not_kept(model, problems):
+    found = go(model, problems, plan_of(Planted("nan")), keep_logits=True)
     assert found["first_logits"].isna().equals(found["error"].notna())
 
 
-def test_a_continued_run_keeps_its_failed_cells_and_does_not_run_them_again(
-    model, problems, fed, tmp_path, monkeypatch
-):
-    plan = plan_of(Planted(fed, "raises"), arms=(Arm("mean", (0,)),))
+def test_a_continued_run_keeps_its_failed_cells_and_does_not_run_them_again(model, problems, tmp_path, monkeypatch):
+    plan = plan_of(Planted("raises"), arms=(Arm("mean", (0,)),))
     whole = go(model, problems, plan)
     packs = []
 
@@ -278,7 +267,7 @@ def test_a_continued_run_keeps_its_failed_cells_and_does_not_run_them_again(
     assert own.accuracy == pytest.approx(sound["correct"].astype(float).mean()), "failed cells are in no denominator"
 
 
-def test_a_mistake_that_concerns_the_whole_arm_is_said_before_anything_is_stored(model, problems, fed, tmp_path):
+def test_a_mistake_that_concerns_the_whole_arm_is_said_before_anything_is_stored(model, problems, tmp_path):
     def wrong(live: Tensor, context: EditContext) -> Tensor:
         return live[:, :3]
 
@@ -286,22 +275,22 @@ def test_a_mistake_that_concerns_the_whole_arm_is_said_before_anything_is_stored
         raise KeyError("layer 12")
 
     def of_a_donor(live: Tensor, context: EditContext) -> Tensor:
-        return context.donor[:, context.slot]
+        return context.donor()
 
     def second(live: Tensor, context: EditContext) -> Tensor:
         return live if context.slot == 1 else broken(live, context)
 
     for op, text in (
-        (wrong, "an op changed the shape"),
-        (lambda live, context: None, "an op gave no vectors; got None"),
-        (lambda live, context: torch.complex(live, live), "an op gave no vectors"),
+        (wrong, "an edit changed the shape"),
+        (lambda live, context: None, "an edit gave no vectors; got None"),
+        (lambda live, context: torch.complex(live, live), "an edit gave no vectors"),
         (broken, "KeyError: 'layer 12' (at CT1, 6 cells)"),
         (second, "KeyError: 'layer 12' (at CT3, 6 cells)"),
         (of_a_donor, "the cell has no donor"),
     ):
         for site in (None, Resid(0)):
             with pytest.raises(PlanError) as caught:
-                go(model, problems, plan_of(op, repeats=False, site=site), tmp_path / "run")
+                go(model, problems, plan_of(op, repeats=False, site=site, identity="wrong"), tmp_path / "run")
             assert "fails on every cell that it was tried on" in str(caught.value)
             assert text in str(caught.value) and "mend the edit; nothing was run" in str(caught.value)
             assert caught.value.__cause__ is not None, "the edit's own line is in the traceback"
@@ -324,11 +313,11 @@ class Odd(Exception):
 )
 def test_whatever_an_edit_says_can_be_stored_and_read(model, problems, tmp_path, error, said):
     def odd(live: Tensor, context: EditContext) -> Tensor:
-        if (context.host[:, 0, 0] > 0).any():
+        if (context.host(slot=0)[:, 0] > 0).any():
             raise error
         return live
 
-    found = go(model, problems, Plan((Arm("odd", (2,), op=odd),)), tmp_path / "run")
+    found = go(model, problems, Plan((Arm("odd", (2,), op=odd, identity="odd"),)), tmp_path / "run")
     [text] = set(found["error"].dropna())
     assert text.startswith(f"the edit failed at CT2: {said}") and len(text) <= 300
     assert RunStore.open(tmp_path / "run").errors[0]["error"] == text
@@ -338,7 +327,7 @@ def test_vectors_of_other_types_are_cast_and_the_callers_are_not_changed(model, 
     """Whole numbers, half precision, and an edit that writes into what it was given."""
 
     def in_place(live: Tensor, context: EditContext) -> Tensor:
-        context.host.zero_()
+        context.host().zero_()
         return live.fill_(1)
 
     def whole(live: Tensor, context: EditContext) -> Tensor:
@@ -350,7 +339,7 @@ def test_vectors_of_other_types_are_cast_and_the_callers_are_not_changed(model, 
     arms = tuple(Arm(op.__name__, (2,), op=op) for op in (in_place, whole, half))
     found = go(model, problems, Plan((*arms, Arm("self", (3,)))))
     assert found["error"].isna().all() and not found[found["method"] == "self"]["changed"].any()
-    answers = [found[found["method"] == arm.method]["text"].tolist() for arm in arms]
+    answers = [found[found["method"] == arm.change.name]["text"].tolist() for arm in arms]
     assert answers[0] == answers[1] == answers[2]
 
 
@@ -370,7 +359,7 @@ def test_an_edit_that_cannot_take_many_rows_at_once_is_given_few(model, problems
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk"), MemoryError(), FileNotFoundError("x")])
-def test_interrupts_and_the_machines_own_failures_are_not_swallowed(model, problems, fed, error):
+def test_interrupts_and_the_machines_own_failures_are_not_swallowed(model, problems, error):
     class Late(Planted):
         armed = False
 
@@ -379,7 +368,7 @@ def test_interrupts_and_the_machines_own_failures_are_not_swallowed(model, probl
                 raise error
             return super().__call__(live, context)
 
-    op = Late(fed, "halves")
+    op = Late("halves")
     plan = plan_of(op)
     go(model, problems, plan)
     op.armed = True
@@ -400,10 +389,10 @@ def work(model, problems):
     return cells_module.Work(problems, encode(model, problems), thoughts, "r", 0, "auto", TOKENS)
 
 
-def test_every_row_of_a_grid_keeps_its_own_failure(model, problems, fed):
+def test_every_row_of_a_grid_keeps_its_own_failure(model, problems):
     """Many rows, more than one pack's worth of hosts, several arms that fail in different places."""
     many = ProblemSet(tuple(replace(p, id=f"{p.id}.{i}", question=p.question) for i in range(3) for p in problems))
-    arms = tuple(Arm(f"own{k}", (k,), op=Planted(fed, "nan", name=str(k)), repeats=True) for k in range(6))
+    arms = tuple(Arm(f"own{k}", (k,), op=Planted("nan", name=str(k)), repeats=True) for k in range(6))
     found = go(model, many, Plan(arms, n_donors=DONORS, seed=1))
     for k in range(6):
         part = found[found["method"] == f"own{k}"]
@@ -425,7 +414,6 @@ def by_key(name: str, planted: bool):
         value = {"sound": 0.0, "nan": torch.nan, "inf": torch.inf}
         return live / 2 + torch.tensor([value[f] for f in fates], dtype=live.dtype)[:, None]
 
-    op.identity = name  # the same cells, whether planted or not
     return op
 
 

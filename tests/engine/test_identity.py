@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.engine.tiny import GOLDEN, questions
 
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import answer_identity, collect_thoughts
 from thoughtgraft.engine.ray import Worker, worker_versions

@@ -10,7 +10,7 @@ from tests.engine.test_rollout_parity import BOUND, arms, assert_equal
 from tests.engine.tiny import EARLY_ENDS, FAMILIES, Case, Oracle, difference, questions, run_cases, tiny
 from torch import Tensor
 
-from thoughtgraft.edits.arms import Arm, schedule
+from thoughtgraft.edits.arm import Arm, schedule
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import answer_identity, collect_thoughts
 from thoughtgraft.engine.reference import reference_run
@@ -43,7 +43,7 @@ def cases() -> list[Case]:
     """Every method and downstream rule at some of the slot sets, hosts and donors varying."""
     found = []
     for i, arm in enumerate(arms()[::2]):
-        needs = arm.method in ("swap", "shuffle", "own")
+        needs = arm.change.name in ("swap", "shuffle", "own")
         found.append(Case(arm, i % PROMPTS, (i + 1 + i % 4) % PROMPTS if needs else None, key=f"cell-{i}"))
     return found
 

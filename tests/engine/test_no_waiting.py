@@ -16,7 +16,8 @@ from tests.engine.tiny import FAMILIES, Case, own_op, questions, run_cases, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from thoughtgraft.edits.arms import Arm, Resid
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.site import Resid
 from thoughtgraft.engine import answer as decode
 from thoughtgraft.engine.latents import plan_steps, think_clean, think_forked
 from thoughtgraft.engine.rollout import shared_bias

@@ -15,7 +15,7 @@ import pytest
 import torch
 from tests.engine.tiny import loaded, questions, tiny
 
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import encode
 from thoughtgraft.engine.executors import LocalExecutor, make_executor
@@ -82,7 +82,7 @@ def test_a_killed_worker_costs_its_task_and_nothing_else(tmp_path, model, proble
         return live + 1
 
     def fails(live, context):  # on the hosts whose thought begins so
-        if (hit := context.host[:, 0, 0] > 0).any():
+        if (hit := context.host(slot=0)[:, 0] > 0).any():
             raise ValueError("on these hosts")
         return live.masked_fill(hit[:, None], 0)
 

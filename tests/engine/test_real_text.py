@@ -11,7 +11,7 @@ import pytest
 from tests.engine.bytewise import UGLY, write_bytewise
 from tests.engine.tiny import tiny
 
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts, encode
 from thoughtgraft.engine.reference import reference_run

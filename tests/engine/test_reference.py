@@ -11,7 +11,8 @@ import torch
 from tests.engine.tiny import FAMILIES, Oracle, questions, tiny
 from torch import Tensor
 
-from thoughtgraft.edits.arms import Action, Arm, Feed, schedule
+from thoughtgraft.edits.arm import Arm, schedule
+from thoughtgraft.edits.schedule import Action, Feed
 from thoughtgraft.engine import reference
 from thoughtgraft.engine.reference import ReferenceRun, reference_run
 from thoughtgraft.errors import PlanError
@@ -160,5 +161,5 @@ def test_the_oracle_shares_no_code_with_the_batched_engine() -> None:
     tree = ast.parse(inspect.getsource(reference))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     own = {name for name in imported if name.startswith("thoughtgraft.")}
-    plain = ("edits.arms", "engine.think", "models.precision", "models.reasoner")
+    plain = ("edits.schedule", "engine.think", "models.precision", "models.reasoner")
     assert own == {f"thoughtgraft.{name}" for name in plain}

@@ -9,9 +9,11 @@ import torch
 from tests.engine.tiny import EARLY_ENDS, FAMILIES, Case, Oracle, difference, own_op, questions, run_cases, tiny
 from torch import Tensor
 
-from thoughtgraft.edits.arms import Arm, Resid
-from thoughtgraft.edits.edit import EditContext, Project, Projection
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.context import EditContext
+from thoughtgraft.edits.known import Project, Projection
 from thoughtgraft.edits.plan import Plan
+from thoughtgraft.edits.site import Resid
 from thoughtgraft.engine.rows import Source
 from thoughtgraft.engine.run import run
 from thoughtgraft.engine.states import states_of
@@ -38,7 +40,7 @@ def linear(width: int, seed: int = 0) -> Project:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     u, v = draw(K, width, 2), draw(K, width, 2)
-    return Project({k: Projection(u[k] / width**0.5, v[k] / width**0.5, draw(width)) for k in range(K)})
+    return Project({k: Projection(u[k] / width**0.5, v[k] / width**0.5, draw(width)) for k in range(K)}, "erase")
 
 
 def identity(live: Tensor, context: EditContext) -> Tensor:
@@ -53,7 +55,7 @@ def cases(family: str) -> list[Case]:
     arms += [Arm("zero", (3,), site=Resid(layer)) for layer in range(depth)]
     arms += [Arm("zero", (3,)), Arm("swap", (1, 4)), Arm("baseline"), Arm("noop"), Arm("own", (2,), op=own_op)]
     return [
-        Case(arm, i % 3, (i + 1) % 3 if arm.method in ("swap", "own") else None, f"cell-{i}")
+        Case(arm, i % 3, (i + 1) % 3 if arm.change.name in ("swap", "own") else None, f"cell-{i}")
         for i, arm in enumerate(arms)
     ]
 
@@ -71,8 +73,8 @@ def test_engine_and_reference_agree_at_every_layer_and_slot(family: str) -> None
         assert whole.answers.token_ids[i] == wanted.token_ids, case
         gap = difference(wanted.first_logits, runs.clean(case.host).first_logits)
         # After the last block of the last thought nothing reads the stream any more.
-        dead = case.arm.site == Resid(last) and case.arm.slots == (K - 1,)
-        assert (gap == 0) == (dead or case.arm.method in ("baseline", "noop")), case
+        dead = case.arm.layer == last and case.arm.slots == (K - 1,)
+        assert (gap == 0) == (dead or case.arm.change.takes == "none"), case
     alone = run_cases(runs.model, runs.prompts, chosen[:3], source)
     assert alone.answers.first_logits is not None
     assert difference(alone.answers.first_logits, whole.answers.first_logits[:3]) < 1e-9
@@ -122,11 +124,11 @@ def test_records_name_the_site_and_a_layer_that_is_not_there_is_refused() -> Non
     model = tiny("codi-gpt2", "float32", max_new_tokens=3)
     problems = ProblemSet(tuple(Problem(f"p{i}", text, None) for i, text in enumerate(questions("codi-gpt2")[:2])))
     op = linear(model.d_model)
-    arms = (Arm("baseline"), Arm("erase", (1,), op=op, site=Resid(0)), Arm("erase", (1,), op=op, site=Resid(1)))
+    arms = (Arm("baseline"), Arm(op, (1,), site=Resid(0)), Arm(op, (1,), site=Resid(1)))
     records = run(model, problems, Plan(arms), progress=False)
-    assert list(records["arm"])[:3] == ["baseline -", "erase after L0 CT1", "erase after L1 CT1"]
+    assert list(records["arm"])[:3] == ["baseline", "erase CT1 after L0", "erase CT1 after L1"]
     assert list(records["method"])[1:3] == ["erase", "erase"] and list(records["site_layer"])[1:3] == [0, 1]
     assert list(records["site_kind"].astype(object))[1:3] == ["resid", "resid"] and records["site_kind"].isna()[0]
     assert records["fed_norm"].isna().all()
-    with pytest.raises(PlanError, match=r"has no layer 9; got erase after L9 CT1; expected layers 0..\d"):
-        run(model, problems, Plan((Arm("erase", (1,), op=op, site=Resid(9)),)), progress=False)
+    with pytest.raises(PlanError, match=r"has no layer 9; got erase CT1 after L9; expected layers 0..\d"):
+        run(model, problems, Plan((Arm(op, (1,), site=Resid(9)),)), progress=False)

@@ -26,7 +26,9 @@ from tests.engine.tiny import (
     tiny,
 )
 
-from thoughtgraft.edits.arms import DOWNSTREAM, METHODS, Arm
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.edit import named
+from thoughtgraft.edits.schedule import AFTER
 from thoughtgraft.engine import answer as decode
 from thoughtgraft.engine import latents as clean
 from thoughtgraft.engine.answer import Draft
@@ -47,7 +49,7 @@ def arms() -> list[Arm]:
     """Each method at one, two and all slots under each downstream rule."""
     found = [Arm("baseline"), Arm("noop"), *(Arm("skip", (k,)) for k in (0, 3, 5))]
     found += [Arm("truncate", (k,)) for k in (0, 2, 5)]
-    for downstream in DOWNSTREAM:
+    for downstream in AFTER:
         for method in ("self", "swap", "mean", "zero", "noise", "shuffle"):
             found += [Arm(method, slots, downstream) for slots in ((0,), (3,), (5,), (1, 4), tuple(range(K)))]
         found += [Arm("own", slots, downstream, op=own_op) for slots in ((0,), (2,), (0, 2), (1, 2, 5))]
@@ -67,7 +69,9 @@ def cases() -> list[Case]:
         hosts = {i % 7, (i * i) % 4} if i % 4 == 0 else {(i * i) % 7}
         for host in sorted(hosts):
             donor = (host + 1 + i % 6) % 8
-            found.append(Case(arm, host, donor if arm.method in ("swap", "shuffle", "own") else None, key=f"cell-{i}"))
+            found.append(
+                Case(arm, host, donor if arm.change.name in ("swap", "shuffle", "own") else None, key=f"cell-{i}")
+            )
     return found
 
 
@@ -91,7 +95,7 @@ def assert_equal(result: RolloutResult, wanted: list[ReferenceRun], names: list[
 
 
 def test_the_cases_cover_every_method_and_hosts_are_ragged() -> None:
-    assert {c.arm.method for c in cases()} == {*METHODS, "own"}
+    assert {c.arm.change.name for c in cases()} == {*(change.name for change in named()), "own"}
     counts = [sum(c.host == h for c in cases()) for h in range(8)]
     assert counts[7] == 0
     assert len(set(counts)) > 3
@@ -117,7 +121,7 @@ def test_the_arms_differ_from_the_clean_run(family: str) -> None:
     runs = oracle(family)
     for case, run in zip(cases(), answers(family), strict=True):
         gap = difference(run.first_logits, runs.clean(case.host).first_logits)
-        if case.arm.method in ("baseline", "noop", "self"):
+        if case.arm.change.name in ("baseline", "noop", "self"):
             assert gap == 0, case
         else:
             assert gap > 1e-4, case
@@ -204,7 +208,7 @@ def test_any_number_of_latents_equals_the_reference(family: str, num_latents: in
             Arm("swap", (0,), "freeze_kv"),
             Arm("swap", (last // 2,), "freeze_input"),
         ]
-    found = [Case(arm, i % 2, 2 if arm.method == "swap" else None) for i, arm in enumerate(chosen)]
+    found = [Case(arm, i % 2, 2 if arm.change.name == "swap" else None) for i, arm in enumerate(chosen)]
     result = run_cases(model, prompts, found, Source.from_fed(runs.fed()))
     assert result.fed.shape == (3, num_latents, model.d_model)
     assert result.hidden.shape == (3, num_latents + 1, model.d_model)

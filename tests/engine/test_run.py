@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.engine.tiny import loaded, questions
 
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine import cells as cells_module
 from thoughtgraft.engine.collect import answer_identity, collect_thoughts

@@ -10,7 +10,7 @@ import torch
 from tests.engine.tiny import FAMILIES, Case, loaded, questions, run_cases, tiny
 from torch import Tensor
 
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.answer import answer_tail, make_draft
 from thoughtgraft.engine.collect import collect_thoughts

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 
-from thoughtgraft.edits.arms import Action, Arm, Feed, schedule
-from thoughtgraft.edits.edit import OPS
+from thoughtgraft.edits.arm import Arm, schedule
+from thoughtgraft.edits.known import Swap
+from thoughtgraft.edits.schedule import Action, Feed
 from thoughtgraft.engine.answer import make_draft
 from thoughtgraft.engine.collect import encode
 from thoughtgraft.engine.reference import reference_run
@@ -29,7 +30,7 @@ def test_sampled_answers_equal_the_reference() -> None:
     assert base.answers.token_ids == tuple(run.token_ids for run in clean)
 
     swaps = [(h, d, k) for h in range(HOSTS) for k in range(6) for d in range(HOSTS) if d != h]
-    rows = [Row(h, schedule(Arm("swap", (k,)), 6), OPS["swap"], h, d) for h, d, k in swaps]
+    rows = [Row(h, schedule(Arm("swap", (k,)), 6), Swap(), h, d) for h, d, k in swaps]
     source = Source.from_fed(base.fed)
     drafts = [
         make_draft(model, ids, stopped, p.gold, NUMBER)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from thoughtgraft.edits.arms import Arm, schedule
-from thoughtgraft.edits.edit import OPS, EditContext, Op
+from thoughtgraft.edits.arm import Arm, schedule
+from thoughtgraft.edits.context import EditContext
 from thoughtgraft.engine.reference import ReferenceRun, reference_run
 from thoughtgraft.engine.rollout import RolloutResult, rollout
 from thoughtgraft.engine.rows import Row, Source
@@ -126,14 +126,10 @@ def tiny(
     return model
 
 
-def own_op(live: Tensor, context: EditContext) -> Tensor:
-    """A user's edit that looks at everything an edit may look at."""
-    donor, mean = context.donor[:, context.slot], context.mean[:, context.slot]
-    return 0.5 * live.roll(1, -1) + 0.3 * donor - 0.2 * mean + 0.1 * context.host[:, 0]
-
-
-def op_of(arm: Arm) -> Op | None:
-    return arm.op or OPS.get(arm.method)
+def own_op(live: Tensor, at: EditContext) -> Tensor:
+    """A user's edit that looks at everything an edit may look at, also at a residual stream."""
+    donor, mean, first = at.donor(kind="fed"), at.mean(kind="fed"), at.host(slot=0, kind="fed")
+    return 0.5 * live.roll(1, -1) + 0.3 * donor - 0.2 * mean + 0.1 * first
 
 
 @dataclass
@@ -156,28 +152,28 @@ class Oracle:
 
     def run(self, arm: Arm, host: int, donor: int | None = None, key: str = "") -> ReferenceRun:
         """One cell, with a context made from the oracle's own thoughts, for this cell alone."""
-        name = (arm.name, arm.slots, arm.downstream, host, donor, key)
+        name = (arm.change.name, arm.site, arm.after, host, donor, key)
         if name not in self._cells:
-            op = op_of(arm)
 
             def edit(slot: int, live: Tensor) -> Tensor:
                 others = [self.clean(i).fed for i in range(len(self.prompts)) if i != host]
-                context = EditContext(
+                at = EditContext.of(
                     slot,
+                    (key,),
                     self.clean(host).fed[None],
                     self.clean(host if donor is None else donor).fed[None],
                     torch.stack(others).mean(0)[None],
-                    (key,),
+                    "fed" if arm.layer is None else "resid",
                 )
-                assert op is not None
-                return op(live[None], context)[0]
+                assert arm.edit is not None
+                return arm.edit(live[None], at)[0]
 
             self._cells[name] = reference_run(
                 self.model,
                 self.prompts[host],
                 schedule(arm, self.model.num_latents, self.model.loop.step_of),
                 edit=edit,
-                layer=arm.site.layer if arm.site else None,
+                layer=arm.layer,
                 clean=self.clean(host),
             )
         return self._cells[name]
@@ -199,11 +195,11 @@ class Case:
         return Row(
             problem=self.host if problem is None else problem,
             actions=schedule(self.arm, num_latents, step_of),
-            op=op_of(self.arm),
+            edit=self.arm.edit,
             host=self.host,
             donor=self.donor,
             key=self.key,
-            layer=self.arm.site.layer if self.arm.site else None,
+            layer=self.arm.layer,
         )
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.engine.tiny import loaded, questions
 from tests.faults.runner import table
 
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.run import run
 from thoughtgraft.tasks.numbers import extract_answer

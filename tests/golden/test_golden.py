@@ -28,7 +28,7 @@ import torch
 from tests.engine.tiny import FAMILIES, Case, Oracle, difference, expected, questions, run_cases, tiny
 from torch import Tensor
 
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.reference import whole_mask
 from thoughtgraft.engine.rollout import rollout

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 from typer.testing import CliRunner
 
 from thoughtgraft.cli.app import app
-from thoughtgraft.edits.arms import Action, Feed
+from thoughtgraft.edits.schedule import Action, Feed
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.rollout import rollout
 from thoughtgraft.engine.rows import Row

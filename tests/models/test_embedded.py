@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from typer.testing import CliRunner
 
 from thoughtgraft.cli.app import app
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.run import run
 from thoughtgraft.engine.verify.suite import verify

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.engine.tiny import questions, tiny
 
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.reference import reference_run

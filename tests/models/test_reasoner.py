@@ -10,7 +10,7 @@ from tests.engine.tiny import FAMILIES, loaded, questions, tiny
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from thoughtgraft.edits.arms import Action, Feed
+from thoughtgraft.edits.schedule import Action, Feed
 from thoughtgraft.engine.rollout import rollout
 from thoughtgraft.engine.rows import Row
 from thoughtgraft.errors import ModelError

@@ -12,8 +12,11 @@ from pytest import MonkeyPatch
 from tests.mutations.plant import SELF, Function, Mutation, Plant, arguments, result, together, wrap
 from torch import Tensor
 
-from thoughtgraft.edits import edit as ops
-from thoughtgraft.edits.arms import Action, Arm, Feed
+from thoughtgraft.edits import known
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.context import EditContext
+from thoughtgraft.edits.edit import Edit
+from thoughtgraft.edits.schedule import Action, Feed
 from thoughtgraft.engine import answer as decode
 from thoughtgraft.engine import cells, collect, rollout, score
 from thoughtgraft.engine import collect as features
@@ -25,7 +28,7 @@ from thoughtgraft.models import codi
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.thoughts import Thoughts
 
-_HONEST = dict(ops.OPS)
+_NOISE = known.Noise.__call__
 
 
 def _rotated(patch: MonkeyPatch) -> None:
@@ -69,7 +72,7 @@ def _every_row(patch: MonkeyPatch) -> None:
 
 
 def _fed_instead(arm: Arm, *more: Any) -> tuple[Any, ...]:
-    return replace(arm, downstream=arm.downstream.replace("freeze_kv", "freeze_input")), *more
+    return replace(arm, after=arm.after.replace("freeze_kv", "freeze_input")), *more
 
 
 def _next_thought(actions: tuple[Action, ...], *_: Any) -> tuple[Action, ...]:
@@ -102,12 +105,12 @@ def _features_late(found: tuple[Tensor, Tensor], *_: Any) -> tuple[Tensor, Tenso
     return torch.cat([resid[:, :1], resid[:, :-1]], 1), hidden
 
 
-def _op(name: str, op: ops.Op) -> Plant:
-    return lambda patch: patch.setitem(ops.OPS, name, op)
+def _edit(kind: type[Edit], call: Callable[[Any, Tensor, EditContext], Tensor]) -> Plant:
+    return lambda patch: patch.setattr(kind, "__call__", call)
 
 
 def _mean_of(others: Callable[[Tensor], Tensor]) -> Plant:
-    def from_fed(fed: Tensor) -> edits.Source:
+    def from_fed(fed: Tensor, ids: Any = None) -> edits.Source:
         return edits.Source(fed, others(fed))
 
     class Source(edits.Source):
@@ -160,7 +163,7 @@ EDIT_MUTATIONS = (
     Mutation(
         "noise alike in all cells",
         "edit: noise is drawn from the slot alone",
-        _op("noise", lambda live, c: _HONEST["noise"](live, replace(c, keys=("",) * len(live)))),
+        _edit(known.Noise, lambda self, live, at: _NOISE(self, live, replace(at, keys=("",) * len(live)))),
         SELF,
         ("library agrees", "scores by definition"),
         "of noise CT",
@@ -233,7 +236,7 @@ EDIT_MUTATIONS = (
     Mutation(
         "shuffle may keep the slot",
         "edit: the donor's slot is drawn from all",
-        _op("shuffle", lambda live, c: c.donor[:, c.slot]),
+        _edit(known.Shuffle, lambda self, live, at: at.donor()),
         SELF,
         ("library agrees", "scores by definition", "edited vectors by definition"),
         "of shuffle CT2",
@@ -241,7 +244,7 @@ EDIT_MUTATIONS = (
     Mutation(
         "self reads the live vector",
         "edit: a self-swap puts back what is there, not what was saved",
-        _op("self", lambda live, c: live),
+        _edit(known.Self, lambda self, live, at: live),
         SELF,
         ("wild answers",),
         "most for self CT5",
@@ -297,7 +300,7 @@ EDIT_MUTATIONS = (
     Mutation(
         "noise alike at all slots of a cell",
         "edit: noise is drawn from the cell alone",
-        _op("noise", lambda live, c: _HONEST["noise"](live, replace(c, slot=0, host=c.host[:, c.slot :]))),
+        _edit(known.Noise, lambda self, live, at: _NOISE(self, live, replace(at, slot=0))),
         SELF,
         ("library agrees", "scores by definition"),
         "of noise CT1-CT3",

@@ -13,8 +13,10 @@ from pytest import MonkeyPatch
 from tests.mutations.plant import LOADER, OFFICIAL, SELF, Mutation, wrap
 from torch import Tensor, nn
 
-from thoughtgraft.edits import edit as ops
-from thoughtgraft.edits.arms import Action, Feed
+from thoughtgraft.edits import known
+from thoughtgraft.edits.context import EditContext
+from thoughtgraft.edits.edit import Edit
+from thoughtgraft.edits.schedule import Action, Feed
 from thoughtgraft.engine import latents as clean_module
 from thoughtgraft.engine import latents as forked_module
 from thoughtgraft.engine import rollout as rollout_module
@@ -54,8 +56,8 @@ def _acting(change: Callable[[Row], Row]) -> Callable[[MonkeyPatch], None]:
     return plant
 
 
-def _op(name: str, op: ops.Op) -> Callable[[MonkeyPatch], None]:
-    return lambda patch: patch.setitem(ops.OPS, name, op)
+def _edit(kind: type[Edit], call: Callable[[Any, Tensor, EditContext], Tensor]) -> Callable[[MonkeyPatch], None]:
+    return lambda patch: patch.setattr(kind, "__call__", call)
 
 
 def _spoil_source(arguments: dict[str, Any], fed: Tensor) -> Tensor:
@@ -76,7 +78,7 @@ def _zero_for_skip(row: Row) -> Row:
         return row
     at = next(k for k, action in enumerate(row.actions) if action.feed is not Feed.CLEAN)
     later = (Action(Feed.LIVE),) * (len(row.actions) - at - 1)
-    return replace(row, actions=(*row.actions[:at], Action(Feed.EDIT), *later), op=ops.zero)
+    return replace(row, actions=(*row.actions[:at], Action(Feed.EDIT), *later), edit=known.Zero())
 
 
 def _never_recomputed(row: Row) -> Row:
@@ -203,7 +205,7 @@ MUTATIONS = (
     Mutation(
         "donor one step ahead",
         "edit: swap takes the donor's next thought",
-        _op("swap", lambda live, c: c.donor[:, min(c.slot + 1, c.donor.shape[1] - 1)]),
+        _edit(known.Swap, lambda self, live, at: at.donor(slot=min(at.slot + 1, at.donor.n_slots - 1))),
         SELF,
         ("edits arrive", "transplant", "fast equals reference"),
         "feeds what the donor is fed 1 step later",
@@ -211,7 +213,7 @@ MUTATIONS = (
     Mutation(
         "own thought one step behind",
         "edit: what is written at slot k was read at slot k - 1",
-        _op("self", lambda live, c: c.host[:, max(c.slot - 1, 0)]),
+        _edit(known.Self, lambda self, live, at: at.host(slot=max(at.slot - 1, 0))),
         SELF,
         ("self-swap identity",),
         "most at CT",

@@ -97,7 +97,7 @@ def _frozen_with_others(patch: MonkeyPatch) -> None:
         def some(self: plan.Plan, *args: Any) -> list[plan.Cell]:
             others = honest(replace(self, seed=self.seed + 1), *args)
             pairs = zip(honest(self, *args), others, strict=True)
-            return [b if a.arm.downstream != "recompute" else a for a, b in pairs]
+            return [b if a.arm.after != "recompute" else a for a, b in pairs]
 
         return some
 
@@ -207,7 +207,7 @@ RECORD_MUTATIONS = (
         arguments(
             plan._CellMaker,
             "cell",
-            lambda self, arm, *more: (replace(self, seed=0) if arm.method == "noise" else self, arm, *more),
+            lambda self, arm, *more: (replace(self, seed=0) if arm.change.name == "noise" else self, arm, *more),
         ),
         SELF,
         ("cells and donors",),

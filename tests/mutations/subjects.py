@@ -11,8 +11,10 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from thoughtgraft.edits.arms import DOWNSTREAM, Arm, Resid
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
+from thoughtgraft.edits.schedule import AFTER
+from thoughtgraft.edits.site import Resid
 from thoughtgraft.engine.verify.weights import take_fingerprint
 from thoughtgraft.models.checkpoint.audit import Fingerprint
 from thoughtgraft.models.load import load_model
@@ -22,7 +24,7 @@ from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 ARMS = (
     Arm("baseline"),
-    *(Arm("swap", 1, rule) for rule in DOWNSTREAM),
+    *(Arm("swap", 1, rule) for rule in AFTER),
     Arm("swap", (0, 5)),
     Arm("swap", range(6)),
     Arm("swap", 2, stratum="operation"),

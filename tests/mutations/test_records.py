@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,9 +14,13 @@ from tests.mutations.record_plants import RECORD_MUTATIONS
 from tests.mutations.subjects import ARMS, spaced, trained
 from torch import Tensor
 
-from thoughtgraft.edits.arms import DOWNSTREAM, METHODS, STRATA, Arm, Resid
-from thoughtgraft.edits.edit import EditContext, Op
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.context import EditContext
+from thoughtgraft.edits.donors import STRATA
+from thoughtgraft.edits.edit import Edit, named
 from thoughtgraft.edits.plan import Plan
+from thoughtgraft.edits.schedule import AFTER
+from thoughtgraft.edits.site import Resid
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.verify.records import CELLS, CHECKS, GRADES, SCORES, VECTORS, Records
 from thoughtgraft.engine.verify.statements import STATEMENTS
@@ -73,11 +78,11 @@ def test_a_trial_shows_what_ordinary_problems_hide() -> None:
 
 def test_the_standard_plan_has_every_method_every_rule_and_every_stratum() -> None:
     arms = standard_plan(trained()[0]).arms
-    assert set(METHODS) <= {arm.method for arm in arms}
-    edited = {(arm.method, arm.downstream) for arm in arms if arm.op is None and arm.site is None}
-    assert {(m, rule) for m in METHODS[2:7] for rule in DOWNSTREAM} <= edited
-    assert {arm.stratum for arm in arms} == set(STRATA)
-    assert {arm.site.layer for arm in arms if arm.site} == {0, 3}
+    assert {change.name for change in named()} <= {arm.change.name for arm in arms}
+    edited = {(arm.change, arm.after) for arm in arms if arm.layer is None}
+    assert {(change, rule) for change in named() if isinstance(change, Edit) for rule in AFTER} <= edited
+    assert {arm.donors for arm in arms} == set(STRATA)
+    assert {arm.layer for arm in arms} == {None, 0, 3}
     assert standard_plan(trained()[0].under("official"), full=False).plan_hash != standard_plan(trained()[0]).plan_hash
 
 
@@ -106,9 +111,9 @@ def _in_place(live: Tensor, context: EditContext) -> Tensor:
     return live.mul_(0.5)
 
 
-def _of_others_than(host: float) -> Op:
+def _of_others_than(host: float) -> Callable[[Tensor, EditContext], Tensor]:
     def op(live: Tensor, context: EditContext) -> Tensor:
-        if ((context.host[:, 0, 0] - host).abs() < 1e-3).any():
+        if ((context.host(slot=0, kind="fed")[:, 0] - host).abs() < 1e-3).any():
             raise ValueError("not this one")
         return 2 * live
 

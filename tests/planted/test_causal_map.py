@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from tests.planted.reasoner import Planted, planted_problems, said
 
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.run import run
 from thoughtgraft.studies.resampling.analysis import Analysis, analyse

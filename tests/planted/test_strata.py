@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.planted.reasoner import Planted, planted_problems
 
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.effects.frame import build_frame
 from thoughtgraft.effects.gates import RULE

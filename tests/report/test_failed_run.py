@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from thoughtgraft.cli.app import app
 from thoughtgraft.cli.console import status_lines
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.effects.gates import RULE
 from thoughtgraft.engine.run import run

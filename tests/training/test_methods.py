@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from thoughtgraft.edits.arms import Arm, schedule
+from thoughtgraft.edits.arm import Arm, schedule
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.reference import reference_run

@@ -59,7 +59,7 @@ def drift(
     from rich.console import Console
     from rich.markup import escape
 
-    from thoughtgraft.edits.arms import check_donors
+    from thoughtgraft.edits.donors import check_donors
     from thoughtgraft.records.store import RunStore, check_folder
     from thoughtgraft.studies.drift.design import PROTOCOLS, STANDARD, drift_plan
     from thoughtgraft.studies.sample import draw_sample

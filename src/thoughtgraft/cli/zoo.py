@@ -49,7 +49,7 @@ def zoo(
 
     names = models or list(EMBEDDED)
     if out is not None:
-        from thoughtgraft.edits.arms import check_donors
+        from thoughtgraft.edits.donors import check_donors
         from thoughtgraft.studies.sample import draw_sample
         from thoughtgraft.tasks.load import load_problems
 

@@ -1,270 +1,314 @@
-"""The edits: functions from the vectors of a slot to those that take their place, and what tells two apart."""
+"""What an edit is: its name, words, look and limits in one class, and what tells two edits of one's own apart."""
 
 from __future__ import annotations
 
-import dis
 import hashlib
+import inspect
 import json
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
+from thoughtgraft.arguments import answers_for_calls, choice, need, shown
+from thoughtgraft.edits.context import EditContext
+from thoughtgraft.edits.schedule import Actions, After, edited
+from thoughtgraft.edits.site import KINDS, Kind
 from thoughtgraft.errors import PlanError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-class NothingToTake(PlanError):
-    """An edit asks for a donor or for other problems, and its cell has none."""
+Need = Literal["donor", "mean", "draw"]
+PACKAGE = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True)
-class EditContext:
-    """What an edit may use, for n cells at one slot. K slots, 0-based; width d.
+class Look:
+    """How figures draw an edit: a colour and a marker, readable without colour."""
 
-    An edit treats each row by itself: which others stand beside it is chance.
+    colour: str
+    marker: str
+
+
+EDITS: dict[str, type[Change]] = {}
+"""Every change by its name, in the order of definition. A subclass with a `name` of its own enters by itself."""
+
+
+class Change(ABC):
+    """What an arm does to a host's run. Two are equal where their stored cells would be.
 
     Attributes:
-        slot: The slot k that is edited.
-        host: The hosts' clean `fed` [n, K, d].
-        donors: The donors' clean `fed` [n, K, d]; None where the cells have no donor. Edits ask for `donor`.
-        means: The mean clean `fed` of the run's other problems, host left out [n, K, d]; None where there are no
-            others. Edits ask for `mean`.
-        keys: One string for each cell; what a random edit must be seeded with.
+        name: What records, plans and the command line call it.
+        words: What it does, for definitions: the end of "in this arm, ...".
+        look: How figures draw it.
+        needs: What its cells hang on beside the host: a donor, the mean of the other problems, a random draw.
+        kinds: At which sites it means something; none where it edits no state.
+        takes: How many slots it acts at.
+        least_slots: How many slots a model must have for it to mean something.
+        shortens: For one that leaves thoughts out, what it does with its one slot.
+        checks: Whether it only checks the machinery: it should change nothing.
     """
 
-    slot: int
-    host: Tensor
-    donors: Tensor | None
-    means: Tensor | None
-    keys: tuple[str, ...]
+    name: str
+    words: str
+    look: Look = Look("#7A7A7A", "X")
+    needs: frozenset[Need] = frozenset()
+    kinds: frozenset[Kind] = frozenset()
+    takes: Literal["none", "one", "some"] = "some"
+    least_slots: int = 1
+    shortens: str = ""
+    checks: bool = False
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if (name := vars(cls).get("name")) is None:
+            return
+        check_name(name)
+        before = EDITS.get(name, cls)
+        if (before.__module__, before.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise PlanError(f"the name {name!r} is taken", got=cls.__qualname__, expected="a name of its own")
+        EDITS[name] = cls
+
+    def __init__(self, *given: object, **named: object) -> None:
+        """Most are their name and nothing else; one that holds numbers is a dataclass."""
+        if given or named:
+            name, got = type(self).__name__, shown([*given, *named])
+            what = f"{name} was called with other arguments than it has"
+            raise PlanError(what, got=got, expected=f"{name}(), which takes none")
 
     @property
-    def donor(self) -> Tensor:
-        """The donors' clean `fed` [n, K, d].
-
-        Raises:
-            NothingToTake: The cells have no donor.
-        """
-        if self.donors is None:
-            raise NothingToTake("the cell has no donor", fix="Arm(..., repeats=True) gives a host's cells its donors")
-        return self.donors
+    def own(self) -> bool:
+        """Whether it is more than its name: an edit of one's own, or one that holds numbers."""
+        return not type(self).__module__.startswith(f"{PACKAGE}.") or bool(vars(self))
 
     @property
-    def mean(self) -> Tensor:
-        """The mean clean `fed` of the run's other problems, host left out [n, K, d].
+    def identity(self) -> str | None:
+        """What it says of itself, so that a stored cell can tell it from another of its name; None: nothing yet."""
+        return None if self.own else self.name
 
-        Raises:
-            NothingToTake: There is no other problem.
+    def stored_as(self) -> str | None:
+        """The identity, and how the class is written where it is not one of the package's: what a stored cell keeps."""
+        if self.identity is None or type(self).__module__.startswith(f"{PACKAGE}."):
+            return self.identity
+        return f"{self.identity} {written(type(self))}"
+
+    @property
+    def repeated(self) -> bool:
+        """Whether a host has one cell for each of its donors, or draws."""
+        return bool(self.needs & {"donor", "draw"})
+
+    @property
+    def together(self) -> object:
+        """Rows whose edits have this in common are edited in one call."""
+        return self
+
+    @abstractmethod
+    def actions(self, steps: Sequence[int], num_latents: int, after: After) -> Actions:
+        """What each step of the latent loop is fed.
+
+        Args:
+            steps: The steps at which it acts; none only where it takes none.
+            num_latents: Steps of the latent loop, K.
+            after: What unedited steps after the first of them receive.
         """
-        if self.means is None:
-            raise NothingToTake("there is no other problem to take a mean of", fix="run two problems or more")
-        return self.means
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or type(self) is not type(other):
+            return self is other
+        assert isinstance(other, Change)
+        return self.identity is not None and (self.name, self.identity) == (other.name, other.identity)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.name))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
 
-Op = Callable[["Tensor", EditContext], "Tensor"]
+class Edit(Change):
+    """A change of states: called with live vectors [n, d], it gives those that take their place.
 
-
-def swap(live: Tensor, context: EditContext) -> Tensor:
-    """The donor's vector of this slot."""
-    return context.donor[:, context.slot]
-
-
-def self_swap(live: Tensor, context: EditContext) -> Tensor:
-    """The host's own clean vector, read back from the saved thoughts."""
-    return context.host[:, context.slot]
-
-
-def zero(live: Tensor, context: EditContext) -> Tensor:
-    """Zeros."""
-    return live.new_zeros(live.shape)
-
-
-def mean(live: Tensor, context: EditContext) -> Tensor:
-    """The mean of the other problems' clean vectors of this slot."""
-    return context.mean[:, context.slot]
-
-
-def noise(live: Tensor, context: EditContext) -> Tensor:
-    """A random direction at the norm of the host's clean vector; Gaussian, drawn in float32, seeded by cell and slot.
-
-    The seed is the first 7 bytes of the SHA-256 of `KEY-SLOT`, so that any other code can draw the same.
+    It is pure, treats each row by itself, and draws only from generators seeded by its cell's key. Edited with the
+    host's own state, nothing may change.
     """
-    import torch  # Imported here: plans are checked, and pages written, where there is no torch.
 
-    rows = []
-    for key in context.keys:
-        seed = int.from_bytes(hashlib.sha256(f"{key}-{context.slot}".encode()).digest()[:7], "big")
-        generator = torch.Generator().manual_seed(seed)
-        rows.append(torch.randn(live.shape[-1], generator=generator, dtype=torch.float32))
-    drawn = torch.stack(rows).to(torch.promote_types(live.dtype, torch.float32))
-    direction = torch.nn.functional.normalize(drawn, dim=-1).to(live)
-    return direction * context.host[:, context.slot].norm(dim=-1, keepdim=True)
+    kinds = frozenset({"fed"})
 
+    @abstractmethod
+    def __call__(self, live: Tensor, at: EditContext) -> Tensor:
+        """The vectors [n, d] in the place of `live` [n, d], which each row would have had at the site."""
 
-def shuffle(live: Tensor, context: EditContext) -> Tensor:
-    """The donor's vector of another slot: the one `1 + (hash of the cell) mod (K - 1)` places on."""
-    import torch
-
-    slots = context.donor.shape[1]
-    shifts = [1 + int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % max(slots - 1, 1) for key in context.keys]
-    index = torch.tensor([(context.slot + shift) % slots for shift in shifts], device=live.device)
-    return context.donor[torch.arange(len(shifts), device=live.device), index]
+    def actions(self, steps: Sequence[int], num_latents: int, after: After) -> Actions:
+        """Clean before the first edited step; after it by the rule."""
+        return edited(steps, num_latents, after)
 
 
-@dataclass(frozen=True)
-class Projection:
-    """The affine map x -> x - U V^T (x - mean), which takes a subspace out: U and V are [d, r], the mean is [d]."""
+def named() -> list[Change]:
+    """One of every change that a name alone makes, in the order of definition."""
+    return [kind() for kind in EDITS.values() if not _is_more(kind)]
 
-    u: Tensor
-    v: Tensor
-    mean: Tensor
+
+def by_name(name: Any) -> Change:
+    """The change that a name alone makes.
+
+    Raises:
+        PlanError: There is none of that name, or it holds numbers.
+    """
+    fix = "an edit of your own is an op: Arm('name', [2], op=f)"
+    kind = EDITS[choice(name, "edit", EDITS, PlanError, fix=fix)]
+    if _is_more(kind):
+        fix = f"Arm({kind.__name__}(...), [2])"
+        raise PlanError(f"the edit {name!r} is more than its name", got=shown(name), expected="its numbers", fix=fix)
+    return kind()
+
+
+def _is_more(kind: type[Change]) -> bool:
+    """Whether its class is called with more than nothing."""
+    return any(p.default is p.empty and p.kind not in _STARS for p in inspect.signature(kind).parameters.values())
+
+
+_STARS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def change_of(name: str) -> type[Change]:
+    """The class of a name in records: its words and look are in no other place. Own edits are all `Custom`."""
+    return EDITS.get(name, Custom)
+
+
+def check_name(name: Any) -> None:
+    """Raise a PlanError if records and pages cannot call an edit so; `|` stands between the parts of an arm's key."""
+    if not (isinstance(name, str) and name.strip() and name.isprintable() and "|" not in name):
+        expected = "text that can be printed, without '|'"
+        raise PlanError("an edit of your own needs a name", got=shown(name), expected=expected)
+
+
+@answers_for_calls(PlanError)
+@dataclass(frozen=True, eq=False, repr=False)
+class Custom(Edit):
+    """A function of one's own, `f(live [n, d], at) -> [n, d]`: what `Arm("double", [3], op=f)` makes.
+
+    A row on which it raises, or gives NaN or infinity, is a failed cell; one that raises everywhere is refused before a
+    run.
+
+    Attributes:
+        name: What the arm is called.
+        function: The function, or an object that can be called.
+        repeats: One cell for each donor of the host, which the function is then given.
+        identity: In a folder, what stored cells know it by: text that changes when the edit does something else than
+            before. A hash of how the function is written is added to it. None takes the function's own attribute
+            `identity`; an edit in memory needs neither.
+    """
+
+    name: str
+    function: Callable[[Tensor, EditContext], Tensor]
+    repeats: bool = False
+    identity: str | None = None
+    words = "an edit of the user's own"
+    kinds = frozenset(KINDS)
+
+    def __post_init__(self) -> None:
+        function: Any = self.function
+        if not callable(function):
+            expected = "op(live, at) -> vectors"
+            raise PlanError("an arm's op is a function", got=shown(function), expected=expected)
+        check_name(self.name)
+        if self.name in EDITS:
+            raise PlanError(
+                f"{self.name!r} is an edit of its own, so an op cannot take that name",
+                got=f"Arm({self.name!r}, ..., op=...)",
+                fix="give your edit another name",
+            )
+        need(self.repeats, bool, "an arm's repeats", PlanError, expected="True or False")
+        text = getattr(function, "identity", None) if self.identity is None else self.identity
+        if text is not None and not (isinstance(text, str) and text.strip()):
+            fix = "identity='doubled, v1', for example"
+            raise PlanError("an edit's identity is text", got=shown(text), expected="text that is not empty", fix=fix)
+        object.__setattr__(self, "identity", text)
+        object.__setattr__(self, "needs", frozenset({"donor"}) if self.repeats else frozenset())
+
+    def __call__(self, live: Tensor, at: EditContext) -> Tensor:
+        """What the function gives."""
+        return self.function(live, at)
+
+    def stored_as(self) -> str | None:
+        """The identity, and how the function is written."""
+        return None if self.identity is None else f"{self.identity} {written(self.function)}"
+
+    @property
+    def together(self) -> object:
+        """Rows of one function, whatever its arms are called."""
+        return _Same(self.function)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Custom):
+            return False
+        mine, theirs = ((x.name, x.repeats, x.identity) for x in (self, other))
+        return mine == theirs and self.function is other.function
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.identity, id(self.function)))
 
 
 @dataclass(frozen=True, eq=False)
-class Project:
-    """An own edit: the projection that belongs to the slot, computed in float32 at least.
+class _Same:
+    """One object, whatever it calls equal, and whether or not it can be hashed."""
 
-    Attributes:
-        by_slot: One for each slot that the arm edits.
+    thing: object
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.thing is other.thing
+
+    def __hash__(self) -> int:
+        return id(self.thing)
+
+
+# ---- what tells two edits of one's own apart -------------------------------------------------------------------------
+
+
+def written(thing: Any) -> str:
+    """A hash of how a function, a class or an object's class is written, and of the plain values that it holds.
+
+    Plain values are numbers and texts in closures, defaults, attributes and the globals that a function names. Where
+    Python cannot show the source, they alone count. Everything else is for the `identity` to say.
     """
-
-    by_slot: Mapping[int, Projection]
-
-    def __call__(self, live: Tensor, context: EditContext) -> Tensor:
-        """The live vectors [n, d] without the subspace."""
-        import torch
-
-        chosen = self.by_slot[context.slot]
-        x = live.to(torch.promote_types(live.dtype, torch.float32))
-        u, v, mean = (part.to(x) for part in (chosen.u, chosen.v, chosen.mean))
-        return (x - (x - mean) @ v @ u.mT).to(live)
-
-    @cached_property
-    def identity(self) -> str:
-        """A hash of the numbers: with it, a stored cell says which projection it had."""
-        import torch
-
-        digest = hashlib.sha256()
-        for slot, chosen in sorted(self.by_slot.items()):
-            for part in (chosen.u, chosen.v, chosen.mean):
-                digest.update(f"{slot} {tuple(part.shape)}".encode())
-                digest.update(part.detach().to("cpu", torch.float64).contiguous().numpy().tobytes())
-        return f"project {digest.hexdigest()[:20]}"
-
-
-OPS: dict[str, Op] = {"swap": swap, "self": self_swap, "zero": zero, "mean": mean, "noise": noise, "shuffle": shuffle}
-"""The edit of each method; `baseline`, `noop`, `skip` and `truncate` need none."""
-
-
-_DEEPEST = 8
-
-
-def op_identity(op: Callable[..., Any]) -> str:
-    """A text that two edits share only if they do the same, as far as can be seen without running them.
-
-    An attribute `identity` speaks for itself. Otherwise it is the name and a hash of the bytecode, the defaults, what
-    a closure or an object holds, and the globals that the code names: numbers, texts, containers, arrays, functions of
-    the same module. An edit that changes what it reads, a list that it appends to, is another one afterwards; give it
-    an `identity`. Bytecode differs between versions of Python.
-    """
-    given = getattr(op, "identity", None)
-    if isinstance(given, str) and given:
-        return given
-    text = json.dumps(_content(op, 0), sort_keys=True)
-    return f"{_kind(op)} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
-def _content(value: Any, depth: int) -> Any:
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes | slice | range):
-        return repr(value)
-    if depth > _DEEPEST:
-        return _kind(value)
-    deeper = depth + 1
-    match value:
-        case FunctionType():
-            return _function(value, deeper)
-        case CodeType():
-            return [value.co_code.hex(), [_content(c, deeper) for c in value.co_consts], list(value.co_names)]
-        case MethodType():
-            return [_content(value.__func__, deeper), _content(value.__self__, deeper)]
-        case partial():
-            return [_content(part, deeper) for part in (value.func, value.args, value.keywords)]
-        case ModuleType():
-            return value.__name__
-        case Mapping():
-            return sorted((json.dumps([repr(k), _content(v, deeper)], sort_keys=True) for k, v in value.items()))
-        case set() | frozenset():
-            return sorted(json.dumps(_content(v, deeper), sort_keys=True) for v in value)
-        case list() | tuple():
-            return [_content(v, deeper) for v in value]
-    found = _array(value, deeper)
-    return _object(value, deeper) if found is None else found
-
-
-def _array(value: Any, depth: int) -> Any:
-    """The numbers of numpy's and torch's arrays, without importing either; None for what is neither."""
-    library = type(value).__module__.partition(".")[0]
-    if library == "pandas" and hasattr(value, "to_numpy"):
-        value, library = value.to_numpy(), "numpy"
-    if type(value).__name__ == "dtype":
-        return repr(value)
-    if library == "torch" and hasattr(value, "detach"):
-        shape = [str(value.dtype), list(value.shape), str(value.layout)]
-        if value.is_meta or str(value.layout) != "torch.strided":
-            return shape
-        value = value.detach().cpu().resolve_conj().resolve_neg()
-        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
-        return [*shape, hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()]
-    if library == "numpy" and hasattr(value, "tobytes"):
-        shape = [str(value.dtype), list(value.shape)]
-        if value.dtype.hasobject:
-            return [*shape, _content(value.tolist(), depth)]
-        return [*shape, hashlib.sha256(value.tobytes()).hexdigest()]
-    return None
-
-
-def _object(value: Any, depth: int) -> Any:
-    """An object: what it says of itself, else its type, the code that calls it, and its attributes."""
-    if isinstance(value, type) or not hasattr(value, "__dict__"):
-        return _kind(value)
-    if isinstance(given := getattr(value, "identity", None), str | Mapping):
-        return [_kind(value), _content(given, depth)]
-    calls = [getattr(type(value), name, None) for name in ("__call__", "forward")]
-    code = [_function(call, depth) for call in calls if isinstance(call, FunctionType)]
-    return [_kind(value), code, _content(vars(value), depth)]
-
-
-def _function(function: FunctionType, depth: int) -> Any:
-    cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-    used = {name: function.__globals__[name] for name in _globals(function.__code__) if name in function.__globals__}
-    # Functions of other modules are their libraries' business.
-    own = {
-        name: value
-        for name, value in used.items()
-        if not isinstance(value, FunctionType) or (value.__module__ == function.__module__ and value is not function)
-    }
-    parts = (function.__code__, function.__defaults__, function.__kwdefaults__, cells, own)
-    return [_content(part, depth + 1) for part in parts]
-
-
-def _globals(code: CodeType) -> list[str]:
-    """Names that a function's code, and that of the functions inside it, looks up outside of itself."""
-    inner = [name for c in code.co_consts if isinstance(c, CodeType) for name in _globals(c)]
-    own = [i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")]
-    return sorted({*own, *inner})
-
-
-def _is_filled(cell: Any) -> bool:
+    held: dict[str, Any] = {}
+    while isinstance(thing, partial):
+        held |= {f"argument {i}": value for i, value in enumerate(thing.args)} | thing.keywords
+        thing = thing.func
+    if inspect.ismethod(thing):
+        held |= _attributes(thing.__self__)
+        thing = thing.__func__
+    if inspect.isfunction(thing):
+        held |= _reached(thing)
+    elif not inspect.isclass(thing):
+        held |= _attributes(thing)
+        thing = type(thing)
     try:
-        return cell.cell_contents is not cell
-    except ValueError:  # not assigned yet
-        return False
+        source = inspect.getsource(thing)
+    except (OSError, TypeError):
+        source = ""
+    values = sorted((name, repr(value)) for name, value in held.items() if _plain(value))
+    return hashlib.sha256(json.dumps([source, values]).encode()).hexdigest()[:12]
 
 
-def _kind(value: Any) -> str:
-    kind = value if hasattr(value, "__qualname__") else type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
+def _attributes(thing: Any) -> dict[str, Any]:
+    return {f".{name}": value for name, value in getattr(thing, "__dict__", {}).items()}
+
+
+def _reached(function: Any) -> dict[str, Any]:
+    """What a function reaches by its defaults, its closure and the globals that it names."""
+    given = inspect.signature(function).parameters.values()
+    defaults = {f"{p.name}=": p.default for p in given if p.default is not p.empty}
+    try:
+        names = inspect.getclosurevars(function)
+    except ValueError:  # a closure that is not filled yet
+        return defaults
+    return {**names.globals, **names.nonlocals, **defaults}
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, bool | int | float | complex | str | bytes)

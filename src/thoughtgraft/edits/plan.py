@@ -10,7 +10,10 @@ from functools import cached_property
 from typing import Any
 
 from thoughtgraft.arguments import answers_for_calls, items, need, seed_of, shown, whole
-from thoughtgraft.edits.arms import Arm, draw_donors
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.donors import draw_donors
+from thoughtgraft.edits.known import Swap
+from thoughtgraft.edits.site import Site
 from thoughtgraft.errors import PlanError
 from thoughtgraft.tasks.problem import ProblemSet
 
@@ -33,7 +36,7 @@ class Cell:
         """How the donor was found; `self` where it is the host, None without one."""
         if self.donor is None:
             return None
-        return "self" if self.donor == self.host else self.arm.stratum
+        return "self" if self.donor == self.host else self.arm.donors
 
     @property
     def record(self) -> tuple[str, str | None]:
@@ -76,7 +79,7 @@ class Plan:
         seen: set[tuple[Any, ...]] = set()
         for arm in self.arms:
             # What records know an arm by.
-            key = (arm.name, arm.slots, arm.downstream if arm.slots else "", arm.stratum)
+            key = (arm.change.name, arm.site, arm.after if arm.slots else "", arm.donors)
             if key in seen:
                 raise PlanError(
                     "two arms of the plan have one name, so that records could not tell them apart",
@@ -110,20 +113,21 @@ class Plan:
             PlanError: A slot, host or donor that does not exist, more donors than problems allow, or no host is left.
         """
         num_latents = int(identity["num_latents"])
-        # Each op is looked at once, so that all cells of an arm agree on what it is.
-        maker = _CellMaker(problems, dict(identity), self.seed, pads, {id(arm): arm.op_name for arm in self.arms})
+        # Each edit is looked at once, so that all cells of an arm agree on what it is.
+        known = {id(arm): arm.change.stored_as() for arm in self.arms}
+        maker = _CellMaker(problems, dict(identity), self.seed, pads, known)
         if self.triples:
             return [self._triple(maker, triple, num_latents) for triple in self.triples]
         for arm in self.arms:
             check_slots(arm.slots, num_latents)
-        strata = dict.fromkeys(arm.stratum for arm in self.arms if arm.needs_donor)
+        strata = dict.fromkeys(arm.donors for arm in self.arms if arm.needs_donor)
         donors = {name: draw_donors(problems, self.n_donors, self.seed, name) for name in strata}
         cells: list[Cell] = []
         for host in self._hosts(problems, correct):
             for arm in self.arms:
                 if arm.needs_donor:
-                    cells += [maker.cell(arm, host, donor=d) for d in donors[arm.stratum][host]]
-                elif arm.repeated:
+                    cells += [maker.cell(arm, host, donor=d) for d in donors[arm.donors][host]]
+                elif arm.change.repeated:
                     cells += [maker.cell(arm, host, draw=i) for i in range(self.n_donors)]
                 else:
                     cells.append(maker.cell(arm, host))
@@ -152,16 +156,16 @@ class Plan:
                 raise PlanError(
                     "a triple names a problem that is not there", got=index, expected=f"0..{len(maker.problems) - 1}"
                 )
-        return maker.cell(Arm("swap", (slot,)), host, donor=donor)
+        return maker.cell(Arm(Swap(), Site("fed", (slot,))), host, donor=donor)
 
     def describe(self) -> dict[str, Any]:
         """The plan as JSON-able data, for run.json and for its hash."""
         return {
             "arms": [
-                {"method": a.method, "slots": list(a.slots), "downstream": a.downstream}
-                | ({"stratum": a.stratum} if a.needs_donor else {})
-                | ({"op": a.op_name, "repeats": a.repeated} if a.op is not None else {})
-                | ({"resid": a.site.layer} if a.site is not None else {})
+                {"method": a.change.name, "slots": list(a.slots), "downstream": a.after}
+                | ({"stratum": a.donors} if a.needs_donor else {})
+                | ({"op": a.change.stored_as(), "repeats": a.change.repeated} if a.change.own else {})
+                | ({"resid": a.layer} if a.layer is not None else {})
                 for a in self.arms
             ],
             "n_donors": self.n_donors,
@@ -170,6 +174,18 @@ class Plan:
             "only_correct": self.only_correct,
             "triples": [list(t) for t in self.triples],
         }
+
+    def require_identities(self) -> None:
+        """Raise a PlanError for the first edit of one's own that stored cells could not be told apart by."""
+        for arm in self.arms:
+            if arm.change.own and arm.change.stored_as() is None:
+                name, slots = arm.change.name, list(arm.slots)
+                raise PlanError(
+                    f"the edit of {arm.label} has no identity, so that its stored cells could be taken for another's",
+                    got="a run in a folder",
+                    expected="a text that you change whenever the edit does something else than before",
+                    fix=f"Arm({name!r}, {slots}, op=..., identity='{name}, v1'), or run in memory, without out",
+                )
 
     @property
     def plan_hash(self) -> str:
@@ -183,7 +199,7 @@ class _CellMaker:
     identity: dict[str, Any]
     seed: int
     pads: Sequence[int] | None
-    ops: Mapping[int, str | None]
+    known: Mapping[int, str | None]
 
     @cached_property
     def made_by(self) -> str:
@@ -201,17 +217,19 @@ class _CellMaker:
             "made_by": self.made_by,
             "host": self.problems[host].content_hash,
             "donor": None if donor is None else self.problems[donor].content_hash,
-            "method": arm.method,
+            "method": arm.change.name,
             "slots": list(arm.slots),
-            "downstream": arm.downstream,
+            "downstream": arm.after,
         }
-        if arm.op is not None:
-            content.update(op=self.ops[id(arm)])
-        if arm.site is not None:
-            content.update(resid=arm.site.layer)
-        if arm.method == "noise" or arm.op is not None:
+        needs, own = arm.change.needs, arm.change.own
+        if own:
+            content.update(op=self.known[id(arm)])
+        if arm.layer is not None:
+            content.update(resid=arm.layer)
+        # An edit of one's own may draw, and look at all problems.
+        if own or "draw" in needs:
             content.update(seed=self.seed, draw=draw)
-        if arm.method == "mean" or arm.op is not None:
+        if own or "mean" in needs:
             content.update(source=self.source)
         if self.pads is not None:
             content.update(pad=self.pads[host], donor_pad=None if donor is None else self.pads[donor])

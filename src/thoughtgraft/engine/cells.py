@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thoughtgraft.edits.arms import schedule
-from thoughtgraft.edits.edit import OPS, NothingToTake
+from thoughtgraft.edits.arm import schedule
+from thoughtgraft.edits.context import NothingToTake
 from thoughtgraft.edits.plan import Cell
-from thoughtgraft.edits.site import Site
+from thoughtgraft.edits.site import slots_label
 from thoughtgraft.engine.answer import answer_tail, make_draft
 from thoughtgraft.engine.batching import packs, plan_budget, surviving
 from thoughtgraft.engine.rollout import RolloutResult, rollout
@@ -95,7 +95,8 @@ def run_cells(
     Cells of one key (a donor that serves two strata) are generated once, `stored` ones not at all. They still count
     when packs are made: a run that is continued makes the same packs, and so the same roundings.
     """
-    source, grader = Source.from_fed(thoughts.fed.to(model.device)), problems.grader
+    source = Source.from_fed(thoughts.fed.to(model.device), [problem.id for problem in problems])
+    grader = problems.grader
     drafts = {
         host: make_draft(model, thoughts.token_ids[host], thoughts.stopped[host], problems[host].gold, grader)
         for host in sorted({cell.host for cell in cells if cell.record not in stored})
@@ -153,24 +154,25 @@ def _row(
     return Row(
         problem=at,
         actions=schedule(cell.arm, model.num_latents, model.loop.step_of),
-        op=cell.arm.op or OPS.get(cell.arm.method),
+        edit=cell.arm.edit,
         host=cell.host,
         donor=cell.donor,
         key=cell.key,
         donor_tail=() if donor_pred is None else tail(cell.host, donor_pred),
-        layer=None if cell.arm.site is None else cell.arm.site.layer,
+        layer=cell.arm.layer,
     )
 
 
 @torch.inference_mode()
-def try_edits(model: LatentReasoner, prompts: Sequence[Prompt], cells: Sequence[Cell]) -> None:
+def try_edits(model: LatentReasoner, problems: ProblemSet, prompts: Sequence[Prompt], cells: Sequence[Cell]) -> None:
     """Call each edit of one's own, at each of its slots, on clean vectors of a few cells: does it work on any of them?
 
     One that works on some cells and not on others is no mistake of the plan: those others are failed cells of the run.
 
     Args:
         model: The model.
-        prompts: Every problem's.
+        problems: Every problem.
+        prompts: The same, encoded.
         cells: What is about to be run.
 
     Raises:
@@ -178,7 +180,7 @@ def try_edits(model: LatentReasoner, prompts: Sequence[Prompt], cells: Sequence[
     """
     by_arm: dict[int, list[Cell]] = {}
     for cell in cells:
-        if cell.arm.op is not None:
+        if cell.arm.edit is not None and cell.arm.change.own:
             by_arm.setdefault(id(cell.arm), []).append(cell)
     if not by_arm:
         return
@@ -187,18 +189,20 @@ def try_edits(model: LatentReasoner, prompts: Sequence[Prompt], cells: Sequence[
     # Two problems at least where there are two: then the mean of the others exists as it will in the run.
     used = sorted(seen | set(range(min(2, len(prompts)))))
     place = {problem: i for i, problem in enumerate(used)}
-    source = Source.from_fed(rollout(model, [prompts[i] for i in used], []).fed)
+    source = Source.from_fed(rollout(model, [prompts[i] for i in used], []).fed, [problems[i].id for i in used])
     live: dict[int | None, Tensor] = {None: source.fed}
-    layers = sorted({group[0].arm.site.layer for group in few if group[0].arm.site is not None})
+    layers = sorted({layer for group in few if (layer := group[0].arm.layer) is not None})
     if layers and model.loop.aligned:  # else positions are no slots', and there are no streams to try it on
         resid = states_of(model, [prompts[i] for i in used], layers)[0]
         live |= {layer: resid[:, 1:, i] for i, layer in enumerate(layers)}
     for group in few:
         arm = group[0].arm
         donors = [None if cell.donor is None else place[cell.donor] for cell in group]
-        rows = [Row(0, (), arm.op, place[c.host], d, c.key) for c, d in zip(group, donors, strict=True)]
+        rows = [
+            Row(0, (), arm.edit, place[c.host], d, c.key, layer=arm.layer) for c, d in zip(group, donors, strict=True)
+        ]
         edited = Edited.of(range(len(rows)), rows, range(len(rows)), model.device)
-        vectors = live.get(None if arm.site is None else arm.site.layer)
+        vectors = live.get(arm.layer)
         for slot in arm.slots:
             if vectors is not None and model.loop.step_of(slot) < model.num_latents:
                 _try_edit(arm.label, edited, vectors[edited.hosts, slot], slot, source)
@@ -218,7 +222,7 @@ def _try_edit(name: str, edited: Edited, live: Tensor, slot: int, source: Source
         return
     raise PlanError(
         f"the edit of {name} fails on every cell that it was tried on",
-        got=f"{in_words(last)} (at CT{slot}, {n} cells)",
+        got=f"{in_words(last)} (at {slots_label((slot,))}, {n} cells)",
         expected="vectors, or a failure on some cells only: those are then counted as failed",
         fix="mend the edit; nothing was run",
     ) from last
@@ -264,7 +268,7 @@ class Grader:
             "base_pred": base.pred[cell.host],
             "base_correct": base.correct[cell.host],
             "pad": self.prompts[cell.host].pad,
-            "seed": self.seed if cell.draw is not None or arm.op is not None else None,
+            "seed": self.seed if cell.draw is not None or arm.change.own else None,
         }
         if cell.donor is not None:
             record |= {
@@ -308,10 +312,7 @@ class Grader:
 def arm_of(cell: Cell) -> ArmKey:
     """The arm that a cell's record is of; a problem put into itself is no donor drawn as the arm says."""
     arm = cell.arm
-    if not arm.slots:
-        return ArmKey(arm.method, donors=cell.stratum or "")
-    site = Site("fed", arm.slots) if arm.site is None else Site("resid", arm.slots, arm.site.layer)
-    return ArmKey(arm.method, site, arm.downstream, cell.stratum or "")
+    return ArmKey(arm.change.name, arm.site, arm.after if arm.site else "", cell.stratum or "")
 
 
 def _defined(value: float) -> float | None:

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from thoughtgraft.arguments import answers_for_calls, whole
-from thoughtgraft.edits.arms import Action, Feed
+from thoughtgraft.edits.schedule import Action, Feed
 from thoughtgraft.engine.batching import packs, plan_budget, surviving
 from thoughtgraft.engine.rollout import RolloutResult, fits, rollout, too_long
 from thoughtgraft.engine.rows import Row

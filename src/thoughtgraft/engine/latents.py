@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thoughtgraft.edits.arms import Feed
-from thoughtgraft.edits.edit import Op
+from thoughtgraft.edits.schedule import Feed
 from thoughtgraft.engine.rows import Edited, EditLog, Grid, Row, Source, edited_streams
 from thoughtgraft.models.attention import ColumnCache, Prefix, last_token_alone
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
@@ -112,8 +111,8 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, torch.finfo(dtype).min)
 
 
-Alike = tuple[Op | None, bool]
-"""What rows share that are edited in one call: the op, and whether they have no donor."""
+Alike = tuple[object, bool]
+"""What rows share that are edited in one call: the edit, and whether they have no donor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +166,8 @@ def _plan_step(grid: Grid, slot: int, device: torch.device) -> Step | None:
             replayed.append((i, places[i] % problems, action.slot))
         elif action.feed is Feed.EDIT:
             groups = fed if row.layer is None else streams.setdefault(row.layer, {})
-            groups.setdefault((row.op, row.donor is None), []).append(i)
+            assert row.edit is not None
+            groups.setdefault((row.edit.together, row.donor is None), []).append(i)
 
     def put(numbers: Sequence[int]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.long, device=device)

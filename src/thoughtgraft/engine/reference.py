@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from thoughtgraft.edits.arms import Action, Feed
+from thoughtgraft.edits.schedule import Action, Feed
 from thoughtgraft.engine.think import Change, Keep, Trace, think
 from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, attention_implementation

@@ -10,8 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thoughtgraft.edits.arms import Action, Arm, Feed, Resid
-from thoughtgraft.edits.edit import EditContext, Op
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.context import EditContext, Taken
+from thoughtgraft.edits.edit import Edit
+from thoughtgraft.edits.schedule import Action, Feed
+from thoughtgraft.edits.site import KINDS, after_layer, slots_label
 from thoughtgraft.engine.memory import is_out_of_memory
 from thoughtgraft.errors import PlanError
 from thoughtgraft.models.reasoner import LatentReasoner
@@ -24,9 +27,9 @@ class Row:
     Attributes:
         problem: 0-based index into the batch's prompts.
         actions: What each slot is fed.
-        op: The edit of EDIT slots.
-        layer: The 0-based block after which the op edits the residual stream at EDIT slots, which are then fed their
-            live vector; None: the op edits what the slots are fed.
+        edit: The edit of EDIT slots.
+        layer: The 0-based block after which it edits the residual stream at EDIT slots, which are then fed their live
+            vector; None: it edits what the slots are fed.
         host: Index of the host into the source thoughts.
         donor: Index of the donor into the source thoughts, if any.
         key: The cell's key, which seeds random edits.
@@ -35,7 +38,7 @@ class Row:
 
     problem: int
     actions: tuple[Action, ...]
-    op: Op | None = None
+    edit: Edit | None = None
     host: int = 0
     donor: int | None = None
     key: str = ""
@@ -172,16 +175,24 @@ def in_words(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """Clean thoughts that edits draw on, on the model's device: `fed` and `mean` (of the others) [N, K, d]."""
+    """Clean thoughts that edits draw on, on the model's device.
+
+    Attributes:
+        fed: What N problems were fed [N, K, d].
+        mean: The mean of the others' [N, K, d]; undefined (NaN) with one problem.
+        ids: The problems' ids; their numbers where they have none.
+    """
 
     fed: Tensor
     mean: Tensor
+    ids: tuple[str, ...] = ()
 
     @classmethod
-    def from_fed(cls, fed: Tensor) -> Source:
-        """Means leave the host out; with one problem they are undefined (NaN)."""
+    def from_fed(cls, fed: Tensor, ids: Sequence[str] | None = None) -> Source:
+        """With the means, which leave the host out."""
         others = fed.shape[0] - 1
-        return cls(fed, (fed.sum(0, keepdim=True) - fed) / others if others else torch.full_like(fed, torch.nan))
+        mean = (fed.sum(0, keepdim=True) - fed) / others if others else torch.full_like(fed, torch.nan)
+        return cls(fed, mean, tuple(map(str, range(len(fed))) if ids is None else ids))
 
     @property
     def has_others(self) -> bool:
@@ -193,10 +204,8 @@ def check_sites(model: LatentReasoner, arms: Sequence[Arm]) -> None:
     """Raise a PlanError for the first arm that edits after a block which the model does not have."""
     depth = len(model.layers)
     for arm in arms:
-        if arm.site is not None and arm.site.layer >= depth:
-            raise PlanError(
-                f"{model.name} has no layer {arm.site.layer}", got=arm.label, expected=f"layers 0..{depth - 1}"
-            )
+        if arm.layer is not None and arm.layer >= depth:
+            raise PlanError(f"{model.name} has no layer {arm.layer}", got=arm.label, expected=f"layers 0..{depth - 1}")
 
 
 class EditLog:
@@ -223,55 +232,52 @@ class EditLog:
 
 @dataclass(frozen=True, eq=False)
 class Edited:
-    """Rows of one step of the latent loop that one op edits, with their indices on the model's device.
+    """Rows of one step of the latent loop that one call edits, with their indices on the model's device.
 
     Attributes:
-        op: The edit.
+        edit: The edit.
         members: Which of the step's rows [m].
         places: Their places in the grid [m].
         hosts: Their hosts among the source thoughts [m].
         donors: Their donors [m]; None where they have none.
-        keys: Their cells' keys.
-        site: Where in the computation the op acts, in words: ` after L2`; empty for what a slot is fed.
-        by_place: Their places on the host.
+        rows: The rows themselves [m].
+        by_place: Their places, as plain numbers.
     """
 
-    op: Op | None
+    edit: Edit
     members: Tensor
     places: Tensor
     hosts: Tensor
     donors: Tensor | None
-    keys: tuple[str, ...]
-    site: str
+    rows: tuple[Row, ...]
     by_place: tuple[int, ...]
 
     @classmethod
     def of(cls, members: Sequence[int], rows: Sequence[Row], places: Sequence[int], device: torch.device) -> Edited:
-        """The rows `members` of a step's `rows`, whose places are `places`: of one op, all with a donor or none."""
+        """The rows `members` of a step's `rows`, whose places are `places`: edited alike, all with a donor or none."""
         some, at = [rows[i] for i in members], [places[i] for i in members]
-        first = some[0]
-        donors = None if first.donor is None else [row.donor for row in some]
+        edit, donors = some[0].edit, None if some[0].donor is None else [row.donor for row in some]
+        assert edit is not None, "rows without an edit are not edited"
         indices = (list(members), at, [row.host for row in some], *([] if donors is None else [donors]))
         of_members, of_places, of_hosts, *of_donors = (torch.tensor(x, device=device) for x in indices)
         return cls(
-            first.op,
+            edit,
             of_members,
             of_places,
             of_hosts,
             of_donors[0] if of_donors else None,
-            tuple(row.key for row in some),
-            "" if first.layer is None else f" {Resid(first.layer)}",
+            tuple(some),
             tuple(at),
         )
 
     def apply(self, live: Tensor, slot: int, source: Source | None, failures: Failures) -> Tensor:
-        """What the op makes of its rows' vectors [m, d] at a slot of its arm, as the model takes it.
+        """What the edit makes of its rows' vectors [m, d] at a slot of its arm, as the model takes it.
 
-        A row has failed if the op raises on it, gives no vector of its shape, or one that is not finite in the model's
-        type; it keeps its live vector. An op that cannot edit all rows at once is asked for halves of them.
+        A row has failed if the edit raises on it, gives no vector of its shape, or one that is not finite in the
+        model's type; it keeps its live vector. An edit that cannot edit all rows at once is asked for halves of them.
         """
-        assert self.op is not None and source is not None, "an edit needs an op and source thoughts"
-        where, edited = f"at CT{slot}{self.site}", live.clone()
+        assert source is not None, "an edit needs source thoughts"
+        where, edited = f"at {slots_label((slot,))}{self.stream}", live.clone()
         failures.note(self.places, ~live.isfinite().all(-1), f"the model's own state is not finite {where}")
         waiting = [slice(0, len(live))]
         while waiting:
@@ -292,26 +298,40 @@ class Edited:
         failures.note(self.places, norm.isinf(), f"the edit gave an infinite vector {where}")
         return torch.where(norm.isfinite()[:, None], edited, live)
 
+    @property
+    def stream(self) -> str:
+        """Where in the computation they are edited, in words: ` after L2`; empty for what a slot is fed."""
+        layer = self.rows[0].layer
+        return "" if layer is None else f" {after_layer(layer)}"
+
+    def _context(self, slot: int, source: Source, part: slice) -> EditContext:
+        rows, kind = self.rows[part], KINDS[self.rows[0].layer is not None]
+        hosts = [row.host for row in rows]
+        donors = [row.donor for row in rows if row.donor is not None]
+
+        def taken(name: str, states: Tensor | None, index: Tensor | None, problems: Sequence[int]) -> Taken:
+            there = states if index is not None else None
+            return Taken(name, there, None if index is None else index[part], slot, kind, problems, source.ids)
+
+        return EditContext(
+            slot,
+            tuple(row.key for row in rows),
+            taken("host", source.fed, self.hosts, hosts),
+            taken("donor", source.fed, self.donors, donors),
+            taken("mean", source.mean if source.has_others else None, self.hosts, hosts),
+        )
+
     def vectors(self, live: Tensor, slot: int, source: Source, rows: slice) -> Tensor:
-        """The op's own vectors for some of its rows, of which `live` holds what they would be fed.
+        """The edit's own vectors for some of its rows, of which `live` holds what they would be fed.
 
         Raises:
             PlanError: It gave something else than vectors of their shape.
         """
-        assert self.op is not None
-        hosts = self.hosts[rows]
-        context = EditContext(
-            slot,
-            source.fed[hosts],
-            None if self.donors is None else source.fed[self.donors[rows]],
-            source.mean[hosts] if source.has_others else None,
-            self.keys[rows],
-        )
-        edited = self.op(live, context)
+        edited = self.edit(live, self._context(slot, source, rows))
         if not isinstance(edited, Tensor) or edited.is_complex():
-            raise PlanError("an op gave no vectors", got=repr(edited), expected=f"a real tensor {list(live.shape)}")
+            raise PlanError("an edit gave no vectors", got=repr(edited), expected=f"a real tensor {list(live.shape)}")
         if edited.shape != live.shape:
-            raise PlanError("an op changed the shape", got=list(edited.shape), expected=list(live.shape))
+            raise PlanError("an edit changed the shape", got=list(edited.shape), expected=list(live.shape))
         return edited
 
 

@@ -111,8 +111,8 @@ def run(
         overflow. A continued run does not run it again.
 
     Raises:
-        PlanError: A slot, donor or host that does not exist, no problems, or an edit of your own that fails on every
-            cell that it is tried on.
+        PlanError: A slot, donor or host that does not exist, no problems, an edit of your own that fails wherever it is
+            tried, or one without an identity where its cells are stored.
         RunError: The folder holds another run or cannot be written, or `thoughts` are of another model or set.
         ModelError: A question does not fit the model's context, or the model is not as it was loaded and no name is
             given.
@@ -122,6 +122,7 @@ def run(
     plan = need(plan, Plan, "the plan", PlanError, expected="a Plan", fix=fix)
     folder = None if out is None else path_of(out, "the run's folder")
     if folder is not None:
+        plan.require_identities()
         check_folder(folder)
     places = items(beside, "the places beside", RunError, expected="a list of folders", fix="beside=['runs/earlier']")
     beside = [path_of(place, "a place beside") for place in places]
@@ -152,7 +153,7 @@ def run(
     before = think() if plan.only_correct else None
     cells = plan.cells(problems, made_by, pads, None if before is None else before.correct)
     if folder is None or not (folder / SPEC_FILE).exists():  # else they worked when the run began
-        try_edits(model, prompts, cells)
+        try_edits(model, problems, prompts, cells)
     spec = make_spec(
         model, problems, plan, cells, study=study, max_new_tokens=max_new_tokens, facts=facts, design=design, rule=rule
     ).model_copy(update={"options": options})

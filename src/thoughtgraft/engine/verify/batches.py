@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from thoughtgraft.edits.arms import Arm, schedule
+from thoughtgraft.edits.arm import Arm, schedule
+from thoughtgraft.edits.known import Baseline, Swap
 from thoughtgraft.engine.collect import encode
 from thoughtgraft.engine.reference import in_one_pass, reference_run
 from thoughtgraft.engine.rows import Source
@@ -20,7 +21,7 @@ from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 def batch(bench: Bench) -> Check:
     """Each prompt alone, against all together."""
-    alone = torch.stack([bench.alone(row) for row in bench.rows("baseline")])
+    alone = torch.stack([bench.alone(row) for row in bench.rows(Baseline())])
     return at_most("batch invariance", gap(alone, bench.logits), bench.bound)
 
 
@@ -28,9 +29,9 @@ def order(bench: Bench) -> Check:
     """The prompts in reverse, with a swap of each first slot beside the clean run, so that rows are packed anew."""
     back = bench.prompts[::-1]
     last = len(back) - 1
-    rows = [replace(row, problem=last - row.problem) for row in bench.rows("swap", 0) + bench.rows("baseline")]
+    rows = [replace(row, problem=last - row.problem) for row in bench.rows(Swap(), 0) + bench.rows(Baseline())]
     found = logits_of(bench.roll(rows, back))
-    usual = logits_of(bench.roll(bench.rows("baseline") + bench.rows("swap", 0)))
+    usual = logits_of(bench.roll(bench.rows(Baseline()) + bench.rows(Swap(), 0)))
     usual = torch.cat([usual[len(back) :], usual[: len(back)]])
     return at_most("order invariance", gap(found, usual), bench.bound)
 
@@ -41,7 +42,7 @@ def padding(bench: Bench) -> Check:
     figure, changed = 0.0, 0
     for problem in bench.problems:
         alone, beside = (encode(model, ProblemSet((problem, *others), "probe")) for others in ((), (neighbour,)))
-        rows = [bench.row("baseline", (), i) for i in range(2)]
+        rows = [bench.row(Baseline(), (), i) for i in range(2)]
         found = gap(bench.alone(rows[0], alone[0]), logits_of(bench.roll(rows, beside))[0])
         figure, changed = max(figure, found), changed + (found > bench.bound)
     detail = f"{changed} of {len(bench.problems)} outputs change with the length of the question beside them"
@@ -71,9 +72,9 @@ def fast_equals_reference(bench: Bench) -> Check:
     figure = max(gap(found.cpu(), bench.logits[0]) for found in (clean.first_logits, once))
     if bench.slots:
         theirs = reference_run(model, bench.prompts[donor], max_new_tokens=1).fed
-        actions = schedule(Arm("swap", (slot,)), model.num_latents, model.loop.step_of)
+        actions = schedule(Arm(Swap(), (slot,)), model.num_latents, model.loop.step_of)
         slow = reference_run(model, prompt, actions, edit=lambda k, live: theirs[k], clean=clean, max_new_tokens=1)
-        fast, once = bench.alone(bench.row("swap", (slot,), 0, donor)), in_one_pass(model, prompt, slow.steps)
+        fast, once = bench.alone(bench.row(Swap(), (slot,), 0, donor)), in_one_pass(model, prompt, slow.steps)
         figure = max(figure, *(gap(found.cpu(), fast) for found in (slow.first_logits, once)))
     return at_most(name, figure, bench.bound)
 
@@ -82,7 +83,7 @@ def hidden_positions(bench: Bench) -> Check:
     """Noise in the filler columns before shorter prompts."""
     model = bench.model
     prompts = [model.prompt(p.question) for p in (*bench.problems, _longer(bench))]
-    rows = [bench.row("baseline", (), h) for h in range(len(prompts))]
+    rows = [bench.row(Baseline(), (), h) for h in range(len(prompts))]
     length = max(map(len, prompts))
 
     def noisy(embeds: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ def visible_positions(bench: Bench) -> Check:
     shortest = min((p.question for p in bench.problems), key=lambda q: len(model.question_ids(q)))
     prompt: Prompt = model.prompt(shortest, 3 if model.protocol.pads_visible else 0)
     prompts = [prompt] * len(prompt)
-    rows = [bench.row("baseline", (), i) for i in range(len(prompts))]
+    rows = [bench.row(Baseline(), (), i) for i in range(len(prompts))]
 
     def noisy(embeds: Tensor) -> Tensor:
         at = torch.arange(len(prompts), device=embeds.device)
@@ -126,8 +127,8 @@ def visible_positions(bench: Bench) -> Check:
 
 def determinism(bench: Bench) -> Check:
     """The clean run and the swaps of every slot, if there is one, each twice."""
-    figure = gap(logits_of(bench.roll(bench.rows("baseline"))), bench.logits)
-    if swaps := bench.every_slot("swap"):
+    figure = gap(logits_of(bench.roll(bench.rows(Baseline()))), bench.logits)
+    if swaps := bench.every_slot(Swap()):
         first, second = (logits_of(bench.roll(swaps)) for _ in range(2))
         figure = max(figure, gap(first, second))
     return at_most("determinism", figure, 0)
@@ -141,7 +142,7 @@ def cache_isolation(bench: Bench) -> Check:
     for what, now, before in (
         ("the saved thoughts", bench.source.fed, kept.fed),
         ("their means", bench.source.mean, kept.mean),
-        ("the clean run", logits_of(bench.roll(bench.rows("baseline"))), bench.logits),
+        ("the clean run", logits_of(bench.roll(bench.rows(Baseline()))), bench.logits),
     ):
         if not torch.equal(now, before):
             figure, detail = max(figure, gap(now, before)), f"changed: {what}"

@@ -12,8 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thoughtgraft.edits.arms import Arm, schedule
-from thoughtgraft.edits.edit import OPS, EditContext, Op
+from thoughtgraft.edits.arm import Arm, schedule
+from thoughtgraft.edits.context import EditContext
+from thoughtgraft.edits.edit import Change, Custom, Edit
+from thoughtgraft.edits.known import Baseline, Swap
+from thoughtgraft.edits.site import slots_label
 from thoughtgraft.engine.collect import encode, refuse_broken
 from thoughtgraft.engine.rollout import RolloutResult, rollout
 from thoughtgraft.engine.rows import Row, Source
@@ -49,23 +52,24 @@ class Bench:
         self.donors = [(h + 1) % len(problems) for h in self.hosts]
         self.prompts = encode(model, problems)
         self.source: Source | None = None
-        self.base = self.roll(self.rows("baseline"))
+        self.base = self.roll(self.rows(Baseline()))
         refuse_broken(self.base.hidden, self.base.failed, problems)
         self.source = Source.from_fed(self.base.fed.clone())
 
-    def row(self, method: str, slots: Sequence[int], host: int, donor: int | None = None, op: Op | None = None) -> Row:
-        """One row of an arm; `op` replaces the arm's edit."""
-        actions = schedule(Arm(method, tuple(slots)), self.model.num_latents, self.model.loop.step_of)
-        return Row(host, actions, op or OPS.get(method), host, donor)
+    def row(self, change: Change, slots: Sequence[int], host: int, donor: int | None = None) -> Row:
+        """One row of a change at some slots."""
+        arm = Arm(change, slots)
+        actions = schedule(arm, self.model.num_latents, self.model.loop.step_of)
+        return Row(host, actions, arm.edit, host, donor)
 
-    def rows(self, method: str, *slots: int, op: Op | None = None) -> list[Row]:
+    def rows(self, change: Change, *slots: int) -> list[Row]:
         """One row for each host."""
-        donors = self.donors if method == "swap" else [None] * len(self.donors)
-        return [self.row(method, slots, h, donors[h], op) for h in self.hosts]
+        donors = self.donors if "donor" in change.needs else [None] * len(self.donors)
+        return [self.row(change, slots, h, donors[h]) for h in self.hosts]
 
-    def every_slot(self, method: str, op: Op | None = None) -> list[Row]:
+    def every_slot(self, change: Change) -> list[Row]:
         """One row for each slot and host, slot by slot."""
-        return [row for k in self.slots for row in self.rows(method, k, op=op)]
+        return [row for k in self.slots for row in self.rows(change, k)]
 
     def roll(self, rows: Sequence[Row], prompts: Sequence[Prompt] | None = None) -> RolloutResult:
         """Run rows over these prompts (all of the bench's if None) with first logits."""
@@ -91,12 +95,12 @@ class Bench:
     @cached_property
     def nudged(self) -> Tensor:
         """Largest change of the first answer logits when a saved thought comes back slightly wrong [K, H]."""
-        return self.by_slot(self.roll(self.every_slot("self", op=_nudge)))
+        return self.by_slot(self.roll(self.every_slot(Custom("nudged", _nudge))))
 
     @cached_property
     def bound(self) -> float:
         """How far apart two logits may be and still be the same number, rounded differently."""
-        rows = self.rows("baseline") + self.every_slot("swap")
+        rows = self.rows(Baseline()) + self.every_slot(Swap())
         exact = logits_of(self.roll(rows))
         with disturbing(self.model, self.touch):
             off = logits_of(self.roll(rows))
@@ -123,14 +127,14 @@ class Bench:
         the same batch, so that a slot that nothing reads gives the same bits.
         """
 
-        def put(seed: int) -> Op:
-            def op(live: Tensor, context: EditContext) -> Tensor:
-                clean = context.host[:, context.slot]
+        def put(seed: int) -> Edit:
+            def op(live: Tensor, at: EditContext) -> Tensor:
+                clean = at.host()
                 return 10 * noise_like(clean, seed) if seed else torch.zeros_like(clean)
 
-            return op
+            return Custom(f"content {seed}", op)
 
-        found = [logits_of(self.roll(self.every_slot("self", op=put(seed)))) for seed in range(3)]
+        found = [logits_of(self.roll(self.every_slot(put(seed)))) for seed in range(3)]
         gaps = torch.maximum((found[0] - found[1]).abs(), (found[1] - found[2]).abs())
         return gaps.amax(1).view(len(self.slots), -1)
 
@@ -162,10 +166,10 @@ class Bench:
         return change.abs().amax(1).view(len(self.slots), -1)
 
 
-def _nudge(live: Tensor, context: EditContext) -> Tensor:
+def _nudge(live: Tensor, at: EditContext) -> Tensor:
     """The host's own thought with a relative error of `NUDGE`."""
-    own = context.host[:, context.slot]
-    return own + NUDGE * noise_like(own, context.slot)
+    own = at.host()
+    return own + NUDGE * noise_like(own, at.slot)
 
 
 def noise_like(vectors: Tensor, seed: int) -> Tensor:
@@ -189,7 +193,7 @@ def gap(a: Tensor, b: Tensor) -> float:
 
 def slot_name(slot: int) -> str:
     """`CT3`."""
-    return f"CT{slot}"
+    return slots_label((slot,))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from thoughtgraft.edits.known import Noop, Self, Swap
 from thoughtgraft.engine.verify.bench import (
     NUDGE,
     Bench,
@@ -38,7 +39,7 @@ def thoughts_fed(bench: Bench) -> Check:
     """Count the vectors between question and end of thought, in the clean path and in the one that edits take."""
     model, wanted = bench.model, bench.model.num_latents
     with listening(model) as calls:
-        bench.roll(bench.rows("noop"))
+        bench.roll(bench.rows(Noop()))
     counts, details = [], []
     for name, path in zip(("clean", "edited"), _paths(bench, calls), strict=True):
         made = [_distance(heard.vector, model.project(heard.state, k)) <= _SAME for k, heard in enumerate(path)]
@@ -60,7 +61,7 @@ def edits_arrive(bench: Bench) -> Check:
     worst, detail = 0.0, ""
     for slot in bench.slots:
         with listening(model) as calls:
-            bench.roll(bench.rows("swap", slot))
+            bench.roll(bench.rows(Swap(), slot))
         clean, edited = _paths(bench, calls)
         if not edited:
             return at_most("edits arrive", torch.inf, _SAME, f"an edit of {slot_name(slot)} is never fed to the model")
@@ -130,12 +131,12 @@ def _away(steps: int) -> str:
 
 def null_edit(bench: Bench) -> Check:
     """Every slot through the edit path, with no edit."""
-    return at_most("null edit", gap(logits_of(bench.roll(bench.rows("noop"))), bench.logits), bench.bound)
+    return at_most("null edit", gap(logits_of(bench.roll(bench.rows(Noop()))), bench.logits), bench.bound)
 
 
 def self_swap(bench: Bench) -> Check:
     """Every slot's own saved thought, put back by the path that every edit takes."""
-    moved = bench.by_slot(bench.roll(bench.every_slot("self"))).amax(1)
+    moved = bench.by_slot(bench.roll(bench.every_slot(Self()))).amax(1)
     worst = int(moved.argmax())
     detail = f"most at {slot_name(worst)}" if float(moved[worst]) > bench.bound else ""
     return at_most("self-swap identity", float(moved[worst]), bench.bound, detail)
@@ -153,7 +154,7 @@ def can_fail(bench: Bench) -> Check:
 
 def transplant(bench: Bench) -> Check:
     """The host's row on the donor's question, with every slot swapped for the donor's thought."""
-    rows = [replace(row, problem=row.donor) for row in bench.rows("swap", *bench.slots) if row.donor is not None]
+    rows = [replace(row, problem=row.donor) for row in bench.rows(Swap(), *bench.slots) if row.donor is not None]
     return at_most("transplant", gap(logits_of(bench.roll(rows)), bench.logits[bench.donors]), bench.bound)
 
 
@@ -175,7 +176,7 @@ def self_swap_keys_values(bench: Bench) -> Check:
 def _keys_values(bench: Bench, slot: int) -> tuple[list[tuple[Tensor, ...]], list[tuple[Tensor, ...]]]:
     """What every layer wrote at each step of the clean path, and from the edited step on in that of a self-swap."""
     with listening(bench.model, keys_values=True) as calls:
-        bench.roll(bench.rows("self", slot))
+        bench.roll(bench.rows(Self(), slot))
     _, rest = after_questions(calls, len(bench.prompts))
     clean = [call.keys_values for call in rest if call.one and not call.forked]
     edited = [call.keys_values for call in rest if call.one and call.forked]
@@ -198,7 +199,7 @@ def donor_swaps(bench: Bench) -> Check:
     if not slots:
         return at_least(name, 1.0, 0.95, "no slot differs between problems: there is nothing to swap")
     # Own and donors' thoughts in the same places of the same batch, where rounding cannot tell them apart.
-    own, donors = (logits_of(bench.roll(bench.every_slot(method))) for method in ("self", "swap"))
+    own, donors = (logits_of(bench.roll(bench.every_slot(change))) for change in (Self(), Swap()))
     change = (donors - own).abs().amax(1).view(len(bench.slots), -1)
     moved = (change > bench.floor).float().mean(1)[slots]
     least = int(moved.argmin())

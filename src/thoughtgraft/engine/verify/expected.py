@@ -1,7 +1,8 @@
 """What every record of a run must say, made from the definitions and nothing that made the records.
 
-The plain loop (`plain`) is fed what the arms' definitions (`planned`) say, slot by slot; answers are read, and numbers
-written as tokens, by `reading`.
+The plain loop (`oracle`) is fed what the arms' definitions (`planned`) say, slot by slot; answers are read, and numbers
+written as tokens, by `reading`. The package's edits are computed anew here. Those of one's own are called, on a context
+that is made here: what they do is their own definition.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thoughtgraft.edits.edit import EditContext
+from thoughtgraft.edits.context import EditContext, Taken
+from thoughtgraft.edits.edit import Edit
+from thoughtgraft.edits.known import Mean, Noise, Self, Shuffle, Swap, Zero
+from thoughtgraft.edits.site import Kind
 from thoughtgraft.engine.verify.bench import gap
 from thoughtgraft.engine.verify.oracle import Clean, Strip, ask, editing_streams, never_written, think, touched
 from thoughtgraft.engine.verify.planned import Wanted, program
@@ -206,8 +210,8 @@ class Oracle:
                 how, k = steps[position]
                 own = how in ("live", "edit") and not _same_as_clean(steps, position)
                 vectors.append(made[k][i] if own else clean.steps[k])
-                if how == "edit" and one.arm.site is not None:
-                    streams.setdefault(one.arm.site.layer, {})[i] = self._edit(one, loop.slot_of(k))
+                if how == "edit" and one.arm.layer is not None:
+                    streams.setdefault(one.arm.layer, {})[i] = self._edit(one, loop.slot_of(k))
                 elif how == "edit":
                     vectors[i] = self._try(self._edit(one, loop.slot_of(k)), vectors[i], i, failed)
                     firsts.setdefault(i, _norm_and_cosine(vectors[i], self.fed[host, loop.slot_of(k)]))
@@ -243,25 +247,33 @@ class Oracle:
 
     def _edit(self, one: Wanted, slot: int) -> Change:
         """What the arm's edit makes of a live vector [d] at its slot."""
-        host, donor, arm = one.host, one.host if one.donor is None else one.donor, one.arm
-        if arm.op is not None:
-            return lambda live: arm.op(live[None], self._context(one, slot))[0]  # type: ignore[misc]
+        host, donor, edit = one.host, one.host if one.donor is None else one.donor, one.arm.edit
+        assert edit is not None
         others = [i for i in range(len(self.fed)) if i != host]
         n_slots = self.fed.shape[1]
-        return {
-            "self": lambda live: self.fed[host, slot],
-            "swap": lambda live: self.fed[donor, slot],
-            "mean": lambda live: self.fed[others, slot].mean(0),
-            "zero": lambda live: 0 * live,
-            "noise": lambda live: self.fed[host, slot].norm() * _direction(one.key, slot, len(live)).to(live),
-            "shuffle": lambda live: self.fed[donor, (slot + _shift(one.key, n_slots)) % n_slots],
-        }[arm.method]
+        ours: dict[type[Edit], Change] = {
+            Self: lambda live: self.fed[host, slot],
+            Swap: lambda live: self.fed[donor, slot],
+            Mean: lambda live: self.fed[others, slot].mean(0),
+            Zero: lambda live: 0 * live,
+            Noise: lambda live: self.fed[host, slot].norm() * _direction(one.key, slot, len(live)).to(live),
+            Shuffle: lambda live: self.fed[donor, (slot + _shift(one.key, n_slots)) % n_slots],
+        }
+        return ours.get(type(edit), lambda live: edit(live[None], self._context(one, slot))[0])
 
     def _context(self, one: Wanted, slot: int) -> EditContext:
         others = [i for i in range(len(self.fed)) if i != one.host]
-        donors = None if one.donor is None else self.fed[one.donor][None]
-        means = self.fed[others].mean(0)[None] if others else None
-        return EditContext(slot, self.fed[one.host][None], donors, means, (one.key,))
+        donor = one.host if one.donor is None else one.donor
+        states = {
+            "host": (one.host, self.fed[one.host][None]),
+            "donor": (donor, None if one.donor is None else self.fed[donor][None]),
+            "mean": (one.host, self.fed[others].mean(0)[None] if others else None),
+        }
+        first = torch.zeros(1, dtype=torch.long, device=self.fed.device)
+        kind: Kind = "fed" if one.arm.layer is None else "resid"
+        ids = [problem.id for problem in self.problems]
+        taken = [Taken(name, found, first, slot, kind, [whose], ids) for name, (whose, found) in states.items()]
+        return EditContext(slot, (one.key,), *taken)
 
     # Answers and scores.
 

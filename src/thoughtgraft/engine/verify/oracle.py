@@ -19,8 +19,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from thoughtgraft.arguments import parse_json
-from thoughtgraft.edits.arms import Arm, schedule
-from thoughtgraft.edits.edit import OPS
+from thoughtgraft.edits.arm import Arm, schedule
+from thoughtgraft.edits.edit import Change
+from thoughtgraft.edits.known import Baseline, Swap, Zero
 from thoughtgraft.engine.rollout import rollout
 from thoughtgraft.engine.rows import Row, Source
 from thoughtgraft.engine.verify.bench import gap, logits_of, noise_like
@@ -263,27 +264,30 @@ def conformance(model: LatentReasoner, cases: Mapping[str, Any]) -> Check:
         if list(prompt.ids) != wanted["input_ids"]:
             return at_most(name, torch.inf, _SAME, f"the prompt of question {i} has other ids")
 
-    def row(method: str, case: Mapping[str, Any]) -> Row:
-        slots = (case["slot"],) if "slot" in case else ()
-        actions = schedule(Arm(method, slots), model.num_latents, model.loop.step_of)
-        return Row(case["host"], actions, OPS.get(method), case["host"], case.get("donor"))
+    def row(change: Change, case: Mapping[str, Any]) -> Row:
+        arm = Arm(change, [case["slot"]] if "slot" in case else ())
+        actions = schedule(arm, model.num_latents, model.loop.step_of)
+        return Row(case["host"], actions, arm.edit, case["host"], case.get("donor"))
 
-    hosts = [{"host": i, "first_answer_logits": c["first_answer_logits"]} for i, c in enumerate(official)]
-    groups = {"baseline": hosts, "swap": cases.get("swaps", []), "zero": cases.get("zeros", [])}
-    groups = {method: [c for c in found if c.get("slot", 0) < model.num_latents] for method, found in groups.items()}
-    clean = rollout(model, prompts, [row("baseline", hosts[0])], max_new_tokens=1)
+    hosts: list[Mapping[str, Any]] = [
+        {"host": i, "first_answer_logits": c["first_answer_logits"]} for i, c in enumerate(official)
+    ]
+    groups: dict[Change, list[Mapping[str, Any]]]
+    groups = {Baseline(): hosts, Swap(): cases.get("swaps", []), Zero(): cases.get("zeros", [])}
+    groups = {change: [c for c in found if c.get("slot", 0) < model.num_latents] for change, found in groups.items()}
+    clean = rollout(model, prompts, [row(Baseline(), hosts[0])], max_new_tokens=1)
     wanted = torch.tensor([case["z_fed"] for case in official])
     if wanted.shape != clean.fed.shape:
         got = f"{tuple(clean.fed.shape)} thoughts, officially {tuple(wanted.shape)}"
         return at_most(name, torch.inf, _SAME, got)
     figures = {"the thoughts": _relative(clean.fed.cpu().float(), wanted)}
-    rows = [row(method, case) for method, found in groups.items() for case in found]
+    rows = [row(change, case) for change, found in groups.items() for case in found]
     found = rollout(model, prompts, rows, Source.from_fed(clean.fed.clone()), max_new_tokens=1, keep_logits=True)
     logits, at = logits_of(found).float(), 0
-    for method, members in groups.items():
+    for change, members in groups.items():
         if members:
             there = torch.tensor([case["first_answer_logits"] for case in members])
-            figures[f"the logits of {method}"] = _relative(logits[at : at + len(members)], there)
+            figures[f"the logits of {change.name}"] = _relative(logits[at : at + len(members)], there)
             at += len(members)
     first = next((what for what, figure in figures.items() if not figure <= _SAME), "")
     detail = f"{len(rows)} runs on {len(prompts)} questions" + (f"; {first} are the first to differ" if first else "")

@@ -1,4 +1,8 @@
-"""What a plan asks for, by its definitions: which cells, under which keys, with which donors, fed with what."""
+"""What a plan asks for, by its definitions: which cells, under which keys, with which donors, fed with what.
+
+An arm's own facts are read from it: its change, its site, what the change needs and is stored as. What follows from
+them is made anew here.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.known import Noop, Skip, Swap, Truncate
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.verify.reading import written
 from thoughtgraft.models.loop import Loop
@@ -56,12 +61,12 @@ class Planned:
 
     def cells(self) -> list[Wanted]:
         """Every generation, in order."""
-        found = [Wanted(Arm("swap", (slot,)), host, donor) for host, donor, slot in self.plan.triples]
+        found = [Wanted(Arm(Swap(), (slot,)), host, donor) for host, donor, slot in self.plan.triples]
         for host in range(len(self.problems))[: self.plan.hosts]:
             for arm in self.plan.arms:
-                draws: Sequence[int | None] = range(self.plan.n_donors) if arm.repeated else [None]
+                draws: Sequence[int | None] = range(self.plan.n_donors) if arm.change.repeated else [None]
                 if arm.needs_donor:
-                    found += [Wanted(arm, host, donor) for donor in self._donors(host, arm.stratum)]
+                    found += [Wanted(arm, host, donor) for donor in self._donors(host, arm.donors)]
                 else:
                     found += [Wanted(arm, host, draw=draw) for draw in draws]
         return [replace(one, key=self._key(one)) for one in found]
@@ -80,17 +85,17 @@ class Planned:
             "made_by": self.made_by,
             "host": _content(self.problems[host]),
             "donor": None if donor is None else _content(self.problems[donor]),
-            "method": arm.method,
+            "method": arm.change.name,
             "slots": list(arm.slots),
-            "downstream": arm.downstream,
+            "downstream": arm.after,
         }
-        if arm.op is not None:
-            content["op"] = arm.op_name
-        if arm.site is not None:
-            content["resid"] = arm.site.layer
-        if arm.op is not None or arm.method == "noise":
+        if arm.change.own:
+            content["op"] = arm.change.stored_as()
+        if arm.layer is not None:
+            content["resid"] = arm.layer
+        if arm.change.own or "draw" in arm.change.needs:
             content |= {"seed": self.plan.seed, "draw": one.draw}
-        if arm.op is not None or arm.method == "mean":
+        if arm.change.own or "mean" in arm.change.needs:
             everyone = zip(self.problems, self.pads, strict=True)
             content["source"] = _hash(sorted([_content(problem), pad] for problem, pad in everyone), _KEY)
         if self.model.protocol.pads_visible:
@@ -103,11 +108,11 @@ class Planned:
         columns = {
             "cell": one.key,
             "arm": arm.label,
-            "method": arm.method,
+            "method": arm.change.name,
             "slots": tuple(arm.slots),
-            "site_kind": ("fed" if arm.site is None else "resid") if arm.slots else None,
-            "site_layer": None if arm.site is None else arm.site.layer,
-            "downstream": arm.downstream if arm.slots else None,
+            "site_kind": None if arm.site is None else arm.site.kind,
+            "site_layer": arm.layer,
+            "downstream": arm.after if arm.slots else None,
             "protocol": self.model.protocol.name,
             "num_latents": self.model.num_latents,
             "model_edit": None if edit is None else edit.name,
@@ -116,11 +121,11 @@ class Planned:
             "n_steps": len(host.steps) or None,
             "operation": host.operation,
             "pad": self.pads[one.host],
-            "seed": self.plan.seed if arm.op is not None or one.draw is not None else None,
+            "seed": self.plan.seed if arm.change.own or one.draw is not None else None,
         }
         if one.donor is not None:
             columns["donor_id"] = self.problems[one.donor].id
-            columns["donor_stratum"] = "self" if one.donor == one.host else arm.stratum
+            columns["donor_stratum"] = "self" if one.donor == one.host else arm.donors
         return columns
 
 
@@ -132,17 +137,17 @@ def program(arm: Arm, loop: Loop, num_latents: int) -> list[tuple[str, int]]:
     """
     clean = [("clean", k) for k in range(num_latents)]
     edited = [loop.step_of(slot) for slot in arm.slots if loop.step_of(slot) < num_latents]
-    if arm.method == "noop":
+    if isinstance(arm.change, Noop):
         return [("live", k) for k in range(num_latents)]
     if not edited:
         return clean
     first = edited[0]
-    if arm.method == "truncate":
+    if isinstance(arm.change, Truncate):
         return clean[:first]
-    if arm.method == "skip":
+    if isinstance(arm.change, Skip):
         # fed[k + 1] is fed again; the thoughts after it are computed.
         return [*clean[:first], *clean[first + 1 : first + 2], *(("live", k) for k in range(first + 2, num_latents))]
-    later = {"recompute": "live", "freeze_input": "clean", "freeze_kv": "kept"}[arm.downstream]
+    later = {"recompute": "live", "freeze_input": "clean", "freeze_kv": "kept"}[arm.after]
     return [("edit" if k in edited else "clean" if k < first else later, k) for k in range(num_latents)]
 
 

@@ -14,7 +14,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.known import Baseline, Self, Swap
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import encode, think_clean_runs
 from thoughtgraft.engine.run import run
@@ -222,8 +223,8 @@ def wild(records: Records) -> Check:
 def _elsewhere(name: str, records: Records, model: LatentReasoner, fed: Tensor, limit: int) -> Check:
     """The answers of a model that speaks otherwise, where edits draw on `fed`: texts and tokens."""
     limit, slots = min(limit, records.trial.limit), tuple(range(model.num_latents))
-    arms = [Arm("baseline"), *([Arm("self", slots[-1:])] if slots else [])]
-    arms += [Arm("swap", some) for some in dict.fromkeys((slots[:1], slots)) if some]
+    arms = [Arm(Baseline()), *([Arm(Self(), slots[-1:])] if slots else [])]
+    arms += [Arm(Swap(), some) for some in dict.fromkeys((slots[:1], slots)) if some]
     donors = min(records.trial.plan.n_donors, len(records.trial.problems) - 1)
     plan = Plan(tuple(arms), n_donors=donors, hosts=_FEW_HOSTS)
     saved = think_clean_runs(model, records.trial.problems, limit)

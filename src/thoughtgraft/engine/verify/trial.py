@@ -15,9 +15,14 @@ from math import ceil
 
 from torch import Tensor
 
-from thoughtgraft.edits.arms import DOWNSTREAM, METHODS, STRATA, Arm, Resid, draw_donors
-from thoughtgraft.edits.edit import EditContext
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.context import EditContext
+from thoughtgraft.edits.donors import STRATA, draw_donors
+from thoughtgraft.edits.edit import named
+from thoughtgraft.edits.known import Baseline, Noop, Swap
 from thoughtgraft.edits.plan import Plan
+from thoughtgraft.edits.schedule import AFTER
+from thoughtgraft.edits.site import Resid
 from thoughtgraft.engine.collect import think_clean_runs
 from thoughtgraft.engine.verify.oracle import ask
 from thoughtgraft.models.reasoner import LatentReasoner
@@ -44,40 +49,40 @@ class Trial:
 
 
 def standard_plan(model: LatentReasoner, *, full: bool = True) -> Plan:
-    """Every method with every rule for what follows, at every slot (or the first, middle and last), and at several.
+    """Every change that its name alone makes, with every rule for what follows, at every slot (or three) and several.
 
     Edits of one's own, with donors and without, act on what slots are fed and on the residual streams after the first
     and the last block.
     """
     k = model.num_latents
-    arms = [Arm("baseline")]
+    arms = [Arm(Baseline())]
     if k == 0:
         return Plan(tuple(arms))
     middle, every = k // 2, tuple(range(k))
     single = every if full else tuple(sorted({0, middle, k - 1}))
     several = dict.fromkeys([every[: middle + 1], every, (0, k - 1)] if k > 1 else [])
-    arms.append(Arm("noop"))
-    for method in (name for name in METHODS if name in _EDITED and (k > 1 or name != "shuffle")):
-        arms += [Arm(method, (slot,), rule) for slot in single for rule in DOWNSTREAM]
-        arms += [Arm(method, slots) for slots in several]
-    arms += [Arm(method, (slot,)) for method in ("skip", "truncate") for slot in single]
-    arms += [Arm("own", (middle,), rule, op=_blend) for rule in DOWNSTREAM]
+    arms.append(Arm(Noop()))
+    known = [change for change in named() if k >= change.least_slots]
+    for change in known:
+        if change.takes == "some":
+            arms += [Arm(change, (slot,), rule) for slot in single for rule in AFTER]
+            arms += [Arm(change, slots) for slots in several]
+    arms += [Arm(change, (slot,)) for change in known if change.takes == "one" for slot in single]
+    arms += [Arm("own", (middle,), rule, op=_blend) for rule in AFTER]
     arms += [Arm("own with donors", slots, op=_blend, repeats=True) for slots in ((middle,), *several)]
     for layer in sorted({0, len(model.layers) - 1}):
-        arms += [Arm("zero", slots, site=Resid(layer)) for slots in ((middle,), *several)]
+        there = [change for change in known if "resid" in change.kinds]
+        arms += [Arm(change, slots, site=Resid(layer)) for change in there for slots in ((middle,), *several)]
         arms += [Arm("own with donors", (slot,), op=_blend, repeats=True, site=Resid(layer)) for slot in (0, k - 1)[:k]]
     if full:
-        arms += [Arm("swap", (middle,), stratum=name) for name in STRATA if name != "random"]
+        arms += [Arm(Swap(), (middle,), donors=name) for name in STRATA if name != "random"]
     return Plan(tuple(arms))
 
 
-_EDITED = ("self", "swap", "mean", "zero", "noise", "shuffle")
-
-
-def _blend(live: Tensor, context: EditContext) -> Tensor:
+def _blend(live: Tensor, at: EditContext) -> Tensor:
     """An edit that looks at all that it may look at."""
-    own = 0.5 * live.roll(1, -1) - 0.2 * context.mean[:, context.slot] + 0.1 * context.host[:, 0]
-    return own if context.donors is None else own + 0.3 * context.donors[:, context.slot]
+    own = 0.5 * live.roll(1, -1) - 0.2 * at.mean(kind="fed") + 0.1 * at.host(slot=0, kind="fed")
+    return own + 0.3 * at.donor(kind="fed") if at.donor else own
 
 
 def make_trial(model: LatentReasoner, problems: ProblemSet, plan: Plan, tokens: int) -> Trial:
@@ -119,7 +124,7 @@ def _with_room(model: LatentReasoner, problems: ProblemSet) -> list[Problem]:
 
 def _crowd(arms: Sequence[Arm]) -> int:
     """How many of the arms that take something from donors act at one slot by one edit, at most."""
-    taken = Counter((arm.op or arm.method, arm.site, slot) for arm in arms if arm.needs_donor for slot in arm.slots)
+    taken = Counter((arm.change.together, arm.layer, slot) for arm in arms if arm.needs_donor for slot in arm.slots)
     return max(taken.values(), default=0)
 
 
@@ -134,14 +139,14 @@ def _size(arms: Sequence[Arm], available: int) -> tuple[int, int]:
 
 def _some(arms: Sequence[Arm], hosts: int, donors: int) -> tuple[Arm, ...]:
     """The arms; of very many, every so-many-th."""
-    rows = hosts * sum(donors if arm.repeated else 1 for arm in arms)
+    rows = hosts * sum(donors if arm.change.repeated else 1 for arm in arms)
     return tuple(arms[:: ceil(rows / _MOST)])
 
 
 def _choose(problems: Sequence[Problem], arms: Sequence[Arm], hosts: int, wanted: int) -> list[Problem]:
     """The first problems, and for each host one of each stratum that an arm draws from."""
     chosen = list(problems[:wanted])
-    for stratum in dict.fromkeys(arm.stratum for arm in arms if arm.stratum != "random"):
+    for stratum in dict.fromkeys(arm.donors for arm in arms if arm.donors != "random"):
         alike = STRATA[stratum]
         for host in chosen[:hosts]:
             if all(other is host or alike(other) != alike(host) for other in chosen):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.errors import PlanError
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from thoughtgraft.arguments import shown, typed_number
-from thoughtgraft.edits.arms import Arm, Resid
-from thoughtgraft.edits.edit import Project, Projection
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.known import Project, Projection
 from thoughtgraft.edits.plan import Plan
+from thoughtgraft.edits.site import Resid
 from thoughtgraft.errors import PlanError
 from thoughtgraft.records.spec import refuse_another_model, without_home
 from thoughtgraft.studies.erasure.analysis import (
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 DRAWS = 20
 """Random draws. Fewer than 19 cannot reach 5% as a rank among them."""
 
-MakeOp = Callable[[int, tuple[int, ...], int | None], Callable[..., Any]]
-"""`make_op(layer, slots, draw)`: the edit that erases the label (draw None), or the numbered random one."""
+MakeEdit = Callable[[int, tuple[int, ...], int | None], Project]
+"""`make_edit(layer, slots, draw)`: the edit that erases the label (draw None), or the numbered random one."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,15 @@ def slot_sets(asked: str | None, num_latents: int) -> tuple[tuple[int, ...], ...
 
 
 def erasure_plan(
-    layers: Sequence[int], sets: Sequence[tuple[int, ...]], make_op: MakeOp, *, draws: int = DRAWS, seed: int = 0
+    layers: Sequence[int], sets: Sequence[tuple[int, ...]], make_edit: MakeEdit, *, draws: int = DRAWS, seed: int = 0
 ) -> ErasurePlan:
     """Baseline, and at each layer and set of slots the erasure and so many random edits of its rank and size."""
     arms = [Arm("baseline")]
     names = {("erase" if draw is None else f"random {draw}"): draw for draw in (None, *range(draws))}
     for layer in layers:
         for slots in sets:
-            for method, draw in names.items():
-                arms.append(Arm(method, slots, op=make_op(layer, slots, draw), site=Resid(layer)))
+            for name, draw in names.items():
+                arms.append(Arm(replace(make_edit(layer, slots, draw), name=name), slots, site=Resid(layer)))
     return ErasurePlan(Plan(tuple(arms), seed=seed), tuple(sets), names)
 
 
@@ -218,7 +219,7 @@ def prepare(
             fits[layer, slot] = fit
             randoms[layer, slot] = fit.random(draws, (seed, layer, slot))
 
-    def make_op(layer: int, some: tuple[int, ...], draw: int | None) -> Project:
+    def make_edit(layer: int, some: tuple[int, ...], draw: int | None) -> Project:
         return Project({k: _on_torch(fits[layer, k].eraser if draw is None else randoms[layer, k][draw]) for k in some})
 
     return ErasureJob(
@@ -231,7 +232,7 @@ def prepare(
         randoms,
         chosen,
         depth,
-        erasure_plan(chosen, sets, make_op, draws=draws, seed=seed),
+        erasure_plan(chosen, sets, make_edit, draws=draws, seed=seed),
         seed,
     )
 

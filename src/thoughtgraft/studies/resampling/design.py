@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from thoughtgraft.edits.arms import STRATA, Arm, check_donors, draw_donors
+from thoughtgraft.edits.arm import Arm
+from thoughtgraft.edits.donors import STRATA, check_donors, draw_donors
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.errors import PlanError
 from thoughtgraft.studies import checks

@@ -113,7 +113,8 @@ def cell_table(cells: Sequence[Cell]) -> Table:
     for cell in cells:
         arm = cell.arm
         size = "single" if len(arm.slots) <= 1 else "all" if len(arm.slots) == most else "several"
-        key = (arm.method, arm.downstream if arm.slots else "", arm.stratum if arm.needs_donor else "")
+        after, donors = str(arm.after) if arm.slots else "", arm.donors if arm.needs_donor else ""
+        key = (arm.change.name, after, donors)
         counts.setdefault(key, Counter())[size] += 1
     for key, by_size in counts.items():
         table.add_row(*(x or "-" for x in key), *(f"{by_size[s]:,}" if by_size[s] else "" for s in SIZES))

@@ -13,7 +13,7 @@ from rich.console import Console
 from scipy.stats import binomtest
 from tqdm import tqdm
 
-from thoughtgraft.edits.arms import Arm
+from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import encode, think_clean_runs
 from thoughtgraft.engine.run import run
@@ -287,7 +287,9 @@ def _with_other_thoughts(
         name: None if error else bool(value)
         for name, value, error in zip(names, records["correct"], records["error"].notna(), strict=True)
     }
-    return {name: tuple(right[arm.method, arm.slots, at] for at in thoughts.problem_ids) for name, arm in arms.items()}
+    return {
+        name: tuple(right[arm.change.name, arm.slots, at] for at in thoughts.problem_ids) for name, arm in arms.items()
+    }
 
 
 @with_ieee_products

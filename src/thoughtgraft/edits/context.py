@@ -1,0 +1,158 @@
+"""What an edit may take: the clean vectors of its hosts, their donors and the other problems, at the edited site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from thoughtgraft.edits.site import Kind
+from thoughtgraft.errors import PlanError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class NothingToTake(PlanError):
+    """An edit asks for a donor or for other problems, and its cell has none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """Clean vectors that an edit may take, one for each of its n cells: `at.donor()` is [n, d], at the edited site.
+
+    Attributes:
+        name: What they are called: host, donor or mean.
+        states: What N problems were fed [N, K, d]; None where the cells have none.
+        rows: Whose vector each cell takes, as a row of `states` [n].
+        slot: The slot that is edited.
+        kind: What is edited there.
+        problems: `rows` as plain numbers.
+        names: The ids of the N problems.
+    """
+
+    name: str
+    states: Tensor | None
+    rows: Tensor | None
+    slot: int
+    kind: Kind = "fed"
+    problems: Sequence[int] = ()
+    names: Sequence[str] | Mapping[int, str] = ()
+
+    def __call__(self, slot: int | Tensor | None = None, kind: Kind | None = None) -> Tensor:
+        """The vectors [n, d].
+
+        Args:
+            slot: Another slot than the edited one, or one for each cell [n].
+            kind: "fed" at an arm that edits a residual stream: what its slots were fed, vectors of another space.
+
+        Raises:
+            NothingToTake: The cells have none.
+            PlanError: There is no such slot, or the site's own states are not kept.
+        """
+        if self.states is None:
+            what, fix = _MISSING[self.name]
+            raise NothingToTake(what, fix=fix)
+        if (kind or self.kind) != "fed":
+            raise PlanError(
+                "the clean states of a residual stream are not kept",
+                got=f"at.{self.name}() at a residual stream",
+                fix=f"at.{self.name}(kind='fed') is what the slot was fed, a vector of another space",
+            )
+        slot = self.slot if slot is None else slot
+        if isinstance(slot, int) and not 0 <= slot < self.n_slots:
+            raise PlanError(f"slot {slot} does not exist", got=slot, expected=f"0..{self.n_slots - 1}")
+        found: Tensor = self.states[self.rows, slot]
+        return found
+
+    def __bool__(self) -> bool:
+        return self.states is not None
+
+    @property
+    def n_slots(self) -> int:
+        """How many slots there are, K."""
+        return 0 if self.states is None else self.states.shape[1]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Whose they are, by the problems' ids; empty where the cells have none."""
+        return () if self.states is None else tuple(self.names[i] for i in self.problems)
+
+    def __getitem__(self, index: object) -> Any:
+        raise self._moved(f"at.{self.name}[...]")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise self._moved(f"at.{self.name}.{name}")
+
+    def _moved(self, got: str) -> PlanError:
+        return PlanError(
+            f"at.{self.name} is called now, and gives the vectors of one slot",
+            got=got,
+            expected=f"at.{self.name}(), which is [n, d]",
+            fix=f"write at.{self.name}() for the edited slot, at.{self.name}(slot=0) for another",
+        )
+
+
+_MISSING = {
+    "donor": ("the cell has no donor", "Arm(..., repeats=True) gives a host's cells its donors"),
+    "mean": ("there is no other problem to take a mean of", "run two problems or more"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class EditContext:
+    """What an edit may use, for n cells at one slot. It treats each by itself: which others stand beside it is chance.
+
+    Attributes:
+        slot: The slot k that is edited, 0-based.
+        keys: One string for each cell; what a random edit must be seeded with.
+        host: The hosts' own clean vectors: `at.host()` is [n, d] at the edited site.
+        donor: The donors'; false where the cells have none.
+        mean: The mean of the run's other problems, the host left out; false where there are no others.
+    """
+
+    slot: int
+    keys: tuple[str, ...]
+    host: Taken
+    donor: Taken
+    mean: Taken
+
+    @property
+    def host_ids(self) -> tuple[str, ...]:
+        """The hosts, by the problems' ids."""
+        return self.host.ids
+
+    @property
+    def donor_ids(self) -> tuple[str, ...]:
+        """The donors; empty where there are none."""
+        return self.donor.ids
+
+    @property
+    def donors(self) -> Any:
+        """Refused: the name of an earlier version."""
+        raise PlanError("at.donors is gone", fix="write at.donor(); `if at.donor:` asks whether there is one")
+
+    @property
+    def means(self) -> Any:
+        """Refused: the name of an earlier version."""
+        raise PlanError("at.means is gone", fix="write at.mean(); `if at.mean:` asks whether there is one")
+
+    @classmethod
+    def of(
+        cls,
+        slot: int,
+        keys: tuple[str, ...],
+        host: Tensor,
+        donor: Tensor | None = None,
+        mean: Tensor | None = None,
+        kind: Kind = "fed",
+    ) -> EditContext:
+        """From each cell's own vectors [n, K, d], to try an edit on; their ids are their numbers."""
+        import torch
+
+        numbers = range(len(host))
+        rows, names = torch.arange(len(host), device=host.device), tuple(map(str, numbers))
+        taken = {"host": host, "donor": donor, "mean": mean}
+        return cls(slot, keys, *(Taken(name, x, rows, slot, kind, numbers, names) for name, x in taken.items()))
