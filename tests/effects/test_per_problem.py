@@ -20,7 +20,7 @@ def test_equal_problems_are_not_told_apart() -> None:
     assert not fit_beta_binomial(np.full(50, 5.0), np.full(50, 50.0)).spread
     assert not fit_beta_binomial(np.zeros(50), np.full(50, 50.0)).spread
     table = per_problem(make_records(60, 5, loss={(0,): 0.0, (1,): 0.0}, seed=1))
-    assert (table.table.sensitivity < 0.001).all() and (table.table.most_sensitive_slot == "none").all()
+    assert (table.table.sensitivity < 0.001).all() and table.table.most_sensitive_slot.isna().all()
     assert np.isnan(table.reliability) and "undefined" in table.note
 
 

@@ -21,10 +21,10 @@ from thoughtgraft.stats.power import needed_hosts, unchanged_hosts, variance_com
 from thoughtgraft.stats.verdicts import INVALID, Agreement, Verdict
 
 COLUMNS = (
-    "claim", "subject", "question", "estimand", "estimate", "ci_low", "ci_high", "sim_low", "sim_high", "unit",
+    "claim", "subject", "slots", "question", "estimand", "estimate", "ci_low", "ci_high", "sim_low", "sim_high", "unit",
     "margin", "verdict", "says", "p_holm", "n_hosts", "n_donors", "n_gen", "family", "note",
 )  # fmt: skip
-_COUNTS = ("n_hosts", "n_donors", "n_gen")
+_COPIED = ("slots", "n_hosts", "n_donors", "n_gen")
 _ENDS = ("ci_low", "ci_high", "sim_low", "sim_high")
 _NOTES = {"": OF_IMPACT, "impact_given_correct_": OF_GIVEN, "adoption_excess_": OF_EXCESS}
 Row = dict[str, Any]
@@ -90,7 +90,7 @@ def _line(
     found |= {"estimate": value, "verdict": said, "says": says}
     notes = "; ".join(x for x in (note, *own) if x)
     return (
-        _words(rule, claim, subject) | {n: row[n] for n in _COUNTS} | found | {"p_holm": row["p_holm"], "note": notes}
+        _words(rule, claim, subject) | {n: row[n] for n in _COPIED} | found | {"p_holm": row["p_holm"], "note": notes}
     )
 
 
@@ -113,7 +113,7 @@ def _compared(rule: Rule, row: Mapping[str, Any]) -> Row:
     found = {"estimate": row["r_disattenuated"], "verdict": said, "says": says}
     for low, high in (("ci_low", "ci_high"), ("sim_low", "sim_high")):
         found |= {low: row["r_dis_low"], high: row["r_dis_high"]}
-    counts = {"n_hosts": row["n_hosts"], "n_donors": row["n_donors"], "n_gen": np.nan}
+    counts = {"slots": row["slots"], "n_hosts": row["n_hosts"], "n_donors": row["n_donors"], "n_gen": np.nan}
     subject = f"{row['method_a']} and {row['method_b']}"
     return _words(rule, claim, subject) | counts | found | {"p_holm": np.nan, "note": row["note"]}
 

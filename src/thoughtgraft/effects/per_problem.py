@@ -32,8 +32,9 @@ class PerProblem:
     """Sensitivity of each problem.
 
     `table` has one row per host: problem_id, base_correct, n_gen, changed, rate, sensitivity (the shrunken rate),
-    ci_low, ci_high (95% credible), impact_pp, most_sensitive_slot, note. `reliability` is that of the raw rates,
-    split-half over donors, Spearman-Brown; NaN with the reason in `note` where undefined.
+    ci_low, ci_high (95% credible), impact_pp, most_sensitive_slot (0-based; null where no slot's edit changed an
+    answer), note. `reliability` is that of the raw rates, split-half over donors, Spearman-Brown; NaN with the reason
+    in `note` where undefined.
     """
 
     table: pd.DataFrame
@@ -130,9 +131,8 @@ def per_problem(records: pd.DataFrame | Frame, *, seed: int = 0, method: str = "
     prior = fit_beta_binomial(worth * hits, worth * trials)
     mean, low, high = shrink(worth * hits, worth * trials, prior)
     by_slot = np.stack([c.host_mean(c.changed, n)[kept] for c in arms.values()], axis=1)
-    labels = [cells.arm.place() for cells in arms.values()]
-    best = np.nan_to_num(by_slot, nan=-1.0).argmax(1)
-    top = [labels[j] if by_slot[i, j] > 0 else "none" for i, j in enumerate(best)]
+    slots, best = list(arms), np.nan_to_num(by_slot, nan=-1.0).argmax(1)
+    top = pd.array([slots[j] if by_slot[i, j] > 0 else None for i, j in enumerate(best)], dtype="Int32")
     table = pd.DataFrame(
         {
             "problem_id": [frame.hosts[i] for i in kept], "base_correct": right > 0, "n_gen": trials.astype(int),

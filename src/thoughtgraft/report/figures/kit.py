@@ -233,8 +233,10 @@ def shared_legend(ax: Any) -> None:
         ax.figure.legend(handles.values(), handles.keys(), ncols=columns, **where)
 
 
-def slot_ticks(ax: Any, labels: tuple[str, ...]) -> None:
-    """Slot names on the x axis."""
+def slot_ticks(ax: Any, labels: tuple[str, ...], *, apart: bool = False) -> None:
+    """Slot names on the x axis; with a line before the last, where that is several slots at once."""
+    if apart and len(labels) > 1:
+        ax.axvline(len(labels) - 1.5, color="#BBBBBB", linewidth=0.8)
     ax.set_xticks(range(len(labels)), labels)
     ax.set_xlim(-0.6, len(labels) - 0.4)
     ax.tick_params(axis="x", length=0)

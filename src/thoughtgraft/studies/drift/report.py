@@ -238,10 +238,11 @@ INVALID_MARKER = "X"
 class DriftPerSlot:
     """Left: impacts of swaps; right: how far a self-swap moves the answer. One series per protocol.
 
-    `dead` are the points of slots that nothing reads, by panel.
+    `whole` says whether the last place is all slots; `dead` are the points of slots that nothing reads, by panel.
     """
 
     labels: tuple[str, ...]
+    whole: bool
     series: tuple[tuple[tuple[str, str, str, tuple[Point, ...]], ...], ...]
     dead: tuple[tuple[tuple[float, float], ...], ...]
     caption: str
@@ -283,7 +284,7 @@ class DriftPerSlot:
             "after. Hollow: nothing varies, so there is no interval. Thin cross, 'dead': nothing reads the slot, so "
             f"that the effect is 0 by construction. n per slot, left: {' or '.join(sorted(sizes))}."
         )
-        return cls(labels, tuple(series), tuple(dead), caption)
+        return cls(labels, max(map(len, edited.slots)) > 1, tuple(series), tuple(dead), caption)
 
     def plot(self, ax: Any, panel: int = 0) -> None:
         """Draw one panel."""
@@ -295,9 +296,7 @@ class DriftPerSlot:
         for x, y in self.dead[panel]:
             ax.plot([x], [y], "x", color=GREY, markersize=5, zorder=4)
             ax.annotate("dead", (x, y), (0, -12), textcoords="offset points", ha="center", fontsize=7, color=GREY)
-        if "all" in self.labels and len(self.labels) > 1:
-            ax.axvline(len(self.labels) - 1.5, color="#BBBBBB", linewidth=0.8)
-        slot_ticks(ax, self.labels)
+        slot_ticks(ax, self.labels, apart=self.whole)
         ax.set_xlabel("thought that the protocol says it replaces")
         ax.set_title(PANELS[panel][1])
         ax.set_ylabel(PANELS[panel][2])

@@ -123,10 +123,12 @@ WIDTH = 0.62
 class ImpactPerSlot:
     """Impacts of every method run with recompute, by slot, `all` last.
 
-    `still` are the places of effects that are 0 by construction, with their edit.
+    `whole` says whether the last place is all slots; `still` are the places of effects that are 0 by construction, with
+    their edit.
     """
 
     labels: tuple[str, ...]
+    whole: bool
     series: tuple[tuple[str, tuple[Point, ...]], ...]
     still: tuple[tuple[float, str], ...]
     level: str
@@ -170,7 +172,7 @@ class ImpactPerSlot:
             + too_small(rows, OF_IMPACT)
         )
         labels = slot_names(places, analysis.frame.n_slots)
-        return cls(labels, tuple(series), tuple(still), rule.level, rule.margin_pp, caption)
+        return cls(labels, len(places[-1]) > 1, tuple(series), tuple(still), rule.level, rule.margin_pp, caption)
 
     def plot(self, ax: Any, panel: int = 0) -> None:
         """Draw on one pair of axes."""
@@ -182,9 +184,7 @@ class ImpactPerSlot:
             ax.plot([x], [0], "x", color=look(method)[0], markersize=5, zorder=4)
         interval_key(ax, self.level, "a method's slots")
         margin_line(ax, self.margin_pp)
-        if "all" in self.labels and len(self.labels) > 1:
-            ax.axvline(len(self.labels) - 1.5, color="#BBBBBB", linewidth=0.8)
-        slot_ticks(ax, self.labels)
+        slot_ticks(ax, self.labels, apart=self.whole)
         ax.set_xlabel("edited thought")
         ax.set_ylabel("accuracy lost (pp)")
         ax.set_title(self.title)

@@ -430,7 +430,7 @@ def _table(context: Context, rows: list[dict[str, Any]], title: str) -> Table:
                 f"{row['changed']} of {row['n_gen']} ({percent(row['rate'], 0)})",
                 estimate(100 * row["sensitivity"], 100 * row["ci_low"], 100 * row["ci_high"], 0),
                 number(row["impact_pp"]),
-                str(row["most_sensitive_slot"]),
+                "none" if row["most_sensitive_slot"] is None else slots_label((row["most_sensitive_slot"],)),
             )
         )
     reading = (
