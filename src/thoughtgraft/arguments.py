@@ -203,6 +203,24 @@ def parse_json(text: str | bytes, pairs: Callable[[list[tuple[str, Any]]], Any] 
         raise
 
 
+def with_fields_of(settings: type[Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Say of a function with `**settings` which they are: the fields of a dataclass, with their types and defaults.
+
+    So that help, notebooks and `answers_for_calls` know them by name.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        named = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        further = [
+            p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in inspect.signature(settings).parameters.values()
+        ]
+        function.__signature__ = signature.replace(parameters=[*named, *further])  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
 def answers_for_calls(error: Error) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Have a function, or a class, refuse arguments that it does not have in one sentence.
 

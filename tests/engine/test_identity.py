@@ -16,8 +16,9 @@ from tests.engine.tiny import GOLDEN, questions
 from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import answer_identity, collect_thoughts
+from thoughtgraft.engine.features import States, run_features
 from thoughtgraft.engine.ray import Worker, worker_versions
-from thoughtgraft.engine.run import run, run_features
+from thoughtgraft.engine.run import run
 from thoughtgraft.errors import ModelError, RunError
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
@@ -184,8 +185,8 @@ def test_another_answer_limit_is_another_run_of_features_too(tmp_path: Path) -> 
 
     def extract(limit: int) -> None:
         run_features(
-            folder.load(), problems, labels, [0], tmp_path / "run", study="operations", storage="float32",
-            untrained=False, max_new_tokens=limit, progress=False,
+            folder.load(), problems, States(labels, [0], "float32", untrained=False), tmp_path / "run",
+            study="operations", max_new_tokens=limit, progress=False,
         )  # fmt: skip
 
     extract(2)

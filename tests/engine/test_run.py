@@ -13,7 +13,8 @@ from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine import cells as cells_module
 from thoughtgraft.engine.collect import answer_identity, collect_thoughts
-from thoughtgraft.engine.run import make_spec, run
+from thoughtgraft.engine.run import run
+from thoughtgraft.engine.setup import make_spec
 from thoughtgraft.errors import PlanError, RunError
 from thoughtgraft.records.schema import RECORD_SCHEMA
 from thoughtgraft.records.store import RunStore

@@ -23,17 +23,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
+from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.executors import check_engine, make_executor
 from thoughtgraft.errors import AnalysisError, RunError
 from thoughtgraft.studies.options import EngineOptions, ModelOptions, RunOptions
 from thoughtgraft.studies.options import Options as AnyOptions
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
-    from thoughtgraft.edits.plan import Plan
     from thoughtgraft.engine.executors import Executor
+    from thoughtgraft.engine.features import States
     from thoughtgraft.models.reasoner import LatentReasoner
     from thoughtgraft.records.certificate import Certificate
     from thoughtgraft.report.render import ReportPaths
@@ -90,23 +90,6 @@ class Door:
 
 
 @dataclass(frozen=True)
-class States:
-    """What is kept of a model's clean runs, where a study reads states and generates nothing.
-
-    Attributes:
-        labels: A table with a column `id` and a row for each problem.
-        layers: Blocks, 0-based.
-        storage: What features are kept as: bfloat16, float16 or float32.
-        untrained: Also those of an untrained model of the same shape.
-    """
-
-    labels: pd.DataFrame
-    layers: tuple[int, ...]
-    storage: str
-    untrained: bool = True
-
-
-@dataclass(frozen=True)
 class Design:
     """What a study runs, ready to start.
 
@@ -127,7 +110,7 @@ class Design:
     @property
     def plan(self) -> Plan:
         """The cells to generate."""
-        if isinstance(self.work, States):
+        if not isinstance(self.work, Plan):
             raise TypeError("this design keeps states and generates no cells")
         return self.work
 
@@ -304,7 +287,7 @@ def start(study: str, model: LatentReasoner, design: Design, options: AnyOptions
         door.said.line(f"protocol {model.protocol.name}: {model.protocol.flaw}")
     for line in design.lines:
         door.said.line(line)
-    plan = None if isinstance(design.work, States) else design.work
+    plan = design.work if isinstance(design.work, Plan) else None
     how = options.certify if isinstance(options, RunOptions) else "auto"
     return Start(study, options, certify(model, design.problems, plan, door.out, how, door.said))
 
@@ -342,55 +325,29 @@ def tell_certificate(certificate: Certificate, said: Said) -> None:
 
 def make(model: LatentReasoner, design: Design, start: Start, door: Door) -> None:
     """Generate the design's cells, or keep its states, in the run's folder; what is there already stays."""
-    from thoughtgraft.engine.run import run, run_features
-    from thoughtgraft.records.spec import CERTIFICATE_FILE, without_home
-    from thoughtgraft.records.store import RunStore
+    from thoughtgraft.engine.features import run_features
+    from thoughtgraft.engine.run import run
+    from thoughtgraft.records.spec import without_home
     from thoughtgraft.signals import current
 
     options = start.options
-    how = options if isinstance(options, RunOptions) else RunOptions()
-    facts: dict[str, Any] = {"command": without_home(door.command), "certify": how.certify}
+    asked = options if isinstance(options, RunOptions) else RunOptions()
+    facts: dict[str, Any] = {"command": without_home(door.command), "certify": asked.certify}
     if start.executor is not None:
         facts["engine"] = start.executor.describe()
-    if isinstance(design.work, States):
-        run_features(
-            model,
-            design.problems,
-            design.work.labels,
-            design.work.layers,
-            door.out,
-            study=start.study,
-            storage=design.work.storage,
-            seed=options.seed,
-            untrained=design.work.untrained,
-            design=design.facts,
-            facts=facts,
-            batch_size=options.batch_size,
-            max_new_tokens=how.max_new_tokens,
-            progress=door.progress,
-            beside=how.beside,
-            options=options.stored(),
-        )
-        if start.certificate is not None:
-            RunStore.open(door.out).write_json(CERTIFICATE_FILE, start.certificate.to_json())
+    setup: dict[str, Any] = {
+        "study": start.study,
+        "options": options.stored(),
+        "design": design.facts,
+        "certificate": None if start.certificate is None else start.certificate.to_json(),
+        "beside": asked.beside,
+        "facts": facts,
+    }
+    how: dict[str, Any] = {"batch_size": options.batch_size, "max_new_tokens": asked.max_new_tokens}
+    how["progress"] = door.progress
+    if not isinstance(design.work, Plan):
+        run_features(model, design.problems, design.work, door.out, **how, **setup)
         return
     with current().held():
-        run(
-            model,
-            design.problems,
-            design.work,
-            door.out,
-            study=start.study,
-            batch_size=options.batch_size,
-            max_new_tokens=how.max_new_tokens,
-            progress=door.progress,
-            facts=facts,
-            design=design.facts,
-            rule=design.rule,
-            certificate=None if start.certificate is None else start.certificate.to_json(),
-            executor=start.executor,
-            watch=start.watch,
-            stop=current().asked,
-            beside=how.beside,
-            options=options.stored(),
-        )
+        setup |= {"rule": design.rule, "executor": start.executor, "watch": start.watch, "stop": current().asked}
+        run(model, design.problems, design.work, door.out, **how, **setup)

@@ -145,30 +145,23 @@ class FeatureJob:
     def run(self, out: Path, certify: str, console: Console, beside: Sequence[Path] = ()) -> None:
         """Make what is missing of the run's folder."""
         from thoughtgraft.cli.certify import certified, start_facts
-        from thoughtgraft.engine.run import run_features
-        from thoughtgraft.records.spec import CERTIFICATE_FILE
-        from thoughtgraft.records.store import RunStore
+        from thoughtgraft.engine.features import States, run_features
 
         model, problems = self.model, self.sample.problems
         certificate = certified(model, problems, out, certify, console)
         run_features(
             model,
             problems,
-            self.labels,
-            self.layers,
+            States(self.labels, self.layers, self.storage, self.seed, self.untrained),
             out,
             study="operations",
-            storage=self.storage,
-            seed=self.seed,
-            untrained=self.untrained,
+            certificate=certificate,
             design=self.design(),
             facts=start_facts(certify),
             batch_size=self.batch_size,
             max_new_tokens=self.max_new_tokens,
             beside=beside,
         )
-        if certificate is not None:
-            RunStore.open(out).write_json(CERTIFICATE_FILE, certificate)
 
 
 def read_features(

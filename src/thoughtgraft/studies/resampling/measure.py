@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def rehearse(model: LatentReasoner, options: RunOptions, design: Design, door: Door, sizing: Sizing) -> None:
     """Say how many cells the design has by arm, how long they take, what they could find, and who was seen before."""
     from thoughtgraft.engine.collect import answer_identity, encode
-    from thoughtgraft.engine.run import make_spec, roles, with_looks
+    from thoughtgraft.engine.setup import Setup, make_spec, roles, with_looks
 
     problems, plan = design.problems, design.plan
     prompts = encode(model, problems)
@@ -48,7 +48,7 @@ def rehearse(model: LatentReasoner, options: RunOptions, design: Design, door: D
     if plan.only_correct:
         lines.append("--only-correct: fewer hosts, as many as are right without an edit")
     limit = options.max_new_tokens
-    spec = make_spec(model, problems, plan, cells, study="resampling", max_new_tokens=limit, rule=design.rule)
+    spec = make_spec(model, problems, plan, cells, limit, Setup(study="resampling", rule=design.rule))
     spec = with_looks(spec, door.out, *roles(problems, cells), options.beside)
     for line in [*lines, *(spec.looks.lines(spec.run_id) if spec.looks else [])]:
         door.said.line(line)
