@@ -16,7 +16,7 @@ from tests.engine.tiny import GOLDEN, questions
 from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import answer_identity, collect_thoughts
-from thoughtgraft.engine.features import States, run_features
+from thoughtgraft.engine.features import Keep, run_features
 from thoughtgraft.engine.ray import Worker, worker_versions
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import ModelError, RunError
@@ -185,7 +185,7 @@ def test_another_answer_limit_is_another_run_of_features_too(tmp_path: Path) -> 
 
     def extract(limit: int) -> None:
         run_features(
-            folder.load(), problems, States(labels, [0], "float32", untrained=False), tmp_path / "run",
+            folder.load(), problems, Keep(labels, [0], "float32", untrained=False), tmp_path / "run",
             study="operations", max_new_tokens=limit, progress=False,
         )  # fmt: skip
 

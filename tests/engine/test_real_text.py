@@ -14,7 +14,7 @@ from tests.engine.tiny import tiny
 from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts, encode
-from thoughtgraft.engine.features import States, run_features
+from thoughtgraft.engine.features import Keep, run_features
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.run import run
 from thoughtgraft.engine.verify.suite import certificate_for
@@ -96,7 +96,7 @@ def test_a_question_that_is_too_long_is_named_before_anything_runs(protocol: str
         lambda: encode(model, asked),
         lambda: collect_thoughts(model, asked, progress=False),
         lambda: run(model, asked, plan, out, progress=False),
-        lambda: run_features(model, asked, States(labels, [0], "float32"), out, study="operations", progress=False),
+        lambda: run_features(model, asked, Keep(labels, [0], "float32"), out, study="operations", progress=False),
         lambda: explicit_correct(model, asked, progress=False),
         lambda: certificate_for(model, asked, out, "auto"),
     ):

@@ -22,7 +22,7 @@ from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.executors import make_executor
-from thoughtgraft.engine.features import States, run_features
+from thoughtgraft.engine.features import Keep, run_features
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.run import run
 from thoughtgraft.engine.verify.bench import disturbing, in_float32, listening
@@ -273,7 +273,7 @@ def test_everything_that_runs_a_model_looks(model: Any, tmp_path: Path) -> None:
         lambda **name: verify(model, PROBLEMS, level="core", answer_tokens=2, **name),
         lambda **name: decode_thoughts(model, thoughts, **name),
         lambda **name: run_features(
-            model, PROBLEMS, States(labels, [0], "float32", untrained=False), tmp_path, study="s", **QUICK, **name
+            model, PROBLEMS, Keep(labels, [0], "float32", untrained=False), tmp_path, study="s", **QUICK, **name
         ),
     ]
     model.max_new_tokens = 3

@@ -17,12 +17,11 @@ from thoughtgraft.engine.collect import (
     think_clean_runs,
 )
 from thoughtgraft.engine.setup import Setup, provenance_of, tell_looks, with_looks
+from thoughtgraft.engine.states import state_writer, store_states
 from thoughtgraft.errors import RunError
 from thoughtgraft.models.live import admitted
 from thoughtgraft.models.load import untrained_twin
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.records.states import count_stored
-from thoughtgraft.engine.states import state_writer, store_states
 from thoughtgraft.records.spec import (
     CERTIFICATE_FILE,
     FEATURES_FOLDER,
@@ -31,6 +30,7 @@ from thoughtgraft.records.spec import (
     UNTRAINED_FOLDER,
     RunSpec,
 )
+from thoughtgraft.records.states import count_stored
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.tasks.files import problem_table, with_labels
 from thoughtgraft.tasks.problem import ProblemSet
@@ -43,7 +43,7 @@ UNTRAINED_SEED = 0
 
 
 @dataclass(frozen=True)
-class States:
+class Keep:
     """What is kept of a model's clean runs.
 
     Attributes:
@@ -66,7 +66,7 @@ class States:
 def run_features(
     model: LatentReasoner,
     problems: ProblemSet,
-    states: States,
+    keep: Keep,
     out: str | Path,
     *,
     batch_size: int | str = "auto",
@@ -77,12 +77,12 @@ def run_features(
     """Make or continue such a run.
 
     The folder then holds `thoughts.safetensors`, `problems.parquet` (the table of problems with the columns of
-    `states.labels`, and base_pred and base_correct of the unedited model), `features/` and `features-untrained/`.
+    `keep.labels`, and base_pred and base_correct of the unedited model), `features/` and `features-untrained/`.
 
     Args:
         model: The model.
         problems: N problems.
-        states: What is kept.
+        keep: What is kept.
         out: The run's folder.
         batch_size: Rows at once, or `auto`; it does not change results.
         max_new_tokens: The longest answer; None takes the model's.
@@ -101,45 +101,53 @@ def run_features(
     model, out = admitted(model, how.identity), Path(out)
     # Before the folder: a wrong layer or type, or a question that is too long, is an error that leaves nothing behind.
     encode(model, problems)
-    positions = state_writer(model, problems, states.layers, out / FEATURES_FOLDER, states.storage).positions
+    positions = state_writer(model, problems, keep.layers, out / FEATURES_FOLDER, keep.storage).positions
     limit = answer_limit(model, max_new_tokens)
-    spec = with_looks(_spec(model, problems, states, positions, limit, how), out, problems, (), how.beside)
+    spec = with_looks(_spec(model, problems, keep, positions, limit, how), out, problems, (), how.beside)
     with RunStore.create(out, spec) as store:
         if progress:
             tell_looks(store.spec)
         thoughts = _thoughts(model, problems, out / THOUGHTS_FILE, batch_size, limit, progress)
         if not (out / PROBLEMS_FILE).exists():
-            table = with_labels(problem_table(problems), states.labels)
+            table = with_labels(problem_table(problems), keep.labels)
             answers: dict[str, Any] = {"base_pred": list(thoughts.pred), "base_correct": list(thoughts.correct)}
             store.write_table(PROBLEMS_FILE, table.assign(**answers))
         if how.certificate is not None:
             store.write_json(CERTIFICATE_FILE, how.certificate)
 
-        def extract(one: LatentReasoner, folder: str, before: int) -> None:
-            store_states(
-                one,
-                problems,
-                state_writer(one, problems, states.layers, out / folder, states.storage),
-                batch_size=batch_size,
-                progress=progress,
-                beat=lambda done, _: store.heartbeat(before + done, spec.n_cells, f"features of {one.name}"),
-            )
-
-        extract(model, FEATURES_FOLDER, 0)
-        # Making the twin of a large model takes longer than looking whether it is still needed.
-        if states.untrained and count_stored(out, [UNTRAINED_FOLDER]) < len(problems):
-            extract(untrained_twin(model, UNTRAINED_SEED), UNTRAINED_FOLDER, len(problems))
+        _extract(model, problems, keep, store, batch_size, progress)
         store.heartbeat(spec.n_cells, spec.n_cells, "finished")
     return spec
 
 
+def _extract(
+    model: LatentReasoner, problems: ProblemSet, keep: Keep, store: RunStore, batch_size: int | str, progress: bool
+) -> None:
+    """Store what is missing of the model's states, and of its untrained twin's."""
+
+    def extract(one: LatentReasoner, folder: str, before: int) -> None:
+        store_states(
+            one,
+            problems,
+            state_writer(one, problems, keep.layers, store.path / folder, keep.storage),
+            batch_size=batch_size,
+            progress=progress,
+            beat=lambda done, _: store.heartbeat(before + done, store.spec.n_cells, f"features of {one.name}"),
+        )
+
+    extract(model, FEATURES_FOLDER, 0)
+    # Making the twin of a large model takes longer than looking whether it is still needed.
+    if keep.untrained and count_stored(store.path, [UNTRAINED_FOLDER]) < len(problems):
+        extract(untrained_twin(model, UNTRAINED_SEED), UNTRAINED_FOLDER, len(problems))
+
+
 def _spec(
-    model: LatentReasoner, problems: ProblemSet, states: States, positions: Sequence[str], limit: int, setup: Setup
+    model: LatentReasoner, problems: ProblemSet, keep: Keep, positions: Sequence[str], limit: int, setup: Setup
 ) -> RunSpec:
     provenance = provenance_of(model, setup)
     plan = {
-        "features": {"layers": list(states.layers), "positions": list(positions), "storage": states.storage},
-        "untrained_seed": UNTRAINED_SEED if states.untrained else None,
+        "features": {"layers": list(keep.layers), "positions": list(positions), "storage": keep.storage},
+        "untrained_seed": UNTRAINED_SEED if keep.untrained else None,
         **setup.design,
     }
     return RunSpec(
@@ -152,12 +160,12 @@ def _spec(
         problem_hash=problems.content_hash,
         plan_hash=hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16],
         plan=plan,
-        seed=states.seed,
+        seed=keep.seed,
         dtype=model.dtype_name,
         device=model.device.type,
         n_hosts=len(problems),
         n_donors=0,
-        n_cells=len(problems) * (1 + states.untrained),
+        n_cells=len(problems) * (1 + keep.untrained),
         max_new_tokens=limit,
         task=problems.grader.name,
         model_identity=model.identity,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from thoughtgraft.engine.executors import Executor
-    from thoughtgraft.engine.features import States
+    from thoughtgraft.engine.features import Keep
     from thoughtgraft.models.reasoner import LatentReasoner
     from thoughtgraft.records.certificate import Certificate
     from thoughtgraft.report.render import ReportPaths
@@ -102,7 +102,7 @@ class Design:
     """
 
     problems: ProblemSet
-    work: Plan | States
+    work: Plan | Keep
     facts: Mapping[str, Any] = field(default_factory=dict)
     rule: str | None = None
     lines: Sequence[str] = ()

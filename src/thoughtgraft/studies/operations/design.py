@@ -145,14 +145,14 @@ class FeatureJob:
     def run(self, out: Path, certify: str, console: Console, beside: Sequence[Path] = ()) -> None:
         """Make what is missing of the run's folder."""
         from thoughtgraft.cli.certify import certified, start_facts
-        from thoughtgraft.engine.features import States, run_features
+        from thoughtgraft.engine.features import Keep, run_features
 
         model, problems = self.model, self.sample.problems
         certificate = certified(model, problems, out, certify, console)
         run_features(
             model,
             problems,
-            States(self.labels, self.layers, self.storage, self.seed, self.untrained),
+            Keep(self.labels, self.layers, self.storage, self.seed, self.untrained),
             out,
             study="operations",
             certificate=certificate,
