@@ -131,6 +131,27 @@ def test_a_class_of_ones_own_says_who_it_is_and_its_source_is_added() -> None:
         EDITS.pop("flip", None)
 
 
+def test_numbers_that_an_edit_holds_are_part_of_its_identity() -> None:
+    @dataclass
+    class Scale(Edit):
+        by: float
+        name, identity = "scale by", "scaled, v1"
+
+        def __call__(self, live: Tensor, at: EditContext) -> Tensor:
+            return self.by * live
+
+    try:
+        assert Scale(2).stored_as() != Scale(3).stored_as()
+        assert {Scale(2).together: 1} != {Scale(2).together: 1}, "rows of each are edited in a call of their own"
+        Scale.__module__ = Custom.__module__
+        assert Scale(2).identity == "scaled, v1"
+        del Scale.identity
+        assert Scale(2).identity == Scale(2).stored_as() == "scale by by=2"
+        assert Scale(torch.ones(2)).identity is None  # type: ignore[arg-type]
+    finally:
+        EDITS.pop("scale by", None)
+
+
 def test_a_name_belongs_to_one_class() -> None:
     with pytest.raises(PlanError, match="the name 'swap' is taken"):
         type("Swap", (Swap,), {"name": "swap"})

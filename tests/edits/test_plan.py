@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.donors import STRATA, draw_donors
 from thoughtgraft.edits.edit import named
+from thoughtgraft.edits.known import Swap
 from thoughtgraft.edits.plan import Cell, Plan, check_slots
-from thoughtgraft.edits.site import slots_label
+from thoughtgraft.edits.site import Resid, Site, slots_label
 from thoughtgraft.errors import PlanError
 from thoughtgraft.tasks.problem import Problem, ProblemSet, Ref, Step
 
@@ -62,6 +63,14 @@ def donors_by_arm(cells: list[Cell]) -> dict[tuple[str, tuple[int, ...]], dict[i
             {"change": "swap", "slots": (0,), "after": "thaw"},
             "unknown downstream rule; got 'thaw'; expected recompute",
         ),
+        (
+            {"change": "swap", "slots": 1, "after": "freeze_kv", "downstream": "freeze_input"},
+            "downstream is given twice",
+        ),
+        ({"change": "skip", "slots": 1, "site": Resid(0)}, "'skip' has no meaning at a residual stream"),
+        ({"change": "swap", "slots": 1, "site": Site("fed", [1])}, "slots are given twice"),
+        ({"change": Swap, "slots": 1}, r"an arm's change is not usable; got Swap; expected Swap\(\), an edit"),
+        ({"change": "swap", "slots": 1, "site": 3}, "wrong kind of value for an arm's site; got 3"),
         ({"change": "swap"}, r"arm 'swap' has the wrong slots; got \[\]; expected at least one"),
         ({"change": "baseline", "slots": (1,)}, r"arm 'baseline' has the wrong slots; got \[1\]; expected none"),
         ({"change": "noop", "slots": (1,)}, "arm 'noop' has the wrong slots"),

@@ -142,6 +142,37 @@ def test_triples_and_own_ops_run(model, problems):
     assert norms.tolist() == pytest.approx((2 * thoughts.fed[:, 0].norm(dim=-1)).tolist())
 
 
+def test_a_stored_run_is_never_continued_with_another_edit(tmp_path, model, problems):
+    def scaled(by: float):
+        return lambda live, at: by * live
+
+    def go(op, identity, out=tmp_path / "r"):
+        plan = Plan([Arm("scaled", [0], op=op, identity=identity)])
+        return run(model, problems, plan, out, max_new_tokens=TOKENS, progress=False)
+
+    with pytest.raises(PlanError, match=r"the edit of scaled CT0 has no identity.*identity='scaled, v1'"):
+        go(scaled(2), None)
+    assert not (tmp_path / "r").exists(), "it is said before anything is made"
+    first = go(scaled(2), "v1")
+    same(first, go(scaled(2), "v1"))
+    for op, identity in ((scaled(3), "v1"), (scaled(2), "v2"), (lambda live, at: live / 2, "v1")):
+        with pytest.raises(RunError, match="holds another run"):
+            go(op, identity)
+    assert go(scaled(2), None, None)["pred"].tolist() == first["pred"].tolist(), "in memory it needs none"
+
+
+def test_an_edit_knows_whose_cells_it_has(model, problems, plan):
+    heard: set[tuple[str, str]] = set()
+
+    def listen(live, at):
+        heard.update(zip(at.host_ids, at.donor_ids, strict=True))
+        return live
+
+    plan = Plan([Arm("listens", [1], op=listen, repeats=True)], n_donors=2)
+    records = run(model, problems, plan, max_new_tokens=TOKENS, progress=False)
+    assert heard == set(zip(records["problem_id"], records["donor_id"], strict=True))
+
+
 def test_kept_logits_are_the_first_answer_tokens(model, problems):
     records = run(model, problems, Plan((Arm("baseline"),)), keep_logits=True, max_new_tokens=TOKENS, progress=False)
     for row in records.to_dict("records"):

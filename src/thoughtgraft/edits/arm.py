@@ -75,12 +75,11 @@ class Arm:
             PlanError: What was given makes no sense.
         """
         _check_words(short)
-        made = _change(change, short)
         parts: dict[str, Any] = {
-            "change": made,
-            "site": _site(made, slots, site),
-            "after": choice(short.get("downstream", after), "downstream rule", AFTER, PlanError),
-            "donors": choice(short.get("stratum", donors), "donor stratum", STRATA, PlanError),
+            "change": _change(change, short),
+            "site": _site(slots, site),
+            "after": choice(_either(after, short.get("downstream"), "downstream"), "downstream rule", AFTER, PlanError),
+            "donors": choice(_either(donors, short.get("stratum"), "stratum"), "donor stratum", STRATA, PlanError),
         }
         for name, part in parts.items():
             object.__setattr__(self, name, part)
@@ -98,20 +97,19 @@ class Arm:
                 got=f"slots={list(self.slots)}, after={self.after}",
                 fix="use one slot and after='recompute'",
             )
-        if site is not None and site.layer is not None:
-            if site.kind not in change.kinds:
-                raise PlanError(
-                    f"{name!r} has no meaning at a residual stream",
-                    got=f"{name} {site.label()}",
-                    expected=", ".join(known for known, kind in EDITS.items() if site.kind in kind.kinds),
-                    fix="give the arm an op, or leave site out",
-                )
-            if self.after != "recompute":
-                raise PlanError(
-                    "what follows an edit of a residual stream is always recomputed",
-                    got=f"{name} {site.label()}, after={self.after}",
-                    fix="use after='recompute'",
-                )
+        if site is not None and site.kind not in change.kinds:
+            raise PlanError(
+                f"{name!r} has no meaning at {KINDS[site.kind]}",
+                got=f"{name} {site.label()}",
+                expected=", ".join(known for known, kind in EDITS.items() if site.kind in kind.kinds),
+                fix="give the arm an op, or another site",
+            )
+        if self.layer is not None and self.after != "recompute":
+            raise PlanError(
+                "what follows an edit of a residual stream is always recomputed",
+                got=f"{self.label}",
+                fix="use after='recompute'",
+            )
         if self.donors != "random" and not self.needs_donor:
             raise PlanError(
                 f"arm {name!r} takes nothing from a donor, so it has no donor stratum",
@@ -179,7 +177,8 @@ def _check_words(short: Short) -> None:
 def _change(given: Any, short: Short) -> Change:
     """The change itself, or the one that a name and an op stand for."""
     if (op := short.get("op")) is not None:
-        return Custom(given, op, bool_of(short.get("repeats")), short.get("identity"))
+        repeats = short.get("repeats")
+        return Custom(given, op, False if repeats is None else repeats, short.get("identity"))
     for word in ("repeats", "identity"):
         if short.get(word) is not None:
             fix = "Arm('double', [3], op=f, repeats=True, identity='doubled, v1')"
@@ -192,12 +191,14 @@ def _change(given: Any, short: Short) -> Change:
     return by_name(given)
 
 
-def bool_of(given: Any) -> Any:
-    """None counts as False; what is no truth value is for `Custom` to refuse."""
-    return False if given is None else given
+def _either(given: str, short: str | None, word: str) -> str:
+    """A part as it was given, or by its short form; not both."""
+    if short is not None and given not in ("recompute", "random"):
+        raise PlanError(f"an arm's {word} is given twice", got=f"{given!r} and {short!r}", expected="one of them")
+    return given if short is None else short
 
 
-def _site(change: Change, slots: Any, site: Any) -> Site | None:
+def _site(slots: Any, site: Any) -> Site | None:
     """The site that slots and a layer make."""
     if isinstance(slots, Site):
         slots, site = (), need(slots if site is None else None, Site, "an arm's site", PlanError, expected="one Site")
@@ -211,4 +212,4 @@ def _site(change: Change, slots: Any, site: Any) -> Site | None:
         site = need(site, Resid, "an arm's site", PlanError, expected=where, fix="site=Resid(3), for example")
     if not given:
         return None
-    return Site(KINDS[0], given) if site is None else Site(KINDS[1], given, site.layer)
+    return Site("fed", given) if site is None else Site("resid", given, site.layer)

@@ -81,18 +81,29 @@ class Change(ABC):
     @property
     def own(self) -> bool:
         """Whether it is more than its name: an edit of one's own, or one that holds numbers."""
-        return not type(self).__module__.startswith(f"{PACKAGE}.") or bool(vars(self))
+        return self._foreign or bool(vars(self))
+
+    @property
+    def _foreign(self) -> bool:
+        return not type(self).__module__.startswith(f"{PACKAGE}.")
 
     @property
     def identity(self) -> str | None:
-        """What it says of itself, so that a stored cell can tell it from another of its name; None: nothing yet."""
-        return None if self.own else self.name
+        """What it says of itself, so that a stored cell can tell it from another of its name; None: nothing yet.
+
+        One of the package's says its name, with the numbers and texts that it holds. One of one's own says what its
+        class gives as `identity`.
+        """
+        if self._foreign or not _plain(list(vars(self).values())):
+            return None
+        held = [f"{name}={value!r}" for name, value in vars(self).items()]
+        return " ".join([self.name, *held])
 
     def stored_as(self) -> str | None:
-        """The identity, and how the class is written where it is not one of the package's: what a stored cell keeps."""
-        if self.identity is None or type(self).__module__.startswith(f"{PACKAGE}."):
+        """What a stored cell keeps: the identity, and how one's own class is written and what it holds."""
+        if self.identity is None or not self._foreign:
             return self.identity
-        return f"{self.identity} {written(type(self))}"
+        return f"{self.identity} {written(self)}"
 
     @property
     def repeated(self) -> bool:
@@ -102,7 +113,7 @@ class Change(ABC):
     @property
     def together(self) -> object:
         """Rows whose edits have this in common are edited in one call."""
-        return self
+        return _Same(self) if self.own else type(self)
 
     @abstractmethod
     def actions(self, steps: Sequence[int], num_latents: int, after: After) -> Actions:
@@ -115,9 +126,8 @@ class Change(ABC):
         """
 
     def __eq__(self, other: object) -> bool:
-        if self is other or type(self) is not type(other):
+        if self is other or not isinstance(other, Change) or type(self) is not type(other):
             return self is other
-        assert isinstance(other, Change)
         return self.identity is not None and (self.name, self.identity) == (other.name, other.identity)
 
     def __hash__(self) -> int:

@@ -125,6 +125,7 @@ class Skip(Change):
     name, words = "skip", "the slot is left out, and later thoughts move up"
     look = Look("#CC79A7", "v")
     takes = "one"
+    kinds = frozenset({"fed"})
     shortens = "leaves out one slot and recomputes what follows"
 
     def actions(self, steps: Sequence[int], num_latents: int, after: After) -> Actions:
@@ -137,6 +138,7 @@ class Truncate(Change):
 
     name, words = "truncate", "the thoughts end before the slot"
     takes = "one"
+    kinds = frozenset({"fed"})
     shortens = "names the one slot before which the thoughts end"
 
     def actions(self, steps: Sequence[int], num_latents: int, after: After) -> Actions:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from thoughtgraft.arguments import answers_for_calls, choice, items, shown, whole
 from thoughtgraft.errors import PlanError
 
 Kind = Literal["fed", "resid"]
 """What is edited: the vectors that slots are fed, or a residual stream."""
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: dict[Kind, str] = {"fed": "what a slot is fed", "resid": "a residual stream"}
 
 
 def slots_label(slots: Sequence[int], of: int | None = None) -> str:

@@ -14,7 +14,7 @@ from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.context import EditContext, Taken
 from thoughtgraft.edits.edit import Edit
 from thoughtgraft.edits.schedule import Action, Feed
-from thoughtgraft.edits.site import KINDS, after_layer, slots_label
+from thoughtgraft.edits.site import Kind, after_layer, slots_label
 from thoughtgraft.engine.memory import is_out_of_memory
 from thoughtgraft.errors import PlanError
 from thoughtgraft.models.reasoner import LatentReasoner
@@ -305,7 +305,8 @@ class Edited:
         return "" if layer is None else f" {after_layer(layer)}"
 
     def _context(self, slot: int, source: Source, part: slice) -> EditContext:
-        rows, kind = self.rows[part], KINDS[self.rows[0].layer is not None]
+        rows = self.rows[part]
+        kind: Kind = "fed" if rows[0].layer is None else "resid"
         hosts = [row.host for row in rows]
         donors = [row.donor for row in rows if row.donor is not None]
 
