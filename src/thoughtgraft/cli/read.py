@@ -257,11 +257,13 @@ def refuse(broken: dict[str, list[str]]) -> None:
 
 def main_arms(table: pd.DataFrame) -> pd.DataFrame:
     """Baseline, and the main effects: single slots and all, what follows recomputed, random donors."""
+    from thoughtgraft.edits.edit import change_of
     from thoughtgraft.records.schema import ArmKey
 
     arms, widest = ArmKey.of_table(table), table.slots.map(len).max()
-    main = [arm.main and arm.span(widest) != "some" and arm.method not in ("self", "noop") for arm in arms]
-    return table[main]
+    checks = [bool(arm.slots) and change_of(arm.method).checks for arm in arms]
+    main = [arm.main and arm.span(widest) != "some" for arm in arms]
+    return table[[one and not check for one, check in zip(main, checks, strict=True)]]
 
 
 def shown(table: pd.DataFrame) -> Table:

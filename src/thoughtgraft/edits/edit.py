@@ -49,6 +49,8 @@ class Change(ABC):
         least_slots: How many slots a model must have for it to mean something.
         shortens: For one that leaves thoughts out, what it does with its one slot.
         checks: Whether it only checks the machinery: it should change nothing.
+        of_others: Whether it puts in what other problems are fed at this very slot: the identity where all are fed
+            alike.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Change(ABC):
     least_slots: int = 1
     shortens: str = ""
     checks: bool = False
+    of_others: bool = False
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)

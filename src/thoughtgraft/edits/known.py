@@ -64,6 +64,7 @@ class Swap(Edit):
 
     name, words = "swap", "the slot receives the donor's clean thought"
     look = Look("#0072B2", "o")
+    of_others = True
     needs = frozenset({"donor"})
 
     def __call__(self, live: Tensor, at: EditContext) -> Tensor:
@@ -76,6 +77,7 @@ class Mean(Edit):
 
     name, words = "mean", "the slot receives the mean thought of the other problems"
     look = Look("#E69F00", "s")
+    of_others = True
     needs = frozenset({"mean"})
 
     def __call__(self, live: Tensor, at: EditContext) -> Tensor:

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import special
 
 from thoughtgraft.arguments import answers_for_calls
+from thoughtgraft.edits.known import Baseline
 from thoughtgraft.effects.frame import PLACE, Cells, Frame, arm_table, as_frame
 from thoughtgraft.effects.positions import arm_mean, impact
 from thoughtgraft.errors import AnalysisError
@@ -80,8 +81,8 @@ def compare_runs(
     hosts = _Joint.of(a.hosts, b.hosts, shared)
     donors = _Joint.of(a.donors, b.donors, shared)
     wider = max(a, b, key=lambda frame: frame.n_slots)
-    keys = [key for key in sorted({*a.arms, *b.arms}) if key.slots or key.method == "baseline"]
-    keys.sort(key=lambda key: key.method != "baseline")
+    keys = [key for key in sorted({*a.arms, *b.arms}) if key.slots or key.method == Baseline.name]
+    keys.sort(key=lambda key: key.method != Baseline.name)
     found = {key: _row((a.arms.get(key), b.arms.get(key)), hosts, donors, alpha) for key in keys}
     for family in dict.fromkeys(key.family for key in keys):
         single = [key for key in keys if key.family == family and len(key.slots) == 1]

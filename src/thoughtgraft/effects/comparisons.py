@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from thoughtgraft.edits.known import Mean, Noise, Skip, Swap, Zero
 from thoughtgraft.effects.frame import PLACE, Cells, Frame, arm_table, as_frame, paired, reaches_end
 from thoughtgraft.effects.gates import RULE, Rule
 from thoughtgraft.effects.positions import impact
@@ -160,7 +161,8 @@ def _dosed(arm: Cells, before: Cells | None, n: int) -> dict[str, object]:
 
 
 AT_LEAST_1 = "at least 1: the profiles' noise exceeds their difference"
-OTHERS = ("mean", "zero", "skip", "noise")
+OTHERS = tuple(edit.name for edit in (Mean, Zero, Skip, Noise))
+"""The ablations whose profile over slots is compared with the swaps'."""
 COLUMNS = (
     "method_a", "method_b", "label", "slots", "n_slots", "n_hosts", "n_donors", "r", "r_low", "r_high", "rho",
     "rho_low", "rho_high", "critical_r", "power_at_half", "p_exact_exploratory", "reliability_a", "reliability_b",
@@ -312,7 +314,7 @@ def _row(
     limits = (critical_correlation(len(slots)), correlation_power(0.5, len(slots)))
     label = ", ".join(cells.arm.place() for cells in a)
     values = (
-        "swap", other, label, tuple(slots), len(slots), n, n_donors, *figures, *limits,
+        Swap.name, other, label, tuple(slots), len(slots), n, n_donors, *figures, *limits,
         exact_correlation_p(drawn.first[0], drawn.second[0]), rel_a, rel_b, ceiling, dis.value, dis.low, dis.high,
         test.f, test.p, said, "; ".join(notes),
     )  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from thoughtgraft.arguments import need, shown
+from thoughtgraft.edits.known import Swap
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.records.schema import ARM_COLUMNS, ArmKey, Family
 from thoughtgraft.stats.intervals import Floats, Ints
@@ -61,7 +62,7 @@ class Frame:
     @property
     def primary(self) -> Family:
         """The family of the confirmatory claims: swaps of what slots are fed, recomputed, of the primary stratum."""
-        return Family("swap", donors=self.primary_stratum())
+        return Family(Swap.name, donors=self.primary_stratum())
 
     def get(self, family: Family, slots: Sequence[int]) -> Cells | None:
         """The finished cells of a family's arm at these slots; None where it has none."""
@@ -85,7 +86,7 @@ class Frame:
 
     def primary_stratum(self) -> str:
         """The donor stratum of the confirmatory claims: `random`, or the only one that the swaps have."""
-        found = sorted({key.donors for key in self.arms if key.method == "swap"})
+        found = sorted({key.donors for key in self.arms if key.method == Swap.name})
         return "random" if "random" in found or not found else found[0]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from thoughtgraft.edits.known import Baseline, Noop, Self, Swap
 from thoughtgraft.edits.site import slots_label
 from thoughtgraft.effects.frame import Cells, Frame
 from thoughtgraft.errors import AnalysisError
@@ -127,7 +128,7 @@ class Rule:
     agreement_bar: float = 0.5
     pilot_power: float = 0.8
     full_draws: int = 10
-    primary: tuple[str, str] = ("swap", "recompute")
+    primary: tuple[str, str] = (Swap.name, "recompute")
     gates: tuple[GateRule, ...] = field(default=GATES)
     claims: tuple[ClaimRule, ...] = field(default=CLAIMS)
 
@@ -321,7 +322,7 @@ def _arms(frame: Frame, method: str) -> list[Cells]:
 
 
 def _self_null(frame: Frame, dead: Collection[int]) -> tuple[float, str]:
-    arms = _arms(frame, "self")
+    arms = _arms(frame, Self.name)
     covered = {slot for cells in arms for slot in cells.arm.slots if len(cells.arm.slots) == 1}
     lacking = [slots_label((slot,)) for slot in frame.every if slot not in covered and slot not in dead]
     changed = float(sum(cells.changed.sum() for cells in arms))
@@ -333,7 +334,7 @@ def _self_null(frame: Frame, dead: Collection[int]) -> tuple[float, str]:
 
 
 def _noop(frame: Frame) -> tuple[float, str]:
-    arms = _arms(frame, "noop")
+    arms = _arms(frame, Noop.name)
     changed, n = float(sum(cells.changed.sum() for cells in arms)), sum(map(len, arms))
     return (changed, f"{int(changed)} of {n} noop cells changed their answer") if n else (np.nan, "no noop arm")
 
@@ -345,7 +346,7 @@ def _moved(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
 
 def _edits_bite(frame: Frame, dead: Collection[int]) -> tuple[float, str]:
     # What noop and self move is arithmetic noise; a swap must move more than the most of it.
-    still = [cells for method in ("noop", "self") for cells in _arms(frame, method)]
+    still = [cells for method in (Noop.name, Self.name) for cells in _arms(frame, method)]
     floors = [
         max((float(np.nanmax(x)) for c in still if np.isfinite(x := _moved(c)[i]).any()), default=0.0) for i in (0, 1)
     ]
@@ -365,7 +366,7 @@ def _edits_bite(frame: Frame, dead: Collection[int]) -> tuple[float, str]:
 
 
 def _invalid(frame: Frame) -> tuple[float, str]:
-    arms = [*_arms(frame, "baseline"), *_arms(frame, "self")]
+    arms = [*_arms(frame, Baseline.name), *_arms(frame, Self.name)]
     n = sum(map(len, arms))
     if not n:
         return np.nan, "no baseline or self rows"

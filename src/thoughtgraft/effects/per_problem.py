@@ -9,6 +9,8 @@ import pandas as pd
 from scipy import optimize, stats
 from scipy.special import betaln
 
+from thoughtgraft.edits.edit import change_of
+from thoughtgraft.edits.known import Swap
 from thoughtgraft.effects.frame import Frame, as_frame
 from thoughtgraft.records.schema import Family
 from thoughtgraft.stats.paired import correlate
@@ -103,13 +105,14 @@ def donor_split_reliability(
     return 2 * r / (1 + r)
 
 
-def per_problem(records: pd.DataFrame | Frame, *, seed: int = 0, method: str = "swap") -> PerProblem:
+def per_problem(records: pd.DataFrame | Frame, *, seed: int = 0, method: str = Swap.name) -> PerProblem:
     """Sensitivity of each host: the share of its single-slot swaps that changed its answer, shrunken to the others'.
 
     The changed rate is used, not lost accuracy: it is defined on every host, right or wrong at baseline.
     """
     frame = as_frame(records)
-    arms = frame.singles(Family(method, donors=frame.primary_stratum() if method in ("swap", "shuffle") else ""))
+    takes_donor = "donor" in change_of(method).needs
+    arms = frame.singles(Family(method, donors=frame.primary_stratum() if takes_donor else ""))
     names = "problem_id base_correct n_gen changed rate sensitivity ci_low ci_high impact_pp most_sensitive_slot note"
     if not arms:
         empty = pd.DataFrame(columns=names.split())

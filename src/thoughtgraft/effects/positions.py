@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from thoughtgraft.edits.edit import change_of
+from thoughtgraft.edits.known import Noop
 from thoughtgraft.effects.frame import PLACE, Cells, Frame, arm_table, as_frame
 from thoughtgraft.effects.gates import RULE, Rule
 from thoughtgraft.records.schema import ArmKey
@@ -31,7 +33,6 @@ COLUMNS = (
     "mde80_pp", "power_within", "zero_bound_pp", "interval", "n_failed", "note",
 )  # fmt: skip
 VERDICTS = ("verdict", "impact_given_correct_verdict", "adoption_excess_verdict")
-CONTROLS = ("noop", "self")
 DEAD = "no vector put into this slot reaches the answer: its effect is 0 by construction"
 SHARED = "every problem is fed the same vector here, so that this edit is the identity"
 STILL = "not even a logit moved in any cell: nothing reads this vector, and its effect is 0 by construction"
@@ -69,11 +70,11 @@ def still(cells: Cells) -> bool:
 
 def by_construction(arm: ArmKey, dead_slots: Collection[int], shared_slots: Collection[int]) -> str:
     """Why an arm's effect is 0 whatever the model learned; "" where it is not."""
-    if not arm.slots or arm.method in CONTROLS:
+    if not arm.slots or change_of(arm.method).checks:
         return ""
     if set(arm.slots) <= set(dead_slots):
         return DEAD
-    alike = arm.method in ("swap", "mean") and set(arm.slots) <= {*dead_slots, *shared_slots}
+    alike = change_of(arm.method).of_others and set(arm.slots) <= {*dead_slots, *shared_slots}
     return SHARED if alike else ""
 
 
@@ -216,9 +217,9 @@ def position_table(
         AnalysisError: The records cannot be used; see `build_frame`.
     """
     frame = as_frame(records)
-    arms = [key for key in frame.arms if key.slots or key.method == "noop"]
+    arms = [key for key in frame.arms if key.slots or key.method == Noop.name]
     why = {key: by_construction(key, dead_slots, shared_slots) for key in arms}
-    why |= {k: STILL for k in arms if not why[k] and k.method not in CONTROLS and still(frame.arms[k])}
+    why |= {k: STILL for k in arms if not why[k] and not change_of(k.method).checks and still(frame.arms[k])}
     rows: dict[ArmKey, dict[str, Any]] = {}
     for family in _families([key for key in arms if len(frame.arms[key]) and not why[key]], frame.n_slots):
         cells = [frame.arms[key] for key in family]

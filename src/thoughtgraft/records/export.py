@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import pyarrow as pa
 
 from thoughtgraft.arguments import answers_for_calls, choice, closest, need, path_of, shown
+from thoughtgraft.edits.edit import EDITS
 from thoughtgraft.errors import RunError, first_line
 from thoughtgraft.files import make_folder, write_atomic
 from thoughtgraft.records.schema import RECORD_SCHEMA, SCHEMA_VERSION
@@ -213,7 +214,7 @@ COLUMN_MEANINGS = {
     "unit": "the work unit: cells that ran together and were stored as one",
     "cell": "stable key of this generation: hash of what defines it",
     "arm": "the condition's name",
-    "method": "baseline, noop, self, swap, mean, zero, noise, skip, truncate or shuffle",
+    "method": f"{', '.join(EDITS)}, or the name of an edit of one's own",
     "slots": "edited slots k, 0-based: `fed[k]`",
     "site_kind": "where the edit acts: fed = what the slots are fed, resid = a residual stream; null = no edit",
     "site_layer": "the block after which the residual stream is edited, 0-based; null = not a residual stream",

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
+from thoughtgraft.edits.edit import change_of
 from thoughtgraft.files import make_folder, write_atomic
 from thoughtgraft.report.document import Picture, Prose, visible
 from thoughtgraft.stats.intervals import TOO_SMALL
@@ -114,17 +115,6 @@ COLUMN_INCHES = 2.7
 THIN: dict[str, Any] = {"linewidth": 1.3, "solid_capstyle": "butt", "zorder": 3}
 THICK: dict[str, Any] = {"linewidth": 5.0, "alpha": 0.3, "solid_capstyle": "butt", "zorder": 2}
 
-# One colour and one marker for each method, the same in every figure; readable without colour.
-METHODS: dict[str, tuple[str, str]] = {
-    "swap": (BLUE, "o"),
-    "mean": (ORANGE, "s"),
-    "zero": (VERMILLION, "^"),
-    "noise": (GREEN, "D"),
-    "skip": (PURPLE, "v"),
-    "shuffle": (SKY, "P"),
-}
-OTHER = (GREY, "X")
-
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -154,8 +144,9 @@ RC: dict[str, Any] = {
 
 
 def look(method: str) -> tuple[str, str]:
-    """Colour and marker of a method."""
-    return METHODS.get(method, OTHER)
+    """Colour and marker of an edit, the same in every figure; readable without colour."""
+    found = change_of(method).look
+    return found.colour, found.marker
 
 
 @cache

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from thoughtgraft.edits.edit import change_of
+from thoughtgraft.edits.known import Swap
 from thoughtgraft.edits.site import slots_label
 from thoughtgraft.effects.positions import OF_EXCESS, OF_IMPACT
 from thoughtgraft.records.schema import ArmKey
@@ -35,8 +37,10 @@ from thoughtgraft.report.figures.kit import (
 from thoughtgraft.stats.verdicts import Verdict
 from thoughtgraft.studies.resampling.analysis import Analysis
 
-# Arms that edit nothing by intent: they are checks, not effects.
-CHECKS = ("baseline", "noop", "self")
+
+def is_check(method: str) -> bool:
+    """Whether an arm edits nothing by intent: it is a check, and has no effect to show."""
+    return change_of(method).checks
 
 
 def slot_order(slots: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
@@ -62,18 +66,18 @@ def edited(analysis: Analysis, *, stratum: str | None = None) -> pd.DataFrame:
     kept = table[
         (table.downstream == "recompute")
         & table.donor_stratum.isin(["", primary])
-        & ~table.method.isin(CHECKS)
+        & ~table.method.map(is_check).astype(bool)
         & np.array([arm.span(n_slots) in ("one", "all") for arm in ArmKey.of_table(table)], dtype=bool)
         & (table.n_gen > 0)
     ]
     arms = ArmKey.of_table(kept)
-    return kept.iloc[sorted(range(len(arms)), key=lambda i: (arms[i].method != "swap", arms[i]))]
+    return kept.iloc[sorted(range(len(arms)), key=lambda i: (arms[i].method != Swap.name, arms[i]))]
 
 
 def swaps(analysis: Analysis) -> pd.DataFrame:
     """The swap rows of `edited`."""
     table = edited(analysis)
-    return table[table.method == "swap"]
+    return table[table.method == Swap.name]
 
 
 def doses(analysis: Analysis) -> list[dict[str, Any]]:
@@ -82,7 +86,7 @@ def doses(analysis: Analysis) -> list[dict[str, Any]]:
     rows = [
         row
         for row in records_of(analysis.dose)
-        if row["downstream"] == "recompute" and row["donor_stratum"] in ("", primary) and row["method"] not in CHECKS
+        if row["downstream"] == "recompute" and row["donor_stratum"] in ("", primary) and not is_check(row["method"])
     ]
     between = {(row["series"], edit_of(row)) for row in rows if 1 < row["n_slots"] < last}
     return [row for row in rows if (row["series"], edit_of(row)) in between]
@@ -101,18 +105,18 @@ def mediated(analysis: Analysis) -> list[dict[str, Any]]:
         for row in records_of(analysis.mediation)
         if row["donor_stratum"] in ("", primary) and ArmKey.of_row(row).span(analysis.frame.n_slots) in ("one", "all")
     ]
-    return sorted(rows, key=lambda row: (row["method"] != "swap", row["method"], row["freeze"], ArmKey.of_row(row)))
+    return sorted(rows, key=lambda row: (row["method"] != Swap.name, row["method"], row["freeze"], ArmKey.of_row(row)))
 
 
 def swap_first(names: Iterable[str]) -> list[str]:
     """Names of edits, each once, in order, but swap first."""
-    return sorted(set(names), key=lambda name: (name != "swap", name))
+    return sorted(set(names), key=lambda name: (name != Swap.name, name))
 
 
 def methods_run(analysis: Analysis) -> list[str]:
     """Methods with at least one edited arm, swap first, checks left out."""
-    found = {key.method for key, cells in analysis.frame.arms.items() if key.slots and len(cells)} - set(CHECKS)
-    return swap_first(found)
+    found = {key.method for key, cells in analysis.frame.arms.items() if key.slots and len(cells)}
+    return swap_first(method for method in found if not is_check(method))
 
 
 IMPACT_TITLE = "Accuracy lost when a thought is replaced (percentage points)"
@@ -367,7 +371,7 @@ class DirectIndirect:
     @classmethod
     def from_analysis(cls, analysis: Analysis) -> DirectIndirect | Skipped:
         """From the mediation table: swaps of the primary stratum, single slots and all."""
-        rows = [row for row in mediated(analysis) if row["method"] == "swap"]
+        rows = [row for row in mediated(analysis) if row["method"] == Swap.name]
         if not rows:
             return Skipped(
                 cls.name,

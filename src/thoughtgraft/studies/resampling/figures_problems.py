@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from thoughtgraft.edits.known import Swap
 from thoughtgraft.edits.site import slots_label
 from thoughtgraft.records.schema import Family
 from thoughtgraft.report.document import estimate, plural, records_of, shorten
@@ -197,8 +198,8 @@ class SwapAgainstAblation:
         impacts = {(edit_of(row), *row["slots"]): row for row in records_of(table)}
         panels = []
         for other, row in agreements.items():
-            slots = [slot for slot in row["slots"] if ("swap", slot) in impacts and (other, slot) in impacts]
-            dots = [_dot(analysis, slot, impacts[other, slot], impacts["swap", slot], other) for slot in slots]
+            slots = [slot for slot in row["slots"] if (Swap.name, slot) in impacts and (other, slot) in impacts]
+            dots = [_dot(analysis, slot, impacts[other, slot], impacts[Swap.name, slot], other) for slot in slots]
             r = f"r = {estimate(row['r'], row['r_low'], row['r_high'], 2)}"
             panels.append(
                 (other, tuple(dots), f"{r}; {plural(row['n_slots'], 'slot')}, {plural(row['n_hosts'], 'host')}")

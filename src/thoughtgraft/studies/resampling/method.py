@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from thoughtgraft.edits.edit import EDITS, change_of
+from thoughtgraft.edits.known import Baseline, Mean, Noise, Shuffle, Skip, Swap, Zero
 from thoughtgraft.edits.site import slots_label
 from thoughtgraft.effects.gates import failed_words
 from thoughtgraft.records.schema import ArmKey
@@ -68,7 +70,7 @@ def arms(context: Context) -> Table:
         many = str(draws) if draws > 1 or cells.has_donors else "–"
         sizes = (count(cells.n_hosts), many, count(len(cells)), count(cells.n_failed))
         joined[(key.family.name, key.after or "–", key.donors or "–", *sizes)].append(key)
-    order = ["baseline", "noop", "self", "swap"]
+    order = [*(name for name, kind in EDITS.items() if kind.checks), Swap.name]
     rows = []
     for (method, down, stratum, hosts, many, cells_each, failed), keys in joined.items():
         each = " each" if len(keys) > 1 else ""
@@ -83,7 +85,8 @@ def arms(context: Context) -> Table:
     return Table(HEADER, tuple(rows), reading, frozenset({4, 5, 6, 7}), title="Arms")
 
 
-METHODS = ("swap", "mean", "zero", "noise", "skip", "shuffle")
+FULL = (Swap, Mean, Zero, Noise, Skip, Shuffle)
+"""The edits of the full design."""
 # Below this share of right answers without an edit, a floor effect is likely and said.
 LOW_BASELINE = 0.3
 FREEZES = ("freeze_input", "freeze_kv")
@@ -104,7 +107,7 @@ def _missing(context: Context) -> list[str]:
     frame, analysis = context.analysis.frame, context.analysis
     run = methods_run(analysis)
     found = []
-    lacking = [method for method in METHODS if method not in run]
+    lacking = [edit.name for edit in FULL if edit.name not in run]
     if lacking:
         found.append(f"Methods not run: {sentence_list(lacking)}.")
     frozen = {key.after for key in frame.arms}
@@ -178,15 +181,8 @@ TERMS = (
     ("baseline, clean run", "the host answered without any edit"),
     ("arm", "one condition: a method, at some slots, with a rule for the thoughts that come after"),
     ("cell, generation", "one answer of the model: an arm on a host, with a donor where the arm needs one"),
-    ("swap", "the slot receives the donor's clean thought"),
-    (
-        "mean, zero, noise",
-        "the slot receives the mean thought of the other problems, zeros, or a random direction of equal norm",
-    ),
-    ("skip", "the slot is left out, and later thoughts move up"),
-    ("truncate", "the thoughts end before the slot"),
-    ("shuffle", "the slot receives the donor's thought of another slot"),
-    ("self, noop", "checks: the host's own thought through the edit path; the edit path with nothing to edit"),
+)
+MEASURES = (
     ("recompute", "thoughts after the edit are computed anew (total effect)"),
     ("freeze_input", "thoughts after the edit are held at the clean ones; they can still look back at the edit"),
     ("freeze_kv", "their keys and values are held too: only the answer can look at the edit (direct effect)"),
@@ -229,8 +225,12 @@ def definitions_section(context: Context) -> Section:
     words = [(str(word), word.says(f"the margin ({rule.margin_pp:g} pp)")) for word in Verdict]
     words += [(str(w), w.says(f"{rule.agreement_bar:g}")) for w in Agreement if str(w) not in dict(words)]
     judged = () if context.old is not None else tuple((name, f"verdict: {meaning}") for name, meaning in words)
+    run = (key.method for key in context.analysis.frame.arms)
+    edits = [name for name in dict.fromkeys([*EDITS, *run]) if name != Baseline.name]
     rows = (
         *TERMS,
+        *((name, change_of(name).words) for name in edits),
+        *MEASURES,
         *judged,
         (
             "protocol",

@@ -58,7 +58,7 @@ def position_summary(run: Path) -> Group:
     from thoughtgraft.records.shards import read_effects
     from thoughtgraft.report.document import records_of
     from thoughtgraft.stats.intervals import TOO_SMALL
-    from thoughtgraft.studies.resampling.figures import CHECKS
+    from thoughtgraft.studies.resampling.figures import is_check
 
     positions = read_effects(run / "analysis" / "positions.parquet")
     rule = read_json(run / "analysis" / "decision.json")["rule"]
@@ -67,7 +67,7 @@ def position_summary(run: Path) -> Group:
     widest = max((len(arm.slots) for arm in arms), default=0)
     at_random = any(arm.donors == "random" for arm in arms)
     main = [
-        arm.method not in CHECKS
+        not is_check(arm.method)
         and arm.span(widest) in ("one", "all")
         and (arm.main if at_random else arm.after == "recompute")
         for arm in arms

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from thoughtgraft.edits.edit import change_of
+from thoughtgraft.edits.known import Mean, Swap, Zero
 from thoughtgraft.effects.compare import compare_runs
 from thoughtgraft.effects.frame import Frame, build_frame
 from thoughtgraft.effects.gates import RULE
@@ -111,9 +113,9 @@ def _judged(alone: _Row, together: _Row) -> dict[str, Any]:
 
 def _findings(evidence: Evidence) -> dict[str, _Measure]:
     found: dict[str, _Measure] = {
-        "accuracy lost when all thoughts are another problem's": partial(_impact, evidence.frames, "swap"),
-        "accuracy lost when all thoughts are the mean": partial(_impact, evidence.frames, "mean"),
-        "accuracy lost when all thoughts are zero": partial(_impact, evidence.frames, "zero"),
+        "accuracy lost when all thoughts are another problem's": partial(_impact, evidence.frames, Swap.name),
+        "accuracy lost when all thoughts are the mean": partial(_impact, evidence.frames, Mean.name),
+        "accuracy lost when all thoughts are zero": partial(_impact, evidence.frames, Zero.name),
         "donor's answer adopted beyond chance, all thoughts swapped": partial(_adopted, evidence.frames),
         "an intermediate value decoded beyond chance, at any slot": partial(_decoded, evidence.lens, INTERMEDIATE),
         "the final answer decoded beyond chance, at any slot": partial(_decoded, evidence.lens, FINAL),
@@ -131,7 +133,7 @@ def _impact(frames: Mapping[str, Frame], method: str, model: str, control: str, 
     row = compared[compared.method == method].iloc[-1]
     own = (row.b_pp, row.b_ci_low, row.b_ci_high)
     other = (row.a_pp, row.a_ci_low, row.a_ci_high)
-    null = method in ("swap", "mean")
+    null = change_of(method).of_others
     notes = "; ".join(note for note in (BY_CONSTRUCTION if null else "", row.note) if note)
     # Beside a control that cannot lose anything, the difference is the model's own effect.
     gap = own if null and row.a_pp == 0 else (row.difference_pp, row.ci_low, row.ci_high)
@@ -174,7 +176,7 @@ def _read(reading: StateReadings, model: str, control: str, alpha: float) -> _Ro
 IDS = {"accuracy": "A", "pairs": "P", "positions": "R", "lens": "L", "probes": "M", "findings": "F", "checks": "C"}
 """The letter of each table's row ids."""
 TARGETS = ("operation", "n_steps")
-SHOWN = ("swap", "mean", "zero")
+SHOWN = (Swap.name, Mean.name, Zero.name)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from thoughtgraft.report.figures.kit import BLUE, GREEN, GREY, ORANGE, VERMILLIO
 from thoughtgraft.report.figures.multiples import Line, PairForest, Panel, SmallMultiples
 from thoughtgraft.stats.verdicts import Verdict
 from thoughtgraft.studies.resampling.figures import labels_of
-from thoughtgraft.studies.zoo.analysis import ALL, EXPLICIT, WORDS, ZooResult
+from thoughtgraft.studies.zoo.analysis import ALL, EXPLICIT, SHOWN, WORDS, ZooResult
 from thoughtgraft.studies.zoo.conclusions import MARGIN_PP
 from thoughtgraft.studies.zoo.lens_hits import FINAL, INTERMEDIATE
 
@@ -116,7 +116,7 @@ def impact(result: ZooResult) -> Display | Skipped:
         mine = table[table.model == model.name]
         lines: list[Line] = []
         still: list[Point] = []
-        for method, shift in (("swap", -0.2), ("mean", 0.0), ("zero", 0.2)):
+        for method, shift in zip(SHOWN, (-0.2, 0.0, 0.2), strict=True):
             rows = [(labels.index(r["label"]) + shift, r) for r in records_of(mine[mine.method == method])]
             still += [Point(x, 0) for x, r in rows if r["verdict"] == Verdict.BY_CONSTRUCTION]
             points = tuple(Point.of(x, r, "impact_pp") for x, r in rows if r["verdict"] != Verdict.BY_CONSTRUCTION)
