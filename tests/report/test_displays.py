@@ -16,6 +16,7 @@ from tests.report.invent import FULL, make_run, passing
 
 from thoughtgraft.report.figures.kit import BLUE, THICK, THIN, Point, draw, errorbars, look
 from thoughtgraft.stats.verdicts import Verdict
+from thoughtgraft.studies.registry import load_run
 from thoughtgraft.studies.resampling.context import Context
 from thoughtgraft.studies.resampling.figures import AdoptionPerSlot, DoseResponse, ImpactPerSlot, edited
 from thoughtgraft.studies.resampling.report import analysed
@@ -27,7 +28,7 @@ NAN = math.nan
 def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
     """A run with every arm, CT4 fed alike to all problems and CT5 read by nothing."""
     certificate = passing() | {"dead_slots": [5], "shared_slots": [4]}
-    return analysed(make_run(tmp_path_factory.mktemp("displays") / "run", FULL, certificate=certificate))
+    return analysed(load_run(make_run(tmp_path_factory.mktemp("displays") / "run", FULL, certificate=certificate)))
 
 
 def bars(ax: Any, look: dict[str, Any], colour: str) -> list[tuple[float, float, float]]:
@@ -144,7 +145,7 @@ def test_figures_show_the_margin_and_level_of_the_runs_own_rule(
     rule = Rule.of(margin_pp, 0.1)
     run = build_run(decision_hash=rule.hash)
     (run / "decision.json").write_text(rule.to_json())
-    display = ImpactPerSlot.from_analysis(analysed(run).analysis)
+    display = ImpactPerSlot.from_analysis(analysed(load_run(run)).analysis)
     assert isinstance(display, ImpactPerSlot)
     words = [text.get_text() for text in draw(display, "foot").axes[0].get_legend().get_texts()]
     assert f"margin, {margin_pp:g} pp" in words and "thin: 90% interval alone" in words

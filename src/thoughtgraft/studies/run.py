@@ -14,7 +14,7 @@ from thoughtgraft.effects.comparisons import agreement_table, contrast_table, do
 from thoughtgraft.effects.counterfactual import counterfactual_table
 from thoughtgraft.effects.decision import Decision, PilotVerdict, Tables, decide
 from thoughtgraft.effects.frame import Frame, build_frame
-from thoughtgraft.effects.gates import Basis
+from thoughtgraft.effects.gates import VERSION, Basis, basis_of
 from thoughtgraft.effects.per_problem import PerProblem, per_problem
 from thoughtgraft.effects.positions import position_table
 from thoughtgraft.errors import RunError
@@ -22,17 +22,19 @@ from thoughtgraft.records.certificate import Certificate, read_certificate
 from thoughtgraft.records.export import load_records
 from thoughtgraft.records.shards import AGAIN_FIX, read_frame
 from thoughtgraft.records.spec import (
+    DECISION_FILE,
     DECODED_FILE,
     FEATURES_FOLDER,
     PROBLEMS_FILE,
+    STARTS_FILE,
     THOUGHTS_FILE,
     UNTRAINED_FOLDER,
     RunSpec,
 )
 from thoughtgraft.records.states import States, load_states
 from thoughtgraft.records.store import RunStore
+from thoughtgraft.report.document import shorten
 from thoughtgraft.stats.verdicts import unjudged
-from thoughtgraft.studies.folder import basis_of_run, old_decision
 from thoughtgraft.tasks.files import problems_from_table
 from thoughtgraft.tasks.problem import ProblemSet
 
@@ -42,6 +44,11 @@ if TYPE_CHECKING:
     from thoughtgraft.report.render import ReportPaths
     from thoughtgraft.studies.options import Options
     from thoughtgraft.thoughts import Thoughts
+
+
+ANALYSIS_FILE = "analysis/decision.json"
+OLD_DECISION_FILE = "analysis/decision-before.json"
+"""The verdicts of an older rule, kept where the records are judged anew."""
 
 
 class Reader(Protocol):
@@ -70,13 +77,14 @@ class Run:
 
     Attributes:
         path: The folder.
+        store: The folder as it is written and read.
         study: What analyses and reports it.
         seed: Seed of every resampling.
         rule: The version of the rule that was asked for instead of the run's own; None for its own.
     """
 
     def __init__(self, store: RunStore, study: Reader, *, seed: int = 0, rule: int | None = None) -> None:
-        self._store, self.path, self.study, self.seed, self.rule = store, store.path, study, seed, rule
+        self.store, self.path, self.study, self.seed, self.rule = store, store.path, study, seed, rule
 
     @classmethod
     def open(cls, path: str | Path, study: Reader, *, seed: int = 0, rule: int | None = None) -> Run:
@@ -94,11 +102,38 @@ class Run:
     @property
     def spec(self) -> RunSpec:
         """What run.json says."""
-        return self._store.spec
+        return self.store.spec
 
     def holds(self, name: str) -> bool:
         """Whether the folder has this file."""
         return (self.path / name).is_file()
+
+    @cached_property
+    def starts(self) -> tuple[Mapping[str, Any], ...]:
+        """Each start of the run: when, where, with which packages."""
+        return tuple(self.store.read_json(STARTS_FILE)) if self.holds(STARTS_FILE) else ()
+
+    @property
+    def started(self) -> str:
+        """The day of its first start, 2026-11-28; empty where it is not known."""
+        return str(self.starts[0].get("started_utc", ""))[:10] if self.starts else ""
+
+    @property
+    def missing(self) -> int:
+        """Generations that the run has not made yet."""
+        return max(self.spec.n_cells - len(self._records), 0)
+
+    @cached_property
+    def rows_of_problems(self) -> Mapping[str, Mapping[str, Any]]:
+        """Id -> its row of the table of problems; empty where the folder does not hold them."""
+        table = self.problems() if self.holds(PROBLEMS_FILE) else pd.DataFrame()
+        rows = table.to_dict("records") if "id" in table else []
+        return {str(row["id"]): {str(name): value for name, value in row.items()} for row in rows}
+
+    def question(self, problem_id: str, limit: int = 400) -> str:
+        """A problem's question on one line, cut off where it is long."""
+        text = self.rows_of_problems.get(problem_id, {}).get("question")
+        return shorten(text, limit) if isinstance(text, str) else "(its text is not in the run)"
 
     @property
     def options(self) -> Options | None:
@@ -108,7 +143,7 @@ class Run:
     @cached_property
     def certificate(self) -> Certificate:
         """The outcome of the checks of model, protocol and engine; why there is none where there is none."""
-        return read_certificate(self._store)
+        return read_certificate(self.store)
 
     def analysis(self) -> Any:
         """What the study makes of the run: estimates, tests, verdicts. Computed once."""
@@ -128,7 +163,7 @@ class Run:
 
     def failed(self) -> pd.DataFrame:
         """The cells without an outcome, which are in no table: cell, arm, problem_id, donor_id and why (`error`)."""
-        return pd.DataFrame(self._store.errors, columns=["cell", "arm", "problem_id", "donor_id", "error"])
+        return pd.DataFrame(self.store.errors, columns=["cell", "arm", "problem_id", "donor_id", "error"])
 
     def problems(self) -> pd.DataFrame:
         """The problems: id, split, question, gold, solution, steps, n_steps, operation, template, graph.
@@ -179,7 +214,7 @@ class Run:
         """
         if self.basis.old_version is None:
             return self._decision.claims.copy()
-        return pd.DataFrame((old_decision(self._store) or {"claims": []})["claims"])
+        return pd.DataFrame((self.old_decision or {"claims": []})["claims"])
 
     def gates(self) -> pd.DataFrame:
         """One row per gate: name, statement, outcome (pass, fail, not run), figure, limit, detail."""
@@ -254,7 +289,18 @@ class Run:
         Raises:
             AnalysisError: Its rule is damaged, changed since the run began, missing, or unknown here.
         """
-        return basis_of_run(self._store, self.rule)
+        text = (self.path / DECISION_FILE).read_text(errors="replace") if self.holds(DECISION_FILE) else None
+        return basis_of(text, self.spec.decision_hash, self.rule)
+
+    @property
+    def old_decision(self) -> dict[str, Any] | None:
+        """What an older rule said when the run was analysed under it; None where nothing of it is kept."""
+        for name in (OLD_DECISION_FILE, ANALYSIS_FILE):
+            if self.holds(name):
+                found = self.store.read_json(name)
+                if found["rule"]["version"] != VERSION:
+                    return dict(found)
+        return None
 
     def _judged(self, table: pd.DataFrame) -> pd.DataFrame:
         """A copy; without verdicts where an older rule's words stand in their place."""
@@ -273,7 +319,7 @@ class Run:
 
     @cached_property
     def _records(self) -> pd.DataFrame:
-        return self._store.frame()
+        return self.store.frame()
 
     @cached_property
     def _positions(self) -> pd.DataFrame:

@@ -21,9 +21,9 @@ from thoughtgraft.report.document import (
     records_of,
     sentence_list,
 )
-from thoughtgraft.studies.folder import RunData
 from thoughtgraft.studies.resampling.analysis import Analysis
 from thoughtgraft.studies.resampling.figures import swaps
+from thoughtgraft.studies.run import Run
 
 
 def seen_before(spec: RunSpec) -> tuple[str, str]:
@@ -57,7 +57,7 @@ class Context:
         old: The stored verdicts of an older rule, as rows, where they stand in place of this version's; else None.
     """
 
-    run: RunData
+    run: Run
     analysis: Analysis
     force: bool
     figures: Mapping[str, Picture | Prose]
@@ -86,7 +86,7 @@ class Context:
     @property
     def flaw(self) -> str:
         """What is wrong with the run's protocol, as run.json says; empty where nothing is."""
-        return str(self.run.plan("protocol_flaw") or "")
+        return str(self.run.spec.plan.get("protocol_flaw") or "")
 
     @property
     def banner(self) -> Banner | None:
@@ -153,14 +153,14 @@ def chosen_problems(analysis: Analysis) -> list[str]:
     return ids if len(ids) <= PROBLEMS else [*ids[: PROBLEMS - 1], ids[-1]]
 
 
-def chosen_pairs(run: RunData, analysis: Analysis) -> list[Pair]:
+def chosen_pairs(run: Run, analysis: Analysis) -> list[Pair]:
     """Up to three swaps at the single slot of largest impact: an adopted answer, a changed one, an unchanged one.
 
     Each is the first of its kind by host and donor id among hosts right at baseline.
     """
     table = swaps(analysis)
     table = table[table.slots.map(len) == 1]
-    records = run.records
+    records = run.records()
     if not len(table) or not {"adopted", "changed", "donor_id"} <= set(records.columns):
         return []
     arm = ArmKey.of_table(table)[int(table.impact_pp.to_numpy(dtype=float).argmax())]

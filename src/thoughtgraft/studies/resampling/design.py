@@ -225,7 +225,7 @@ class Resampling(Study[ResamplingOptions, Drawn, "Context"]):
         from thoughtgraft.studies.resampling.report import analysed
 
         known = run.problem_set() if run.holds(PROBLEMS_FILE) else None
-        return analysed(run.path, seed=run.seed, problems=known, largest=run.largest_number, rule=run.rule)
+        return analysed(run, problems=known, largest=run.largest_number)
 
     def report(self, run: Run, analysis: Context, *, force: bool = False) -> ReportPaths:
         """The page, its figures and its tables."""

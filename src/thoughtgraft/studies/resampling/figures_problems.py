@@ -12,11 +12,12 @@ from scipy import stats
 from thoughtgraft.edits.known import Swap
 from thoughtgraft.edits.site import slots_label
 from thoughtgraft.records.schema import Family
+from thoughtgraft.records.spec import DECODED_FILE
 from thoughtgraft.report.document import estimate, plural, records_of, shorten
 from thoughtgraft.report.figures.kit import BLUE, INK, Skipped, drawable, light_grid, look, slot_ticks
-from thoughtgraft.studies.folder import RunData
 from thoughtgraft.studies.resampling.analysis import Analysis
 from thoughtgraft.studies.resampling.figures import edit_of, edited
+from thoughtgraft.studies.run import Run
 
 DISTRIBUTION_TITLE = "Distribution over problems of the share of donors that changed the answer"
 BINS = 11
@@ -299,13 +300,13 @@ class DecodedThoughts:
         return (8.6, 0.7 + 1.15 * len(self.lanes))
 
     @classmethod
-    def from_run(cls, run: RunData, problem_ids: Sequence[str]) -> DecodedThoughts | Skipped:
+    def from_run(cls, run: Run, problem_ids: Sequence[str]) -> DecodedThoughts | Skipped:
         """From `decoded.parquet`, for the given problems, in this order."""
-        if run.decoded is None or not len(run.decoded):
+        if not run.holds(DECODED_FILE) or not len(decoded := run.decoded()):
             return Skipped(cls.name, THOUGHTS_TITLE, "The run has no decoded thoughts (decoded.parquet).")
         lanes = []
         for problem_id in problem_ids:
-            part = run.decoded[run.decoded.problem_id.astype(str) == problem_id].sort_values(["slot", "rank"])
+            part = decoded[decoded.problem_id.astype(str) == problem_id].sort_values(["slot", "rank"])
             if not len(part):
                 continue
             slots = []
@@ -313,7 +314,7 @@ class DecodedThoughts:
                 slots.append(
                     tuple((drawable(str(t)), float(p)) for t, p in zip(top.token, top.prob, strict=True))[:TOP]
                 )
-            gold = run.problems.get(problem_id, {}).get("gold")
+            gold = run.rows_of_problems.get(problem_id, {}).get("gold")
             answer = "" if gold is None else f"  → {gold}"
             lanes.append(Lane(drawable(shorten(run.question(problem_id), 118) + answer), tuple(slots)))
         if not lanes:

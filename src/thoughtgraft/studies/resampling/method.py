@@ -9,6 +9,7 @@ from thoughtgraft.edits.known import Baseline, Mean, Noise, Shuffle, Skip, Swap,
 from thoughtgraft.edits.site import slots_label
 from thoughtgraft.effects.gates import failed_words
 from thoughtgraft.records.schema import ArmKey
+from thoughtgraft.records.spec import DECODED_FILE
 from thoughtgraft.report.document import (
     Bullets,
     Prose,
@@ -32,7 +33,7 @@ HEADER = ("method", "slots", "later thoughts", "donors", "hosts", "donors per ho
 def design_section(context: Context) -> Section:
     """The design, as facts and as a table of arms."""
     spec, frame = context.run.spec, context.analysis.frame
-    right = context.run.records.drop_duplicates("problem_id").base_correct
+    right = context.run.records().drop_duplicates("problem_id").base_correct
     n, last = len(frame.hosts), slots_label((spec.num_latents - 1,))
     facts = [
         ("study", spec.study),
@@ -117,9 +118,9 @@ def _missing(context: Context) -> list[str]:
         found.append("All slots were never swapped at once, so whether thoughts matter at all (H0) is not judged.")
     if not len(analysis.dose):
         found.append("No cumulative edits (0..k, k..last), so there is no dose curve.")
-    if context.run.decoded is None:
+    if not context.run.holds(DECODED_FILE):
         found.append("Thoughts were not decoded.")
-    if not context.run.problems:
+    if not context.run.rows_of_problems:
         found.append("The problems' texts are not in the run (problems.parquet).")
     singles = frame.singles(frame.primary)
     unswapped = [slots_label((k,)) for k in range(context.run.spec.num_latents) if k not in singles]
@@ -133,7 +134,7 @@ def _unusual(context: Context) -> list[str]:
     found = []
     if context.unproven:
         found.append(f"Gates without evidence: {sentence_list(context.unproven)}. They count as not passed.")
-    right = float(context.run.records.drop_duplicates("problem_id").base_correct.mean())
+    right = float(context.run.records().drop_duplicates("problem_id").base_correct.mean())
     if right < LOW_BASELINE:
         found.append(
             f"The model is right on {percent(right, 0)} of the hosts without any edit: there is little accuracy to "

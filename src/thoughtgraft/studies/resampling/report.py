@@ -42,15 +42,8 @@ from thoughtgraft.report.figures.kit import Display, Skipped, draw, encode, save
 from thoughtgraft.report.render import ReportPaths, to_html, to_markdown
 from thoughtgraft.stats.power import too_small
 from thoughtgraft.stats.verdicts import INVALID, Agreement, Verdict, unjudged
-from thoughtgraft.studies.folder import (
-    ANALYSIS_FILE,
-    OLD_DECISION_FILE,
-    RunData,
-    basis_of_run,
-    load,
-    old_decision,
-    write_inventory,
-)
+from thoughtgraft.studies.folder import write_inventory
+from thoughtgraft.studies.registry import load_run
 from thoughtgraft.studies.resampling import checks, method
 from thoughtgraft.studies.resampling.analysis import Analysis, analyse
 from thoughtgraft.studies.resampling.context import Context, caveats, chosen_problems, failed_caveat, seen_before
@@ -71,6 +64,7 @@ from thoughtgraft.studies.resampling.sections import (
     section,
     thoughts_section,
 )
+from thoughtgraft.studies.run import ANALYSIS_FILE, OLD_DECISION_FILE, Run
 
 ORDER = (*dict.fromkeys([*map(str, Verdict), *map(str, Agreement)]), INVALID)
 SUMMARY = ("question", "asked", "verdict", "which says", "for")
@@ -97,7 +91,7 @@ def claims_section(context: Context) -> Section:
         blocks.append(Prose(_refusal(context), "warn"))
     if context.old is not None:
         return Section("claims", "Claims and verdicts", (*blocks, *_old(context)))
-    if context.run.plan("preset") == "pilot":
+    if context.run.spec.plan.get("preset") == "pilot":
         pilot = context.analysis.decision.pilot
         blocks.append(Prose(f"Verdict of this pilot: {pilot.verdict}. {pilot.reason}.", "lead"))
     if not context.basis.fixed_before:
@@ -261,7 +255,7 @@ def write_journal(context: Context, report: Report) -> str:
     if report.banner is not None:
         parts.append(report.banner.text)
     parts.append("Figures, intervals and n: report.html.")
-    started = str(context.run.starts[0].get("started_utc", ""))[:10] if context.run.starts else ""
+    started = context.run.started
     text = markdown(" ".join(parts))
     return f"**{started}** {text}\n" if started else f"{text}\n"
 
@@ -276,7 +270,7 @@ def write_tables(context: Context) -> None:
     stored one. Where its records are judged anew, the stored one is kept beside.
     """
     run, analysis = context.run, context.analysis
-    old, decision = old_decision(run.store), analysis.decision
+    old, decision = run.old_decision, analysis.decision
     tables = analysis.tables()
     if old is not None:
         run.store.write_json(OLD_DECISION_FILE, old)
@@ -309,7 +303,7 @@ def plain(row: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
-def displays(run: RunData, analysis: Analysis) -> list[Display | Skipped]:
+def displays(run: Run, analysis: Analysis) -> list[Display | Skipped]:
     """Every figure of the study, computed and not yet drawn."""
     return [
         ImpactPerSlot.from_analysis(analysis),
@@ -342,7 +336,7 @@ def draw_figure(context: Context, name: str) -> Any:
     return figure
 
 
-def make_figures(run: RunData, analysis: Analysis, foot: str) -> dict[str, Picture | Prose]:
+def make_figures(run: Run, analysis: Analysis, foot: str) -> dict[str, Picture | Prose]:
     """Draw and write every figure of the run, by name."""
     return {display.name: save(display, run.path, foot) for display in displays(run, analysis)}
 
@@ -380,8 +374,8 @@ def build(context: Context) -> Report:
 def facts(context: Context) -> list[tuple[str, str]]:
     """The few facts under the title."""
     spec, frame = context.run.spec, context.analysis.frame
-    right = context.run.records.drop_duplicates("problem_id").base_correct
-    started = str(context.run.starts[0].get("started_utc", ""))[:10] if context.run.starts else ""
+    right = context.run.records().drop_duplicates("problem_id").base_correct
+    started = context.run.started
     return [
         ("protocol", spec.protocol),
         ("problems", f"{plural(len(frame.hosts), 'host')} × {plural(spec.n_donors, 'donor')} of {spec.problems}"),
@@ -394,37 +388,29 @@ def facts(context: Context) -> list[tuple[str, str]]:
 
 
 def analysed(
-    run: Path | str,
-    *,
-    seed: int = 0,
-    force: bool = False,
-    problems: Iterable[Any] | None = None,
-    largest: int | None = None,
-    rule: int | None = None,
+    run: Run, *, problems: Iterable[Any] | None = None, largest: int | None = None, force: bool = False
 ) -> Context:
     """A run with its analysis, and whether its effects may be stated; nothing is written. Arguments: `write_report`'s.
 
     Raises:
-        RunError: The folder is not a run's, or a file in it is damaged.
+        RunError: A file in the run's folder is damaged.
         AnalysisError: The records cannot be analysed.
     """
-    data = load(run)
-    basis = basis_of_run(data.store, rule)
     analysis = analyse(
-        data.records,
+        run.records(),
         problems,
-        seed,
-        certificate=data.certificate.gates,
-        dead_slots=data.certificate.dead_slots,
-        shared_slots=data.certificate.shared_slots,
-        available_hosts=data.plan("available_hosts"),
+        run.seed,
+        certificate=run.certificate.gates,
+        dead_slots=run.certificate.dead_slots,
+        shared_slots=run.certificate.shared_slots,
+        available_hosts=run.spec.plan.get("available_hosts"),
         largest=largest,
-        rule=basis.rule,
+        rule=run.basis.rule,
     )
     old = None
-    if basis.old_version is not None:
-        old = tuple((old_decision(data.store) or {"claims": ()})["claims"])
-    return Context(data, analysis, force, {}, basis, old)
+    if run.basis.old_version is not None:
+        old = tuple((run.old_decision or {"claims": ()})["claims"])
+    return Context(run, analysis, force, {}, run.basis, old)
 
 
 @answers_for_calls(RunError)
@@ -460,7 +446,8 @@ def write_report(
         AnalysisError: The records cannot be analysed (none yet, or they contradict one another), or there is no such
             rule.
     """
-    return write_pages(analysed(run, seed=seed, force=force, problems=problems, largest=largest, rule=rule))
+    opened = load_run(run, seed=seed, rule=rule)
+    return write_pages(analysed(opened, problems=problems, largest=largest, force=force))
 
 
 def write_pages(context: Context) -> ReportPaths:

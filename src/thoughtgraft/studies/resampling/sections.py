@@ -8,6 +8,7 @@ from typing import Any
 from thoughtgraft.edits.site import slots_label
 from thoughtgraft.effects.comparisons import AT_LEAST_1
 from thoughtgraft.records.schema import ArmKey
+from thoughtgraft.records.spec import DECODED_FILE
 from thoughtgraft.report.document import (
     Block,
     Notes,
@@ -415,7 +416,7 @@ def problems_section(context: Context) -> Section:
 
 
 def _table(context: Context, rows: list[dict[str, Any]], title: str) -> Table:
-    base = context.run.records.drop_duplicates("problem_id").set_index("problem_id")
+    base = context.run.records().drop_duplicates("problem_id").set_index("problem_id")
     cells = []
     for row in rows:
         known = base.loc[row["problem_id"]]
@@ -448,7 +449,7 @@ def thoughts_section(context: Context) -> Section:
     """Figure of a few problems, then pairs of host and donor slot by slot."""
     blocks: list[Block] = [*context.figure("decoded_thoughts")]
     pairs = chosen_pairs(context.run, context.analysis)
-    if context.run.decoded is not None and pairs:
+    if context.run.holds(DECODED_FILE) and pairs:
         text = (
             f"Pairs below are swaps at {slots_label((pairs[0].slot,))}, the single slot of largest impact; each is the "
             "first of its kind by id, among hosts that are right unedited. They illustrate; they are not evidence."
@@ -480,9 +481,9 @@ def _pair(context: Context, pair: Pair) -> Table:
 
 
 def _top(context: Context, problem_id: str, slot: int) -> str:
-    decoded = context.run.decoded
-    if decoded is None:
+    if not context.run.holds(DECODED_FILE):
         return "not recorded"
+    decoded = context.run.decoded()
     part = (
         decoded[(decoded.problem_id.astype(str) == problem_id) & (decoded.slot == slot)].sort_values("rank").head(TOP)
     )
