@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from thoughtgraft.cli import certify, drift, models, problems, read, run, studies, train, zoo
+from thoughtgraft.cli import certify, drift, models, problems, read, studies, train, zoo
 from thoughtgraft.errors import ThoughtgraftError, plainer
 from thoughtgraft.signals import listening
 
@@ -111,7 +111,7 @@ app = typer.Typer(
 )
 app.command(short_help="Run a resampling study on the embedded model.")(studies.demo)
 app.command(short_help="What each thought of one problem decodes to, and the answer.")(models.think)
-app.add_typer(run.app, name="run", short_help="Run a study: resampling, operations or erasure.")
+app.add_typer(studies.app, name="run", short_help="Run a study into a folder.")
 app.command(short_help="How far a run is, from any process.")(read.status)
 app.command(short_help="Estimate and test a run's effects anew.")(read.analyze)
 app.command(short_help="Write a run's report and figures anew.")(read.report)

@@ -145,5 +145,7 @@ CpusPerWorker = Annotated[float | None, typer.Option(min=0.1, help="With --engin
 GpusPerWorker = Annotated[
     float | None, typer.Option(min=0, help="With --engine ray: GPUs of each, or a part of one; 1, without GPUs 0.")
 ]
-AnalysisSeed = Annotated[int, typer.Option(callback=checks.seed, help="Seeds every resampling.")]
+AnalysisSeed = Annotated[
+    int | None, typer.Option(callback=checks.seed, help="Seeds every resampling; default: as the study was, mostly 0.")
+]
 MaxNewTokens = Annotated[int | None, typer.Option(min=1, help="The longest answer; default 256.")]

@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from thoughtgraft.records.status import Status
-    from thoughtgraft.report.render import ReportPaths
     from thoughtgraft.studies.run import Run
 
 FORMATS = ("csv", "parquet", "jsonl")
-OPERATIONS, ERASURE = "operations", "erasure"
 WATCH_S = 2.0
 
 
@@ -76,72 +74,31 @@ def _wait_for(run: Path) -> None:
             time.sleep(WATCH_S)
 
 
-def analyze(run: options.Run, seed: options.AnalysisSeed = 0, rule: options.Rule = None) -> None:
+def analyze(run: options.Run, seed: options.AnalysisSeed = None, rule: options.Rule = None) -> None:
     """Estimate and test a run's effects, and print the main table. Rewrites analysis/, figures/ and the report."""
-    from rich.console import Console
+    from thoughtgraft.cli.console import Terminal
+    from thoughtgraft.errors import AnalysisError
+    from thoughtgraft.studies.registry import load_run
 
-    from thoughtgraft.studies.resampling.summary import run_summary
-
-    study = _study(run, rule)
-    if study == OPERATIONS:
-        from thoughtgraft.probing.stratum import Settings
-        from thoughtgraft.studies.operations.design import read_features
-        from thoughtgraft.studies.operations.figures import analysed_targets
-
-        read_features(run, run, None, analysed_targets(run), Console(), Settings(seed=seed))
-        return
-    if study == ERASURE:
-        from thoughtgraft.errors import AnalysisError
-
-        raise AnalysisError(
-            "an erasure study is analysed with its model, which has to fit the probes",
-            fix="run its command again; `thoughtgraft report` writes the pages anew from the table that is there",
-        )
-    rewrite(run, seed, rule=rule)
-    Console().print(run_summary(run))
+    opened = load_run(run, seed=seed, rule=rule)
+    if opened.study.where:
+        fix = "run its command again; `thoughtgraft report` writes the pages anew from the table that is there"
+        raise AnalysisError(opened.study.where, fix=fix)
+    opened.study.conclude(opened, Terminal())
 
 
 def report(
     run: options.Run,
-    seed: options.AnalysisSeed = 0,
+    seed: options.AnalysisSeed = None,
     force: Annotated[
         bool, typer.Option("--force", help="Show effects although a check or gate failed; every page says so.")
     ] = False,
     rule: options.Rule = None,
 ) -> None:
-    """Write report.md and report.html of a run, with figures."""
-    typer.echo(str(rewrite(run, seed, force=force, rule=rule).html.resolve()))
-
-
-def rewrite(run: Path, seed: int, *, force: bool = False, rule: int | None = None) -> ReportPaths:
-    """Write a run's analysis, figures and report anew, from what lies in its folder.
-
-    An operations study takes minutes to analyse: its report is written from the analysis that is there.
-    """
-    study = _study(run, rule)
-    if study == OPERATIONS:
-        from thoughtgraft.studies.operations.report import write_operations_report
-
-        return write_operations_report(run, force=force)
-    if study == ERASURE:
-        from thoughtgraft.studies.erasure.report import write_erasure_report
-
-        return write_erasure_report(run, force=force)
+    """Write report.md and report.html of a run, with figures, from what lies in its folder."""
     from thoughtgraft.studies.registry import load_run
 
-    return load_run(run, seed=seed, rule=rule).report(force=force)
-
-
-def _study(run: Path, rule: int | None) -> str:
-    """What study a run is of; an error where a rule is asked for and the study has none."""
-    from thoughtgraft.errors import AnalysisError
-    from thoughtgraft.records.spec import read_spec
-
-    study = read_spec(Path(run)).study
-    if rule is not None and study in (OPERATIONS, ERASURE):
-        fix = "leave --rule out"
-        raise AnalysisError(f"{run} is an {study} run, which no rule of questions judges", got=f"rule {rule}", fix=fix)
-    return study
+    typer.echo(str(load_run(run, seed=seed, rule=rule).report(force=force).html.resolve()))
 
 
 def records(
@@ -199,9 +156,9 @@ def compare(
 
     a, b = load_run(run_a), load_run(run_b)
     for run in (a, b):
-        if run.spec.study == OPERATIONS:
+        if "features" in run.spec.plan:
             raise AnalysisError(
-                f"{run.path} is an operations run: it has features, and no effects to compare",
+                f"{run.path} is an {run.spec.study} run: it has features, and no effects to compare",
                 expected="runs of generations, as `run resampling` makes them",
             )
     broken = {str(run.path): failed for run in (a, b) if (failed := failed_gates(run))}

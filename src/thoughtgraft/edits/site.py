@@ -21,7 +21,7 @@ def slots_label(slots: Sequence[int], of: int | None = None) -> str:
         slots: 0-based slots, ascending.
         of: How many slots there are, K: two or more that are all of them are called `all`.
     """
-    if not slots:
+    if len(slots) == 0:  # a table from disk has arrays
         return "-"
     if len(slots) > 1 and list(slots) == list(range(slots[0], slots[-1] + 1)):
         return "all" if len(slots) == of else f"CT{slots[0]}-CT{slots[-1]}"

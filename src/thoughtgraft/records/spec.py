@@ -16,14 +16,14 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thoughtgraft.errors import RunError, differences, first_line
-from thoughtgraft.files import DAMAGE_FIX, read_json
+from thoughtgraft.files import DAMAGE_FIX, make_folder, read_json, to_json, write_atomic
 from thoughtgraft.records.looks import Looks
 from thoughtgraft.records.schema import SCHEMA_VERSION, VERSION_KEY, ArmKey
 
@@ -246,7 +246,49 @@ def read_spec_file(path: Path) -> dict[str, Any]:
     return migrate(raw, raw["schema_version"], SPEC_MIGRATIONS, str(file))
 
 
+class StudySpec(BaseModel):
+    """What `study.json` says of a study's folder that is no run itself.
+
+    Attributes:
+        study: Its name.
+        options: What it was asked.
+        parts: The runs of it, as the names of their folders below this one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    version: Literal[1] = 1
+    study: str
+    options: dict[str, Any]
+    parts: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> None:
+        """Keep it in the study's folder.
+
+        Raises:
+            RunError: The disk refuses.
+        """
+        make_folder(folder)
+        write_atomic(folder / STUDY_FILE, to_json(self.model_dump(mode="json"), STUDY_FILE))
+
+
+def read_study(path: Path) -> StudySpec | None:
+    """What was asked of a folder that is a study's and no run's; None for any other.
+
+    Raises:
+        RunError: Its file is damaged, or of a version that is not known here.
+    """
+    file = path / STUDY_FILE
+    if (path / SPEC_FILE).is_file() or not file.is_file():
+        return None
+    try:
+        return StudySpec.model_validate(read_json(file))
+    except ValidationError as error:
+        raise RunError(f"{file} is damaged", got=first_line(error), fix=DAMAGE_FIX) from error
+
+
 SPEC_FILE = "run.json"
+STUDY_FILE = "study.json"
 STARTS_FILE = "starts.json"
 CERTIFICATE_FILE = "certificate.json"
 DECISION_FILE = "decision.json"

@@ -117,6 +117,11 @@ def question(value: str) -> str:
     return value
 
 
+def texts(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Several texts, or one."""
+    return (value,) if isinstance(value, str) else tuple(value or ())
+
+
 def line_breaks(value: str | None) -> str | None:
     r"""What a shell cannot easily type: `\n` for a line break."""
     return None if value is None else value.replace("\\n", "\n")
@@ -266,10 +271,11 @@ def new_folder(value: Path | None) -> Path | None:
 
 
 def run(value: Path | None) -> Path | None:
-    """A run's folder."""
+    """A run's folder, or that of a study of several."""
     folder = home(value)
     if folder is not None:
-        from thoughtgraft.records.spec import read_spec_file
+        from thoughtgraft.records.spec import read_spec_file, read_study
 
-        read_spec_file(folder)
+        if read_study(folder) is None:
+            read_spec_file(folder)
     return folder

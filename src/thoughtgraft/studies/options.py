@@ -244,14 +244,17 @@ def stored_options(place: Path) -> tuple[str, dict[str, Any]]:
         RunError: The folder is not a run's.
         PlanError: The file cannot be read, or its run was begun before options were kept.
     """
-    from thoughtgraft.records.spec import SPEC_FILE, read_spec_file
+    from thoughtgraft.records.spec import SPEC_FILE, STUDY_FILE, read_spec_file, read_study
 
     place = path_of(place, "the file of options", PlanError)
     checks.existing_place(place)
     if place.suffix != ".toml":
-        if place.is_file() and place.name != SPEC_FILE:
+        if place.is_file() and place.name not in (SPEC_FILE, STUDY_FILE):
             raise PlanError(f"{place} holds no options", expected=f"a .toml file, a run's folder or its {SPEC_FILE}")
-        spec = read_spec_file(place if place.is_dir() else place.parent)
+        folder = place if place.is_dir() else place.parent
+        if (several := read_study(folder)) is not None:
+            return several.study, dict(several.options)
+        spec = read_spec_file(folder)
         if not isinstance(spec.get("options"), dict):
             fix = "type its options anew: its command stands in run.json under provenance"
             raise PlanError(f"{place} does not say with which options it was begun", got="an earlier run", fix=fix)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from thoughtgraft import studies
 from thoughtgraft.arguments import answers_for_calls, choice, path_of, shown
-from thoughtgraft.errors import PlanError, RunError
-from thoughtgraft.studies.options import ModelOptions, Options
+from thoughtgraft.errors import AnalysisError, PlanError, RunError
+from thoughtgraft.studies.options import Options
 from thoughtgraft.studies.study import Door, Study
 
 if TYPE_CHECKING:
@@ -66,24 +66,35 @@ def _study(name: str) -> Study[Any, Any, Any]:
 
 
 @answers_for_calls(RunError)
-def load_run(path: str | Path, *, seed: int = 0, rule: int | None = None) -> Run:
+def load_run(path: str | Path, *, seed: int | None = None, rule: int | None = None) -> Run:
     """Open a run folder for reading; it may be unfinished, or running meanwhile.
 
     Args:
-        path: The folder.
-        seed: Seeds every resampling of the analysis.
+        path: The folder; of a study of several runs, the folder that they lie in.
+        seed: Seeds every resampling of the analysis; None takes the study's own, mostly 0.
         rule: The version of the rule to judge by; None takes the run's own. A run of rule 1 keeps its stored words,
             unless this is 2: then its records are judged anew.
 
     Raises:
         RunError: The folder is not a run's, or its `run.json` is damaged.
+        AnalysisError: A rule is asked for, and the study has none.
     """
-    from thoughtgraft.records.spec import read_spec
-    from thoughtgraft.studies.run import Run
+    from thoughtgraft.records.spec import read_spec, read_study
+    from thoughtgraft.studies.run import Reading, Run, Runs
 
-    folder = path_of(path, "the run's folder")
-    name = read_spec(folder).study
-    return Run.open(folder, STUDIES[name if name in STUDIES else GENERAL], seed=seed, rule=rule)
+    folder, reading = path_of(path, "the run's folder"), Reading(seed, rule)
+    several = read_study(folder)
+    name = several.study if several else read_spec(folder).study
+    study = STUDIES[name if name in STUDIES else GENERAL]
+    if rule is not None and not study.ruled:
+        fix = "leave --rule out"
+        raise AnalysisError(
+            f"{folder} is an {name} run, which no rule of questions judges", got=f"rule {rule}", fix=fix
+        )
+    if several is None:
+        return Run.open(folder, study, reading)
+    parts = {part: load_run(folder / part, seed=seed) for part in several.parts}
+    return Runs(folder, study, parts, replace(reading, options=study.options(several.options)))
 
 
 @answers_for_calls(PlanError)
@@ -138,11 +149,9 @@ def carry_out(name: str, given: Mapping[str, Any], door: Door) -> None:
         given: The options that were given.
         door: Where the run goes, who is told, and what is at hand.
     """
-    from thoughtgraft.records.store import check_folder
-
     study = STUDIES[choice(name, "study", STUDIES, PlanError)]
-    check_folder(door.out)
     options, door = _at_hand(study.Options.of(given), given, door)
+    study.check(options, door)
     study.carry_out(options, door)
 
 
@@ -153,10 +162,10 @@ def _at_hand(options: Options, given: Mapping[str, Any], door: Door) -> tuple[Op
     """Options that name the model and the problems which the caller has at hand, and the door with both as they are."""
     from thoughtgraft.tasks.load import as_problems
 
-    if door.model is None and door.problems is None:
-        return options, door
-    if not isinstance(options, ModelOptions):
-        raise PlanError("this study takes its model and problems from elsewhere", fix="leave model and problems out")
+    fields = type(options).model_fields
+    for place, found in (("model", door.model), ("problems", door.problems)):
+        if found is not None and place not in fields:
+            raise PlanError(f"this study takes its {place} from elsewhere", fix=f"leave {place} out")
     named: dict[str, Any] = {}
     if door.problems is not None:
         problems = as_problems(door.problems)
@@ -171,4 +180,4 @@ def _at_hand(options: Options, given: Mapping[str, Any], door: Door) -> tuple[Op
         named |= {"model": model.full_name, "protocol": model.protocol.name, "num_latents": model.num_latents}
         named |= {"dtype": model.dtype_name, "device": model.device.type}
         door = replace(door, model=model)
-    return options.model_copy(update=named), door
+    return options.model_copy(update={name: value for name, value in named.items() if name in fields}), door

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -55,9 +56,19 @@ class Reader(Protocol):
     """The part of a study that reads its runs (`studies.study.Study`)."""
 
     name: ClassVar[str]
+    where: ClassVar[str]
+
+    def conclude(self, run: Run, said: Any) -> None:
+        """Analyse anew, report and tell."""
 
     def analyse(self, run: Run) -> Any:
         """The estimates and verdicts."""
+
+    def stored(self, run: Run) -> Any:
+        """The same where they lie in the folder."""
+
+    def seed(self, options: Options | None) -> int:
+        """Seeds the analysis unless another seed is asked for."""
 
     def report(self, run: Run, analysis: Any, *, force: bool = False) -> ReportPaths:
         """Write the pages."""
@@ -69,6 +80,27 @@ class Reader(Protocol):
         """The options of run.json, typed."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a run is read, where its run.json does not say it.
+
+    Attributes:
+        seed: Of the analysis; None takes the study's own.
+        rule: The version of the rule to judge by; None takes the run's own.
+        options: What is asked now; None takes what run.json says.
+        progress: Show bars while an analysis takes minutes.
+    """
+
+    seed: int | None = None
+    rule: int | None = None
+    options: Options | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        if self.seed is not None:
+            seed_of(self.seed, RunError)
+
+
 class Run:
     """A run, as it was when its records were first asked for. Each table is computed when asked for, then kept.
 
@@ -77,27 +109,34 @@ class Run:
 
     Attributes:
         path: The folder.
-        store: The folder as it is written and read.
         study: What analyses and reports it.
-        seed: Seed of every resampling.
-        rule: The version of the rule that was asked for instead of the run's own; None for its own.
+        reading: How it is read, where its run.json does not say it.
     """
 
-    def __init__(self, store: RunStore, study: Reader, *, seed: int = 0, rule: int | None = None) -> None:
-        self.store, self.path, self.study, self.seed, self.rule = store, store.path, study, seed, rule
+    def __init__(self, store: RunStore | None, path: Path, study: Reader, reading: Reading) -> None:
+        self._opened, self.path, self.study, self.reading = store, path, study, reading
 
     @classmethod
-    def open(cls, path: str | Path, study: Reader, *, seed: int = 0, rule: int | None = None) -> Run:
+    def open(cls, path: str | Path, study: Reader, reading: Reading | None = None) -> Run:
         """Open a folder; `load_run` does, and finds the study by its name.
 
         Raises:
             RunError: The folder is not a run's, or its `run.json` is damaged.
         """
-        return cls(RunStore.open(path), study, seed=seed_of(seed, RunError), rule=rule)
+        store = RunStore.open(path)
+        return cls(store, store.path, study, reading or Reading())
 
     def __repr__(self) -> str:
         spec = self.spec
         return f"Run({str(self.path)!r}: {spec.study} of {spec.model}, {spec.n_hosts} hosts, {spec.n_cells:,} cells)"
+
+    @property
+    def store(self) -> RunStore:
+        """The folder as it is written and read."""
+        if self._opened is None:
+            fix = "load_run of one of its parts, or of the run that it read"
+            raise RunError(f"{self.path} is a study's folder and no run itself, so it has no records", fix=fix)
+        return self._opened
 
     @property
     def spec(self) -> RunSpec:
@@ -106,7 +145,7 @@ class Run:
 
     def holds(self, name: str) -> bool:
         """Whether the folder has this file."""
-        return (self.path / name).is_file()
+        return (self.store.path / name).is_file()
 
     @cached_property
     def starts(self) -> tuple[Mapping[str, Any], ...]:
@@ -138,7 +177,19 @@ class Run:
     @property
     def options(self) -> Options | None:
         """What the study was asked; None where run.json does not say it."""
+        if self.reading.options is not None:
+            return self.reading.options
         return None if self.spec.options is None else self.study.options(self.spec.options)
+
+    @property
+    def seed(self) -> int:
+        """Seed of every resampling of the analysis."""
+        return self.study.seed(self.options) if self.reading.seed is None else self.reading.seed
+
+    @property
+    def rule(self) -> int | None:
+        """The version of the rule that was asked for instead of the run's own; None for its own."""
+        return self.reading.rule
 
     @cached_property
     def certificate(self) -> Certificate:
@@ -146,7 +197,7 @@ class Run:
         return read_certificate(self.store)
 
     def analysis(self) -> Any:
-        """What the study makes of the run: estimates, tests, verdicts. Computed once."""
+        """What the study makes of the run: estimates, tests, verdicts. Made once, or read where the study keeps it."""
         return self._analysis
 
     def report(self, *, force: bool = False) -> ReportPaths:
@@ -159,7 +210,7 @@ class Run:
 
     def records(self, where: str | None = None) -> pd.DataFrame:
         """One row per generation; `where` keeps some, for example `'method == "swap" and slots == "[3]"'`."""
-        return self._records.copy() if where is None else load_records(self.path, where)
+        return self._records.copy() if where is None else load_records(self.store.path, where)
 
     def failed(self) -> pd.DataFrame:
         """The cells without an outcome, which are in no table: cell, arm, problem_id, donor_id and why (`error`)."""
@@ -171,7 +222,7 @@ class Run:
         Raises:
             RunError: The folder does not hold them.
         """
-        return read_frame(self.path / PROBLEMS_FILE)
+        return read_frame(self.store.path / PROBLEMS_FILE)
 
     def problem_set(self) -> ProblemSet:
         """The problems with their steps, as they were asked."""
@@ -230,7 +281,7 @@ class Run:
         Raises:
             RunError: The thoughts were not decoded.
         """
-        return read_frame(self.path / DECODED_FILE)
+        return read_frame(self.store.path / DECODED_FILE)
 
     def thoughts(self) -> Thoughts:
         """The clean thoughts as tensors: fed [problem, K, d] and hidden [problem, K + 1, d]. Imports torch.
@@ -240,7 +291,7 @@ class Run:
         """
         from thoughtgraft.thoughts import Thoughts
 
-        file = self.path / THOUGHTS_FILE
+        file = self.store.path / THOUGHTS_FILE
         if not file.is_file():
             raise RunError(f"{file} is missing", expected="a run that got as far as that", fix=AGAIN_FIX)
         return Thoughts.load(file, problem_hash=self.spec.problem_hash)
@@ -254,7 +305,7 @@ class Run:
         Raises:
             RunError: The run keeps none, or is unfinished.
         """
-        return load_states(self.path, folder=UNTRAINED_FOLDER if untrained else FEATURES_FOLDER)
+        return load_states(self.store.path, folder=UNTRAINED_FOLDER if untrained else FEATURES_FOLDER)
 
     def figure(self, name: str = "impact", *, force: bool = False) -> Figure:
         """A figure of the report, drawn from the records: a matplotlib Figure, which a notebook shows.
@@ -280,7 +331,7 @@ class Run:
 
     @cached_property
     def _analysis(self) -> Any:
-        return self.study.analyse(self)
+        return self.study.stored(self)
 
     @cached_property
     def basis(self) -> Basis:
@@ -289,7 +340,7 @@ class Run:
         Raises:
             AnalysisError: Its rule is damaged, changed since the run began, missing, or unknown here.
         """
-        text = (self.path / DECISION_FILE).read_text(errors="replace") if self.holds(DECISION_FILE) else None
+        text = (self.store.path / DECISION_FILE).read_text(errors="replace") if self.holds(DECISION_FILE) else None
         return basis_of(text, self.spec.decision_hash, self.rule)
 
     @property
@@ -344,3 +395,22 @@ class Run:
             available_hosts=self.spec.plan.get("available_hosts"),
             seed=self.seed,
         )
+
+
+class Runs(Run):
+    """A study of several runs, such as one for each protocol or model; or of none, where it reads what lies elsewhere.
+
+    Whatever a run says of itself (spec, records, certificate, thoughts) is said of the first part; the analysis and
+    the report are of all parts together.
+
+    Attributes:
+        parts: The runs by name, each below the study's folder.
+    """
+
+    def __init__(self, path: Path, study: Reader, parts: Mapping[str, Run], reading: Reading) -> None:
+        first = next(iter(parts.values()), None)
+        super().__init__(None if first is None else first.store, path, study, reading)
+        self.parts = parts
+
+    def __repr__(self) -> str:
+        return f"Runs({str(self.path)!r}: {self.study.name}, {', '.join(self.parts) or 'of what lies elsewhere'})"

@@ -10,8 +10,9 @@ A study is one folder of this one, and adding a folder adds the study. Its `__in
     analyse(run)                     the estimates, from the records alone (no torch)
     report(run, analysis)            the pages and tables, written into the run's folder (no torch)
 
-and, where there is more to say, `rehearse` (a dry run), `group` (for trackers) and `tell` (the terminal's last words).
-`carry_out` runs these in order; a study of several runs, or of none, writes its own.
+and, where there is more to say, `rehearse` (a dry run), `group` (for trackers), `stored` (where an analysis takes
+minutes) and `tell` (the terminal's last words). `carry_out` runs these in order; a study of several runs, or of none,
+writes its own, and keeps what it was asked in `study.json` (`studies.run.Runs`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.executors import check_engine, make_executor
 from thoughtgraft.errors import AnalysisError, RunError
-from thoughtgraft.studies.options import EngineOptions, ModelOptions, RunOptions
+from thoughtgraft.studies.options import EngineOptions, RunOptions
 from thoughtgraft.studies.options import Options as AnyOptions
 
 if TYPE_CHECKING:
@@ -84,9 +85,9 @@ class Door:
     problems: ProblemSet | None = None
     executor: Executor | None = None
 
-    def asked(self, options: ModelOptions) -> str | ProblemSet:
+    def asked(self, problems: str) -> str | ProblemSet:
         """The problems at hand, or the name of those that the options say: what `load_problems` takes."""
-        return options.problems if self.problems is None else self.problems
+        return problems if self.problems is None else self.problems
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Design:
         facts: What run.json says of the design beside the plan; not part of the plan's hash.
         rule: The decision rule as text, fixed before the run; None where no rule judges it.
         lines: What is said of it before it starts.
+        kept: What the study needs of its making when the cells are done.
     """
 
     problems: ProblemSet
@@ -106,6 +108,7 @@ class Design:
     facts: Mapping[str, Any] = field(default_factory=dict)
     rule: str | None = None
     lines: Sequence[str] = ()
+    kept: Any = None
 
     @property
     def plan(self) -> Plan:
@@ -126,10 +129,24 @@ class Study(ABC, Generic[Asked, Drawn, Analysis]):
     Attributes:
         name: What it is called: in `run_study`, on the command line, in run.json, in this folder.
         Options: What it can be asked.
+        ruled: Whether the decision rule judges it, so that its records can be judged by another version.
+        where: Why its analysis can only be made where it is carried out; empty where it can be made anew anywhere.
     """
 
     name: ClassVar[str]
     Options: ClassVar[type[AnyOptions]]
+    ruled: ClassVar[bool] = True
+    where: ClassVar[str] = ""
+
+    def check(self, options: Asked, door: Door) -> None:
+        """Refuse a folder in which nothing can be begun or continued.
+
+        Raises:
+            RunError: It holds other things, or cannot be written.
+        """
+        from thoughtgraft.records.store import check_folder
+
+        check_folder(door.out)
 
     @abstractmethod
     def draw(self, options: Asked, door: Door) -> Drawn:
@@ -150,6 +167,14 @@ class Study(ABC, Generic[Asked, Drawn, Analysis]):
     @abstractmethod
     def analyse(self, run: Run) -> Analysis:
         """The estimates and verdicts, from what lies in the folder. Imports no torch."""
+
+    def stored(self, run: Run) -> Analysis:
+        """The analysis that lies in the folder, where making it takes minutes; else it is made anew."""
+        return self.analyse(run)
+
+    def seed(self, options: AnyOptions | None) -> int:
+        """Seeds the analysis of a run that was asked so, unless another seed is asked for."""
+        return 0
 
     @abstractmethod
     def report(self, run: Run, analysis: Analysis, *, force: bool = False) -> ReportPaths:
@@ -190,13 +215,13 @@ class Study(ABC, Generic[Asked, Drawn, Analysis]):
         """
         from thoughtgraft.models.reasoner import require_thoughts
 
-        found = door.model or open_model(need_model(options), door.said)
+        found = door.model or open_model(options, door.said)
         require_thoughts(found)
         return found
 
     def carry_out(self, options: Asked, door: Door) -> None:
         """Draw, verify, run into the folder or continue what is there, analyse and report."""
-        from thoughtgraft.studies.run import Run
+        from thoughtgraft.studies.run import Reading, Run
 
         if isinstance(options, EngineOptions):
             check_engine(**options.workplace)
@@ -219,13 +244,21 @@ class Study(ABC, Generic[Asked, Drawn, Analysis]):
         with tracking:
             begun = start(self.name, model, design, options, door)
             make(model, design, replace(begun, executor=executor, watch=tracking.watch), door)
-            run = Run.open(door.out, self)
+            run = Run.open(door.out, self, Reading(options=options, progress=door.progress))
             self.finish(model, design, run)
-            with door.said.busy("analysing and drawing"):
-                analysis = self.analyse(run)
-                paths = self.report(run, analysis)
-            self.tell(run, analysis, door.said)
-            door.said.line(f"\nThe report: {paths.html.resolve()}")
+            self.conclude(run, door.said)
+
+    def conclude(self, run: Run, said: Said) -> None:
+        """Analyse a run, write its pages, and say what was found."""
+        with self.waiting(said):
+            analysis = self.analyse(run)
+            paths = self.report(run, analysis)
+        self.tell(run, analysis, said)
+        said.line(f"\nThe report: {paths.html.resolve()}")
+
+    def waiting(self, said: Said) -> AbstractContextManager[Any]:
+        """What is shown while a run is analysed."""
+        return said.busy("analysing and drawing")
 
 
 @dataclass(frozen=True)
@@ -247,19 +280,22 @@ class Start:
     watch: Callable[[], None] | None = None
 
 
-def need_model(options: AnyOptions) -> ModelOptions:
-    """Options that name a model; a study whose options do not has a `model` of its own."""
-    if not isinstance(options, ModelOptions):
-        raise TypeError(f"{type(options).__name__} names no model: write the study's own `model`")
-    return options
+_OF_LOADING = ("base", "tokenizer", "protocol", "device", "dtype", "num_latents", "lora_alpha", "prompt_suffix")
 
 
-def open_model(options: ModelOptions, said: Said) -> LatentReasoner:
-    """Load the model that the options name, and say what was passed over and what was taken for granted."""
+def open_model(options: AnyOptions, said: Said, **known: Any) -> LatentReasoner:
+    """Load the model that the options name, and say what was passed over and what was taken for granted.
+
+    Args:
+        options: Where they lack an option of loading, `load_model` has its default.
+        said: Who is told.
+        known: What is known otherwise, in the place of options: `model`, and options of `load_model`.
+    """
     from thoughtgraft.models.load import load_model
 
-    names = ("base", "tokenizer", "protocol", "device", "dtype", "num_latents", "lora_alpha", "prompt_suffix")
-    model = load_model(options.model, **{name: getattr(options, name) for name in names})
+    names = [name for name in ("model", *_OF_LOADING) if name in type(options).model_fields]
+    given = {name: getattr(options, name) for name in names} | known
+    model = load_model(given.pop("model"), **given)
     tell_model(model, said)
     return model
 

@@ -1,1 +1,3 @@
-"""Does erasing what a label is read by change the answers?"""
+"""Erase what can be read, and see whether the answer depends on it."""
+
+STUDY = "design:Erasure"

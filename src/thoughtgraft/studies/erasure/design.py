@@ -1,4 +1,4 @@
-"""The erasure study: what is fitted on which problems, which edits are made on which."""
+"""The erasure study: what it can be asked, what is fitted on which problems, which edits are made on which."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import BeforeValidator, Field
 
 from thoughtgraft.arguments import shown, typed_number
 from thoughtgraft.edits.arm import Arm
@@ -17,6 +19,7 @@ from thoughtgraft.edits.plan import Plan
 from thoughtgraft.edits.site import Resid
 from thoughtgraft.errors import PlanError
 from thoughtgraft.records.spec import refuse_another_model, without_home
+from thoughtgraft.studies import checks
 from thoughtgraft.studies.erasure.analysis import (
     Eraser,
     Fit,
@@ -28,6 +31,9 @@ from thoughtgraft.studies.erasure.analysis import (
 )
 from thoughtgraft.studies.erasure.report import design_lines
 from thoughtgraft.studies.operations.design import choose_layers
+from thoughtgraft.studies.options import Base, Flags, LoraAlpha, PromptSuffix, RunOptions, Tokenizer
+from thoughtgraft.studies.registry import load_run
+from thoughtgraft.studies.study import Design, Door, Said, Study, open_model
 from thoughtgraft.tasks.problem import ProblemSet
 
 if TYPE_CHECKING:
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
 
     from thoughtgraft.models.reasoner import LatentReasoner
     from thoughtgraft.records.states import States
+    from thoughtgraft.report.render import ReportPaths
     from thoughtgraft.studies.run import Run
 
 DRAWS = 20
@@ -42,6 +49,127 @@ DRAWS = 20
 
 MakeEdit = Callable[[int, tuple[int, ...], int | None], Project]
 """`make_edit(layer, slots, draw)`: the edit that erases the label (draw None), or the numbered random one."""
+
+
+class ErasureOptions(RunOptions):
+    """What the study can be asked."""
+
+    run: Annotated[
+        Path,
+        BeforeValidator(checks.run),
+        Flags(),
+        Field(description="The folder of a `run operations`: its features, problems and model."),
+    ]
+    target: Annotated[str, Field(description="Label column of that run to erase, a class for each problem.")] = (
+        "operation"
+    )
+    layers: Annotated[
+        str | None,
+        BeforeValidator(checks.LAYERS),
+        Field(description="all, early,middle,late or numbers, of the run's layers; default: all it holds."),
+    ] = None
+    slots: Annotated[
+        str | None,
+        BeforeValidator(checks.SLOTS),
+        Field(description="each, or numbers such as 0,2; also edited together."),
+    ] = None
+    draws: Annotated[int, Field(ge=19, description="Random erasures; fewer than 19 can never reach 5%.")] = DRAWS
+    hosts: Annotated[int | None, Field(ge=2, description="Only so many of the held-out problems are edited.")] = None
+    model: Annotated[
+        str | None,
+        BeforeValidator(checks.model),
+        Flags("--model", "-m"),
+        Field(description="The run's model, where it does not lie at the recorded place."),
+    ] = None
+    base: Base = None
+    tokenizer: Tokenizer = None
+    lora_alpha: LoraAlpha = None
+    prompt_suffix: PromptSuffix = None
+
+
+class Erasure(Study[ErasureOptions, "Run", "pd.DataFrame"]):
+    """Erase what a label can be read by (LEACE) from the residual stream: do answers change more than by chance?
+
+    Fitted on half of the problems, done on the other half, beside random directions of the same rank and size.
+
+    Example: thoughtgraft run erasure runs/operations --out runs/erasure
+    """
+
+    name = "erasure"
+    Options = ErasureOptions
+    ruled = False
+    where = "an erasure study is analysed beside the features that it was fitted on"
+
+    def draw(self, options: ErasureOptions, door: Door) -> Run:
+        """The run whose features are erased."""
+        before = load_run(options.run)
+        spec, known = before.spec, before.features().labels
+        if options.target not in known:
+            raise PlanError(
+                f"{options.run} has no label {options.target!r}", expected=", ".join(map(str, known.columns))
+            )
+        slot_sets(options.slots, spec.num_latents)
+        if door.model is None and (edit := (spec.model_identity or {}).get("edit")):
+            got, fix = f"a loaded model, edited: {edit['name']}", "run operations on a model as it was loaded"
+            raise PlanError(f"no file holds the model of {options.run}", got=got, fix=fix)
+        return before
+
+    def model(self, options: ErasureOptions, drawn: Run, door: Door) -> LatentReasoner:
+        """The features' own model, loaded as it was for them."""
+        if door.model is not None:
+            return door.model
+        spec = drawn.spec
+        made = spec.model_identity or {}
+        known: dict[str, Any] = {"protocol": spec.protocol, "dtype": spec.dtype, "num_latents": spec.num_latents}
+        if options.model is None:
+            known["model"] = spec.model
+        if options.lora_alpha is None:
+            known["lora_alpha"] = _number(made.get("lora_alpha"))
+        if options.prompt_suffix is None:
+            known["prompt_suffix"] = (made.get("prompt") or {}).get("suffix")
+        return open_model(options, door.said, **known)
+
+    def design(self, model: LatentReasoner, options: ErasureOptions, drawn: Run) -> Design:
+        """The erasures of the label and their random counterparts, fitted, and the edits of the other problems."""
+        job = prepare(drawn, model, options)
+        return Design(job.problems, job.design.plan, job.facts(), lines=job.lines(), kept=job)
+
+    def finish(self, model: LatentReasoner, design: Design, run: Run) -> None:
+        """Make the study's one table, for which the label is read from features of the run before."""
+        from thoughtgraft.records.store import RunStore
+        from thoughtgraft.studies.erasure.report import TABLE_FILE
+
+        RunStore.open(run.path).write_table(TABLE_FILE, design.kept.table(run.records()))
+
+    def analyse(self, run: Run) -> pd.DataFrame:
+        """The table that `finish` made."""
+        from thoughtgraft.records.shards import read_frame
+        from thoughtgraft.studies.erasure.report import TABLE_FILE
+
+        return read_frame(run.path / TABLE_FILE)
+
+    def report(self, run: Run, analysis: pd.DataFrame, *, force: bool = False) -> ReportPaths:
+        """The page with its tables."""
+        from thoughtgraft.studies.erasure.report import write_erasure_report
+
+        return write_erasure_report(run.path, force=force)
+
+    def tell(self, run: Run, analysis: pd.DataFrame, said: Said) -> None:
+        """The main columns, and what was found in a sentence for each verdict."""
+        from thoughtgraft.studies.erasure.report import sentences, summary
+
+        target = str(run.spec.plan["target"])
+        said.show(summary(analysis, target))
+        for line in sentences(analysis, target):
+            said.line(line)
+
+
+def _number(alpha: str | None) -> float | None:
+    """An alpha that holds for every module, as a run keeps it; others are in the file that says them."""
+    try:
+        return None if alpha is None else float(alpha)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -175,17 +303,7 @@ class ErasureJob:
         )
 
 
-def prepare(
-    run: Run,
-    model: LatentReasoner,
-    target: str,
-    *,
-    layers: str | None,
-    slots: str | None,
-    draws: int,
-    hosts: int | None,
-    seed: int,
-) -> ErasureJob:
+def prepare(run: Run, model: LatentReasoner, options: ErasureOptions) -> ErasureJob:
     """Fit the erasures of a label and their random counterparts, and plan the edits.
 
     Raises:
@@ -203,28 +321,28 @@ def prepare(
             fix="use features made with --protocol official",
         )
     depth = len(model.layers)
-    chosen = features.layers if layers is None else choose_layers(layers, depth)
+    chosen = features.layers if options.layers is None else choose_layers(options.layers, depth)
     if missing := [layer for layer in chosen if layer not in features.layers]:
         raise PlanError(f"{run.path} has no features of layer {missing[0]}", expected=list(features.layers))
-    sets = slot_sets(slots, model.num_latents)
-    labels = [str(label) for label in features.labels[target]]
+    sets = slot_sets(options.slots, model.num_latents)
+    labels = [str(label) for label in features.labels[options.target]]
     by_id = {problem.id: problem for problem in run.problem_set()}
     every = [by_id[name] for name in features.ids]
-    fit_rows, held_rows = halves([problem.question for problem in every], labels, seed)
+    fit_rows, held_rows = halves([problem.question for problem in every], labels, options.seed)
     held_rows = _spread(held_rows, labels)
     fits, randoms = {}, {}
     for layer in chosen:
         for slot in sorted({k for some in sets for k in some}):
             fit = fit_erasure(features.matrix(layer, f"CT{slot}")[fit_rows], [labels[i] for i in fit_rows])
             fits[layer, slot] = fit
-            randoms[layer, slot] = fit.random(draws, (seed, layer, slot))
+            randoms[layer, slot] = fit.random(options.draws, (options.seed, layer, slot))
 
     def make_edit(layer: int, some: tuple[int, ...], draw: int | None) -> Project:
         return Project({k: _on_torch(fits[layer, k].eraser if draw is None else randoms[layer, k][draw]) for k in some})
 
     return ErasureJob(
-        target,
-        ProblemSet(tuple(every[i] for i in held_rows[:hosts]), f"{spec.problems}, held out"),
+        options.target,
+        ProblemSet(tuple(every[i] for i in held_rows[: options.hosts]), f"{spec.problems}, held out"),
         features,
         fit_rows,
         held_rows,
@@ -232,8 +350,8 @@ def prepare(
         randoms,
         chosen,
         depth,
-        erasure_plan(chosen, sets, make_edit, draws=draws, seed=seed),
-        seed,
+        erasure_plan(chosen, sets, make_edit, draws=options.draws, seed=options.seed),
+        options.seed,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.table import Table as Terminal
 
 from thoughtgraft.edits.site import slots_label
 from thoughtgraft.effects.frame import reasons
@@ -35,6 +36,7 @@ from thoughtgraft.report.document import (
     sentence_list,
 )
 from thoughtgraft.report.render import ReportPaths, to_html, to_markdown
+from thoughtgraft.report.terminal import narrow_table
 from thoughtgraft.stats.verdicts import Verdict
 from thoughtgraft.studies.folder import certificate_banner
 from thoughtgraft.studies.resampling.checks import checks, provenance_blocks
@@ -64,6 +66,17 @@ def short_rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
         figures = (number(row["impact_pp"]), number(row["random_impact_pp"]), _gap(row))
         rows.append((f"L{row['layer']} {slots_label(row['slots'])}", *figures, *_said(row), read))
     return rows
+
+
+def summary(table: pd.DataFrame, target: str) -> Terminal:
+    """The main columns for a terminal; the page has them all."""
+    out = narrow_table(f"Accuracy lost when {target} is erased, pp; 95% intervals")
+    header, *rows = short_rows(table)
+    for i, name in enumerate(header):
+        out.add_column(name, justify="left" if i == 0 else "right")
+    for row in rows:
+        out.add_row(*row)
+    return out
 
 
 def write_erasure_report(run: Path | str, *, force: bool = False) -> ReportPaths:

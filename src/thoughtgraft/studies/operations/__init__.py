@@ -1,1 +1,3 @@
-"""Can the arithmetic be read from the thoughts?"""
+"""What of a problem's arithmetic can be read from its thoughts."""
+
+STUDY = "design:Operations"

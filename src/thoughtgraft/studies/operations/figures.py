@@ -178,9 +178,9 @@ def load(path: Path | str, *, force: bool = False) -> OperationsData:
 
 
 def analysed_targets(path: Path | str) -> list[str]:
-    """The labels of the analysis that a folder holds; `operation` where it holds none yet."""
+    """The labels of the analysis that a folder holds; none where it holds none yet."""
     file = Path(path) / SUMMARY
-    return [entry["target"] for entry in read_json(file)["targets"]] if file.is_file() else ["operation"]
+    return [entry["target"] for entry in read_json(file)["targets"]] if file.is_file() else []
 
 
 ANNOTATED = 140

@@ -63,7 +63,11 @@ def write_operations_report(folder: Path | str, *, force: bool = False) -> Repor
     Raises:
         RunError: There is no analysis, a file of it is damaged, or the disk refuses.
     """
-    data = load(folder, force=force)
+    return write_pages(load(folder, force=force))
+
+
+def write_pages(data: OperationsData) -> ReportPaths:
+    """The same of an analysis that was read."""
     figures = {} if data.refused else make_figures(data)
     parts = [claims_section(data), sections.design(data)]
     if data.spec is not None:
@@ -246,8 +250,9 @@ def make_figures(data: OperationsData) -> dict[tuple[str, str], Picture | Prose]
     }
 
 
-def claims_summary(claims: pd.DataFrame) -> Terminal:
+def claims_summary(data: OperationsData) -> Terminal:
     """Where a label can be read beyond the question's words: one row per position."""
+    claims = pd.concat([target.table("claims") for target in data.targets], ignore_index=True)
     table = narrow_table(
         "effect: the smaller of the gain over the question's words and the selectivity, with the\n"
         "interval that holds for all positions and layers together; all are fractions"
@@ -274,3 +279,12 @@ def claims_summary(claims: pd.DataFrame) -> Terminal:
             escape(bounds),
         )
     return table
+
+
+def notes_of(data: OperationsData) -> list[str]:
+    """What was left out of each label's analysis, and which labels are not judged, and why."""
+    lines = [f"{target.name}: {target.note}" for target in data.targets if target.note]
+    for target in data.targets:
+        claims = records_of(target.table("claims"))
+        lines += [f"{target.name}: not judged: {row['note']}" for row in claims if row["subject"] == EVERY]
+    return lines

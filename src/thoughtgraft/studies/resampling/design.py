@@ -187,7 +187,7 @@ class Resampling(Study[ResamplingOptions, Drawn, "Context"]):
         if pilot is not None and auto:
             n_hosts = pilot.hosts(n_donors)
         used = pilot.used if pilot else ()
-        asked = door.asked(options)
+        asked = door.asked(options.problems)
         sample = draw_sample(asked, first=size.first, n=n_hosts, seed=options.seed, used=used, at_most=auto)
         check_donors(n_donors, len(sample.problems))
         return Drawn(sample, n_donors, rule, pilot)

@@ -1,0 +1,146 @@
+"""The studies beside resampling: the same from Python as typed, and their folders read again."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from thoughtgraft import load_model, load_run, run_study
+from thoughtgraft.cli.app import app
+from thoughtgraft.errors import AnalysisError, PlanError, RunError
+from thoughtgraft.studies.operations.design import OperationsOptions
+from thoughtgraft.studies.run import Run, Runs
+
+CIRCUMSTANCES = {"started_utc", "command"}
+FEW: dict[str, Any] = {"per_class": 8, "layers": "0,3", "probes": "linear", "jobs": 1, "certify": "off"}
+
+
+def type_in(*words: object) -> str:
+    """The standard output of a command that has to succeed."""
+    result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.stdout
+
+
+def typed(options: dict[str, Any]) -> list[str]:
+    """Options as they are typed."""
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def neutral(text: str) -> str:
+    """A text without how and when a run was started, and how long that took."""
+    text = re.sub(r"^(run_study\(|thoughtgraft ).*$", "COMMAND", text, flags=re.MULTILINE)
+    return re.sub(r"20\d\d-\d\d-\d\d[T\d:+Z-]*|\b[\d.]+ (s|MB|min)\b", "", text)
+
+
+def same_run(one: Path, other: Path) -> None:
+    """Everything that two folders hold is the same, but for times, the command, and the folders' own names."""
+    folders = (one, other)
+    names = [sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()) for path in folders]
+    assert names[0] == names[1]
+    for name in names[0]:
+        files = [path / name for path in folders]
+        if name.endswith(".parquet"):
+            pd.testing.assert_frame_equal(*map(pd.read_parquet, files))
+        elif name == "run.json":
+            specs = [json.loads(file.read_text()) for file in files]
+            facts = [{k: v for k, v in spec.pop("provenance").items() if k not in CIRCUMSTANCES} for spec in specs]
+            assert specs[0] == specs[1] and facts[0] == facts[1]
+            assert specs[0]["options"] is None or specs[0]["options"]["seed"] == 0
+        elif name.endswith((".md", ".json", ".csv")) and name not in ("starts.json", "heartbeat.json", "DATA.md"):
+            texts = [
+                neutral(file.read_text().replace(str(path.parent), ""))
+                for file, path in zip(files, folders, strict=True)
+            ]
+            assert texts[0] == texts[1], name
+        elif name.endswith(".safetensors"):
+            tensors = [load_file(file) for file in files]
+            assert tensors[0].keys() == tensors[1].keys()
+            assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[0]), name
+
+
+# ---- operations ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def operations(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A small run from both doors."""
+    folder = tmp_path_factory.mktemp("operations")
+    type_in("run", "operations", *typed(FEW), "--device", "cpu", "--out", folder / "typed" / "run")
+    called = run_study("operations", out=folder / "called" / "run", progress=False, device="cpu", **FEW)
+    return folder / "typed" / "run", called
+
+
+def test_operations_are_the_same_from_both_doors(operations: tuple[Path, Run]) -> None:
+    same_run(operations[0], operations[1].path)
+    names = {path.name for path in operations[0].iterdir()}
+    assert {"analysis", "features", "features-untrained", "report.html", "run.json", "problems.parquet"} <= names
+
+
+def test_an_analysis_that_lies_in_the_folder_is_read_and_another_seed_makes_it_anew(
+    operations: tuple[Path, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(operations[1].path)
+    options = run.options
+    assert isinstance(options, OperationsOptions)
+    assert (options.per_class, options.targets, run.seed) == (8, ("operation",), 0)
+    stored = run.path / "analysis" / "claims.parquet"
+    kept = stored.stat().st_mtime_ns
+    found = run.analysis()
+    assert [target.name for target in found.targets] == ["operation"] and stored.stat().st_mtime_ns == kept
+    page = (run.path / "report.md").read_text()
+    (run.path / "report.md").unlink()
+    assert run.report().md.read_text() == page and stored.stat().st_mtime_ns == kept
+    asked: list[int] = []
+    monkeypatch.setattr(type(run.study), "analyse", lambda _, run: asked.append(run.seed))
+    load_run(run.path, seed=3).analysis()
+    assert asked == [3]
+    with pytest.raises(AnalysisError, match="is an operations run, which no rule of questions judges; got rule 2"):
+        load_run(run.path, rule=2)
+
+
+def test_features_of_elsewhere_are_read_into_a_folder_that_is_no_run(
+    operations: tuple[Path, Run], tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {"mode": "analysis_only", "probes": "linear", "jobs": 1}
+    shown = type_in("run", "operations", *typed(asked), "--data", operations[0], "--out", tmp_path / "typed")
+    assert "The report: " in shown
+    called = run_study("operations", out=tmp_path / "called", data=operations[0], progress=False, **asked)
+    same_run(tmp_path / "typed", tmp_path / "called")
+    assert isinstance(called, Runs) and not called.parts and (called.path / "study.json").is_file()
+    pd.testing.assert_frame_equal(
+        called.analysis().targets[0].table("claims"), operations[1].analysis().targets[0].table("claims")
+    )
+    with pytest.raises(RunError, match="is a study's folder and no run itself, so it has no records"):
+        called.records()
+    assert type_in("report", called.path).strip() == str((called.path / "report.html").resolve())
+    with pytest.raises(PlanError, match="is a run with an analysis of its own, which this one would replace"):
+        run_study("operations", out=operations[1].path, data=operations[0], **asked)
+
+
+# ---- erasure ---------------------------------------------------------------------------------------------------------
+
+
+def test_erasure_is_the_same_from_both_doors(operations: tuple[Path, Run], tmp_path: Path) -> None:
+    few: dict[str, Any] = {"layers": "0", "slots": "1,5", "draws": 19, "hosts": 6, "certify": "off", "device": "cpu"}
+    type_in("run", "erasure", operations[0], *typed(few), "--out", tmp_path / "typed" / "run")
+    called = run_study("erasure", out=tmp_path / "called" / "run", run=operations[0], progress=False, **few)
+    same_run(tmp_path / "typed" / "run", called.path)
+    assert list(called.analysis()["n"]) == [6, 6, 6]
+    at_hand: dict[str, Any] = {"model": load_model("tiny-codi", device=few.pop("device")), "progress": False}
+    loaded = run_study("erasure", out=tmp_path / "loaded" / "run", run=operations[0], **at_hand, **few)
+    assert loaded.spec.run_id == called.spec.run_id, "a model at hand is the same model"
+    np.testing.assert_array_equal(loaded.records()["pred"].astype(str), called.records()["pred"].astype(str))
+    with pytest.raises(PlanError, match=r"this study takes its problems from elsewhere"):
+        run_study("erasure", out=tmp_path / "x", run=operations[0], problems=called.problem_set())
+    with pytest.raises(PlanError, match="run is missing; expected a value"):
+        run_study("erasure", out=tmp_path / "x")
