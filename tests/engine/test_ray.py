@@ -86,7 +86,10 @@ def test_a_killed_worker_costs_its_task_and_nothing_else(tmp_path, model, proble
             raise ValueError("on these hosts")
         return live.masked_fill(hit[:, None], 0)
 
-    arms = (Arm("slow", (2,), op=slow), Arm("fails", (1,), op=fails), Arm("fails", (4,), op=fails, repeats=True))
+    arms = (
+        Arm("slow", (2,), op=slow, identity="slow"),
+        *(Arm("fails", (k,), op=fails, repeats=k > 1, identity="1") for k in (1, 4)),
+    )
     plan = replace(PLAN, arms=(*PLAN.arms, *arms))
     alone = run(model, problems, plan, tmp_path / "local", max_new_tokens=TOKENS, progress=False)
     before, handler, group = descendants(os.getpid()), signal.getsignal(signal.SIGTERM), os.getpgrp()

@@ -279,7 +279,7 @@ def test_an_op_that_gives_something_else_than_vectors_fails_its_rows() -> None:
     result = run_cases(runs.model, runs.prompts, [*cases, Case(Arm("baseline"), 0)], Source.from_fed(runs.fed()))
     shape, nothing, sound = result.failed
     assert sound is None and result.answers.token_ids[:2] == ((), ())
-    assert "an op changed the shape; got [1, 3]" in str(shape) and "an op gave no vectors; got None" in str(nothing)
+    assert "an edit changed the shape; got [1, 3]" in str(shape) and "an edit gave no vectors; got None" in str(nothing)
 
 
 @EVERY

@@ -19,10 +19,10 @@ from thoughtgraft.edits.edit import Edit
 from thoughtgraft.edits.schedule import Action, Feed
 from thoughtgraft.engine import answer as decode
 from thoughtgraft.engine import cells, collect, rollout, score
-from thoughtgraft.engine import collect as features
 from thoughtgraft.engine import latents as forked
 from thoughtgraft.engine import rows as edits
 from thoughtgraft.engine import rows as grid
+from thoughtgraft.engine import states as features
 from thoughtgraft.engine.verify import records
 from thoughtgraft.models import codi
 from thoughtgraft.models.reasoner import LatentReasoner

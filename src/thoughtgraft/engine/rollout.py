@@ -76,7 +76,7 @@ def rollout(
         model: The model.
         prompts: P encoded questions.
         rows: R generations; each names its prompt.
-        source: Clean thoughts for edits; rows without an op do not need it.
+        source: Clean thoughts for edits; rows without an edit do not need it.
         drafts: The clean answer of each prompt: it is verified in one pass instead of being written token by
             token (the answers are the same), and scored against.
         max_new_tokens: The longest answer; None takes the model's.
