@@ -182,7 +182,7 @@ def test_load_model_refuses_what_it_cannot_use(options: dict[str, Any], error: A
 
 
 def test_a_torch_device_is_a_device() -> None:
-    assert load_model("tiny-codi", device=torch.device("cpu"), weights=False).name == "tiny-codi"
+    assert load_model("tiny-codi", device=torch.device("cpu")).name == "tiny-codi"
 
 
 def test_thoughts_are_decoded_and_read_from_what_they_are(

@@ -63,82 +63,69 @@ class Work:
     ) -> Generator[Finished, None, None]:
         """Run cells with the same model as the thoughts'; yields each pack as it finishes."""
         grader = Grader(model, self.problems, self.thoughts, self.prompts, self.run_id, self.seed)
-        for done, result in run_cells(
-            model,
-            self.prompts,
-            cells,
-            self.thoughts,
-            self.problems,
-            self.batch_size,
-            self.max_new_tokens,
-            self.keep_logits,
-            self.sharers,
-            stored,
-        ):
+        for done, result in self.outcomes(model, cells, stored):
             yield Finished(done, grader.rows(done, result), result.answers.first_logits if self.keep_logits else None)
 
+    def outcomes(
+        self, model: LatentReasoner, cells: Sequence[Cell], stored: Collection[Record] = ()
+    ) -> Iterator[tuple[list[Cell], RolloutResult]]:
+        """Run cells in packs of whole hosts; yields each pack's cells with their results, as it finishes.
 
-def run_cells(
-    model: LatentReasoner,
-    prompts: Sequence[Prompt],
-    cells: Sequence[Cell],
-    thoughts: Thoughts,
-    problems: ProblemSet,
-    batch_size: int | str,
-    max_new_tokens: int | None,
-    keep_logits: bool,
-    sharers: int = 1,
-    stored: Collection[Record] = (),
-) -> Iterator[tuple[list[Cell], RolloutResult]]:
-    """Run cells in packs of whole hosts; yields each pack's cells with their results, as it finishes.
+        Cells of one key (a donor that serves two strata) are generated once, `stored` ones not at all. They still count
+        when packs are made: a run that is continued makes the same packs, and so the same roundings.
+        """
+        budget = plan_budget(model, self.batch_size, max(map(len, self.prompts)), self.sharers)
+        groups: dict[int, list[Cell]] = {}
+        for cell in cells:
+            groups.setdefault(cell.host, []).append(cell)
+        # A host with more cells than may run at once is cut; its parts share nothing but the question.
+        pieces = []
+        for host, group in groups.items():
+            size = budget.variants(len(self.prompts[host]))
+            pieces += [group[i : i + size] for i in range(0, len(group), size)]
+        packed = packs(pieces, len, lambda piece: len(self.prompts[piece[0].host]), budget)
+        packed = [[[c for c in piece if c.record not in stored] for piece in pack] for pack in packed]
+        packed = [[piece for piece in pack if piece] for pack in packed]
+        packed = [pack for pack in packed if pack]
+        generating = _Generating(self, model, sorted({cell.host for cell in cells if cell.record not in stored}))
+        for part in surviving(generating.once, packed, len, halved, model.device):
+            yield [cell for piece in part for cell in piece], generating.results.pop()
 
-    Cells of one key (a donor that serves two strata) are generated once, `stored` ones not at all. They still count
-    when packs are made: a run that is continued makes the same packs, and so the same roundings.
-    """
-    source = Source.from_fed(thoughts.fed.to(model.device), [problem.id for problem in problems])
-    grader = problems.grader
-    drafts = {
-        host: make_draft(model, thoughts.token_ids[host], thoughts.stopped[host], problems[host].gold, grader)
-        for host in sorted({cell.host for cell in cells if cell.record not in stored})
-    }
-    budget = plan_budget(model, batch_size, max(map(len, prompts)), sharers)
-    groups: dict[int, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.host, []).append(cell)
-    # A host with more cells than may run at once is cut; its parts share nothing but the question.
-    pieces = []
-    for host, group in groups.items():
-        size = budget.variants(len(prompts[host]))
-        pieces += [group[i : i + size] for i in range(0, len(group), size)]
-    results: list[RolloutResult] = []
 
-    @functools.cache
-    def tail(host: int, answer: str) -> tuple[int, ...]:
-        at = drafts[host].number_at
-        return () if at is None else answer_tail(model, thoughts.token_ids[host], at, answer, grader)
+class _Generating:
+    """Generates packs of pieces, each of one host's cells; the result of the last pack is the last of `results`."""
 
-    def once(part: list[list[Cell]]) -> None:
+    def __init__(self, work: Work, model: LatentReasoner, hosts: Sequence[int]) -> None:
+        thoughts, problems = work.thoughts, work.problems
+        self.work, self.model, self.results = work, model, list[RolloutResult]()
+        self.source = Source.from_fed(thoughts.fed.to(model.device), [problem.id for problem in problems])
+        self.drafts = {
+            h: make_draft(model, thoughts.token_ids[h], thoughts.stopped[h], problems[h].gold, problems.grader)
+            for h in hosts
+        }
+        self.tail = functools.cache(self._tail)
+
+    def once(self, part: list[list[Cell]]) -> None:
+        """Generate one pack."""
         hosts = [piece[0].host for piece in part]
         wanted = [(at, cell) for at, piece in enumerate(part) for cell in piece]
         once_each = {(at, cell.key): cell for at, cell in wanted}
         result = rollout(
-            model,
-            [prompts[h] for h in hosts],
-            [_row(model, cell, at, thoughts, tail) for (at, _), cell in once_each.items()],
-            source,
-            drafts=[drafts[h] for h in hosts],
-            max_new_tokens=max_new_tokens,
-            keep_logits=keep_logits,
+            self.model,
+            [self.work.prompts[h] for h in hosts],
+            [_row(self.model, cell, at, self.work.thoughts, self.tail) for (at, _), cell in once_each.items()],
+            self.source,
+            drafts=[self.drafts[h] for h in hosts],
+            max_new_tokens=self.work.max_new_tokens,
+            keep_logits=self.work.keep_logits,
         )
         row_of = {name: row for row, name in enumerate(once_each)}
-        results.append(result.at(torch.tensor([row_of[at, cell.key] for at, cell in wanted], dtype=torch.long)))
+        self.results.append(result.at(torch.tensor([row_of[at, cell.key] for at, cell in wanted], dtype=torch.long)))
 
-    packed = packs(pieces, len, lambda piece: len(prompts[piece[0].host]), budget)
-    packed = [[[c for c in piece if c.record not in stored] for piece in pack] for pack in packed]
-    packed = [[piece for piece in pack if piece] for pack in packed]
-    packed = [pack for pack in packed if pack]
-    for part in surviving(once, packed, len, halved, model.device):
-        yield [cell for piece in part for cell in piece], results.pop()
+    def _tail(self, host: int, answer: str) -> tuple[int, ...]:
+        """An answer and the end as tokens, as they would stand in the host's clean answer."""
+        at, ids = self.drafts[host].number_at, self.work.thoughts.token_ids[host]
+        return () if at is None else answer_tail(self.model, ids, at, answer, self.work.problems.grader)
 
 
 def halved(cells: list[Cell]) -> list[list[Cell]]:

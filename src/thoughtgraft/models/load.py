@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,38 @@ ADAPTERS: dict[str, Callable[..., LatentReasoner]] = {
 _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES}
 
 
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is loaded; `load_model` says what each is. What cannot be one is refused as it is made."""
+
+    base: str | Path | None = None
+    tokenizer: str | Path | PreTrainedTokenizerBase | None = None
+    protocol: str = "official"
+    device: str | torch.device = "auto"
+    dtype: str | torch.dtype | None = None
+    lora_alpha: float | None = None
+    prompt_suffix: str | None = None
+    num_latents: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.base is not None:
+            self._set("base", place_of(self.base, "the base", ModelError))
+        if isinstance(self.tokenizer, str | Path):
+            self._set("tokenizer", place_of(self.tokenizer, "the tokenizer", ModelError))
+        elif self.tokenizer is not None:
+            what = "a tokenizer, or the place of one"
+            need(self.tokenizer, PreTrainedTokenizerBase, "the tokenizer", ModelError, expected=what)
+        if self.num_latents is not None:
+            self._set("num_latents", whole(self.num_latents, "num_latents", ModelError, least=0))
+        if self.lora_alpha is not None:
+            self._set("lora_alpha", positive(self.lora_alpha, "lora_alpha", ModelError))
+        if self.prompt_suffix is not None:
+            need(self.prompt_suffix, str, "prompt_suffix", ModelError, expected="text")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+
 @answers_for_calls(ModelError)
 def load_model(
     name_or_path: str | Path,
@@ -41,7 +73,6 @@ def load_model(
     lora_alpha: float | None = None,
     prompt_suffix: str | None = None,
     num_latents: int | None = None,
-    weights: bool = True,
 ) -> LatentReasoner:
     """Load a latent-reasoning model; what was assumed on the way is its attribute `assumptions`.
 
@@ -58,52 +89,46 @@ def load_model(
         prompt_suffix: The text between a question and begin-of-thought, special tokens included; None takes what a
             file says, else what the family's published weights were trained with, as an assumption.
         num_latents: Thoughts to feed; other numbers than the trained one, which None takes, are allowed.
-        weights: False makes every check and leaves the parameters empty: what would load can be told, nothing can run.
 
     Raises:
         CheckpointError: The files are missing, damaged or do not fit.
         ModelError: A wrong device, dtype, protocol or number of latents.
     """
-    name_or_path = place_of(name_or_path, "the model", ModelError)
-    base = None if base is None else place_of(base, "the base", ModelError)
-    if isinstance(tokenizer, str | Path):
-        tokenizer = place_of(tokenizer, "the tokenizer", ModelError)
-    elif tokenizer is not None:
-        what = "a tokenizer, or the place of one"
-        need(tokenizer, PreTrainedTokenizerBase, "the tokenizer", ModelError, expected=what)
-    if num_latents is not None:
-        num_latents = whole(num_latents, "num_latents", ModelError, least=0)
-    if lora_alpha is not None:
-        lora_alpha = positive(lora_alpha, "lora_alpha", ModelError)
-    if prompt_suffix is not None:
-        need(prompt_suffix, str, "prompt_suffix", ModelError, expected="text")
-    place = model_folder(str(name_or_path)) if str(name_or_path) in EMBEDDED else name_or_path
-    place_on, wanted = find_device(device), _find_dtype(dtype)
-    if place_on.type == "mps" and wanted is torch.float64:
+    place = place_of(name_or_path, "the model", ModelError)
+    options = LoadOptions(base, tokenizer, protocol, device, dtype, lora_alpha, prompt_suffix, num_latents)
+    return make_model(place, options)
+
+
+def make_model(name: str | Path, options: LoadOptions, *, weights: bool = True) -> LatentReasoner:
+    """`load_model`, its options in one.
+
+    Args:
+        name: The model.
+        options: How it is loaded.
+        weights: False makes every check and leaves the parameters empty: what would load can be told, nothing can run.
+    """
+    place = model_folder(str(name)) if str(name) in EMBEDDED else name
+    device, dtype = find_device(options.device), _find_dtype(options.dtype)
+    if device.type == "mps" and dtype is torch.float64:
         raise ModelError("MPS devices cannot compute in float64", fix="--dtype float32, or --device cpu")
     checkpoint = read_checkpoint(
         place,
-        base=base,
-        tokenizer=tokenizer,
-        dtype=wanted,
-        device=place_on,
-        lora_alpha=lora_alpha,
-        prompt_suffix=prompt_suffix,
+        base=options.base,
+        tokenizer=options.tokenizer,
+        dtype=dtype,
+        device=device,
+        lora_alpha=options.lora_alpha,
+        prompt_suffix=options.prompt_suffix,
         weights=weights,
     )
-    model = ADAPTERS[checkpoint.family](checkpoint, protocol=protocol, num_latents=num_latents)
-    model.name = str(name_or_path)
-    model.recipe = partial(
-        load_model,
-        _from_anywhere(name_or_path),
-        base=_from_anywhere(base),
-        tokenizer=_from_anywhere(tokenizer),
-        protocol=protocol,
-        dtype=model.dtype,
-        lora_alpha=lora_alpha,
-        prompt_suffix=prompt_suffix,
-        num_latents=num_latents,
-    )
+    adapter = ADAPTERS[checkpoint.family]
+    model = adapter(checkpoint, protocol=options.protocol, num_latents=options.num_latents)
+    model.name = str(name)
+    places = {"base": _from_anywhere(options.base), "tokenizer": _from_anywhere(options.tokenizer)}
+    # Every option but the device, which is the process's own.
+    again = vars(options) | places | {"dtype": model.dtype}
+    del again["device"]
+    model.recipe = partial(load_model, _from_anywhere(name), **again)
     return model
 
 

@@ -210,6 +210,8 @@ def donor_swaps(bench: Bench) -> Check:
 def notes(bench: Bench) -> list[str]:
     """What the certificate says of slots that are not like others."""
     said = []
+    if not bench.model.num_latents:
+        said.append(f"no slot to edit: {bench.model.without_thoughts}; checks of edits do not apply")
     if bench.dead_slots:
         said.append(
             f"{names(bench.dead_slots)}: structurally null; no vector put there reaches the answer, so every effect is "

@@ -57,6 +57,9 @@ _WITHOUT_THOUGHTS = (
 )
 """What can be asked of a model that is fed no thought."""
 
+_PROBLEMS = 6
+"""On the bench."""
+
 _FULL: tuple[Callable[[Bench], Check], ...] = (
     edits.self_swap_keys_values,
     batches.hidden_positions,
@@ -72,7 +75,6 @@ def verify(
     *,
     level: Level = "full",
     plan: Plan | None = None,
-    n_problems: int = 6,
     answer_tokens: int = 12,
     cases: Mapping[str, Any] | None = None,
     recorded: Fingerprint | None = None,
@@ -83,10 +85,9 @@ def verify(
     Args:
         model: The model. In half precision it is checked in float32: what is proved is that the right thing is
             computed, which rounding to 8 bits would hide.
-        problems: At least 2; the first `n_problems` are used, and as many as a trial of the plan needs.
+        problems: At least 2; the first 6 are used, and as many as a trial of the plan needs.
         level: `core`, seconds before every run, or `full`.
         plan: What is to run on them: all its arms are tried. None tries every method.
-        n_problems: How many.
         answer_tokens: The longest answer in these checks.
         cases: What the official code did on some questions, from `conformance.read_cases`, to be compared as well.
         recorded: The fingerprint in the model's card, to be compared in a full certificate.
@@ -98,32 +99,23 @@ def verify(
         ModelError: The model is not as it was loaded and no name is given.
     """
     model, problems = as_model(model), as_problems(problems)
-    n_problems = whole(n_problems, "n_problems", PlanError, least=2)
     answer_tokens = whole(answer_tokens, "answer_tokens", PlanError, least=1)
     if len(problems) < 2:
         raise PlanError("nothing to verify", got=f"{len(problems)} problems", expected="at least 2")
     choice(level, "level of certification", LEVELS, PlanError)
     model = admitted(model, identity)
+    dtype, model_hash, full = model.dtype_name, model.model_hash, level == "full"
     notes = ["computed in float32, in which rounding hides nothing"] if model.dtype in HALF else []
-    dtype, model_hash = model.dtype_name, model.model_hash
-    checks: list[Check] = []
     with in_float32(model):
-        bench = Bench(model, problems[: min(n_problems, len(problems))], answer_tokens)
-        if model.num_latents:
-            checks += [check(bench) for check in (*_CORE, *(_FULL if level == "full" else ()))]
-            checks.append(batches.cache_isolation(bench))
-        else:
-            checks += [check(bench) for check in _WITHOUT_THOUGHTS]
-            notes.append(f"no slot to edit: {model.without_thoughts}; checks of edits do not apply")
-        trial = make_trial(model, problems, plan or standard_plan(model, full=level == "full"), answer_tokens)
+        bench = Bench(model, problems[: min(_PROBLEMS, len(problems))], answer_tokens)
+        checks = _of_edits_and_batches(bench, level)
+        trial = make_trial(model, problems, plan or standard_plan(model, full=full), answer_tokens)
         records = Records(model, trial)
-        checks += [check(records) for check in CHECKS]
-        checks += [conformance(model, cases)] if cases is not None else []
+        checks += [*(check(records) for check in CHECKS), *([] if cases is None else [conformance(model, cases)])]
         notes += [*edits.notes(bench), *trial.notes]
-    if level == "full":
-        found = [weights(model), *([fingerprint(model, recorded)] if recorded is not None else [])]
-        checks += [check for check in found if isinstance(check, Check)]
-        notes += [note for note in found if isinstance(note, str)]
+    for found in _of_files(model, recorded) if full else ():
+        checks += [found] if isinstance(found, Check) else []
+        notes += [found] if isinstance(found, str) else []
     return Certificate(
         model=model.full_name,
         protocol=model.protocol.name,
@@ -137,6 +129,19 @@ def verify(
         shared_slots=bench.shared_slots,
         notes=tuple(notes),
     )
+
+
+def _of_edits_and_batches(bench: Bench, level: Level) -> list[Check]:
+    """The checks that are made on the bench; the last looks at what the others left behind."""
+    if not bench.model.num_latents:
+        return [check(bench) for check in _WITHOUT_THOUGHTS]
+    asked = (*_CORE, *(_FULL if level == "full" else ()), batches.cache_isolation)
+    return [check(bench) for check in asked]
+
+
+def _of_files(model: LatentReasoner, recorded: Fingerprint | None) -> list[Check | str]:
+    """The checks against the model's files and its card, or why one cannot be made."""
+    return [weights(model), *([] if recorded is None else [fingerprint(model, recorded)])]
 
 
 def certificate_for(

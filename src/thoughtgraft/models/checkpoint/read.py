@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,27 +145,30 @@ def read_checkpoint(
         read_through(keys, lm, feeder, hasher)
     lm.config.dtype = computed
     chosen = dtype is not None or stored == computed or plan.own
+    return _described(name, plan, lm, feeder, hasher.hexdigest(), [] if chosen else [_precision(stored, computed)])
+
+
+def _described(
+    name: str, plan: _Plan, lm: PreTrainedModel, feeder: nn.Module, weight_hash: str, more: Sequence[Assumption]
+) -> Checkpoint:
+    """A model whose numbers are read, with what is known of it, and `more` that was assumed."""
+    keys, training, config = plan.keys, plan.training, plan.base.config
+    endings = _ending(plan.tokenizer, config.eos_token_id)
     return Checkpoint(
         name=name,
         lm=lm.eval().requires_grad_(False),
         feeder=feeder.eval().requires_grad_(False),
         tokenizer=plan.tokenizer,
         base_vocab=config.vocab_size,
-        weight_hash=hasher.hexdigest(),
-        lora=plan.training.lora,
+        weight_hash=weight_hash,
+        lora=training.lora,
         base=plan.base.name,
-        notes=(*plan.source.notes, *plan.base.notes, *keys.notes, *plan.training.notes, *plan.notes),
-        assumptions=(
-            *plan.training.assumptions,
-            *_ending(plan.tokenizer, config.eos_token_id),
-            *_rival(plan.source),
-            *(() if chosen else (_precision(stored, computed),)),
-            *plan.base.assumptions,
-        ),
+        notes=(*plan.source.notes, *plan.base.notes, *keys.notes, *training.notes, *plan.notes),
+        assumptions=(*training.assumptions, *endings, *_rival(plan.source), *more, *plan.base.assumptions),
         family=keys.family.name,
         files=tuple(plan.source.weights),
-        num_latents=plan.training.num_latents,
-        prompt_suffix=plan.training.prompt_suffix,
+        num_latents=training.num_latents,
+        prompt_suffix=training.prompt_suffix,
     )
 
 

@@ -23,7 +23,7 @@ from thoughtgraft.models.checkpoint.twin import check_base
 from thoughtgraft.models.doctor import rules
 from thoughtgraft.models.doctor.rules import ADAPTER_FILES, Diagnosis, Facts, Finding, published_for, read_facts
 from thoughtgraft.models.lm import check_tokenizer, count_base_tokens, load_tokenizer, own_tokens
-from thoughtgraft.models.load import load_model
+from thoughtgraft.models.load import LoadOptions, make_model
 from thoughtgraft.models.names import EMBEDDED, model_folder
 from thoughtgraft.models.reasoner import LatentReasoner
 
@@ -196,14 +196,8 @@ class _Visit:
     def verdict(self, **options: Any) -> tuple[LatentReasoner | None, ThoughtgraftError | None]:
         """What `load_model` makes, asked for everything but the weights, or why it refuses."""
         try:
-            model = load_model(
-                self.name,
-                base=self.base,
-                tokenizer=self.tokenizer,
-                device="cpu",
-                weights=False,
-                **options,
-            )
+            asked = LoadOptions(base=self.base, tokenizer=self.tokenizer, device="cpu", **options)
+            model = make_model(self.name, asked, weights=False)
         except ThoughtgraftError as error:
             return None, error
         return model, None

@@ -79,8 +79,8 @@ def measure(
 
     The first pack warms up; it counts only if it alone took long.
     """
-    from thoughtgraft.engine.cells import run_cells
-    from thoughtgraft.engine.collect import answer_identity, collect_thoughts, encode
+    from thoughtgraft.engine.cells import Work
+    from thoughtgraft.engine.collect import answer_identity, answer_limit, collect_thoughts, encode
 
     few = problems[:_SAMPLE_PROBLEMS]
     small = replace(plan, n_donors=min(plan.n_donors, len(few) - 1), hosts=None, only_correct=False)
@@ -90,11 +90,12 @@ def measure(
     start = time.perf_counter()
     thoughts = collect_thoughts(model, few, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=False)
     clean = (time.perf_counter() - start) / len(few)
+    work = Work(few, prompts, thoughts, "", plan.seed, batch_size, answer_limit(model, max_new_tokens))
     n = min(_WARM_UP, len(cells))
     while True:
         chosen = [cells[i * len(cells) // n] for i in range(n)]
         start = time.perf_counter()
-        for _ in run_cells(model, prompts, chosen, thoughts, few, batch_size, max_new_tokens, False):
+        for _ in work.outcomes(model, chosen):
             pass
         took = time.perf_counter() - start
         enough = _LONG_ENOUGH_S if n > _WARM_UP else _TOO_LONG_S
