@@ -231,7 +231,7 @@ def test_what_a_run_is_asked_for_is_refused_where_it_is_not_there() -> None:
     opened, records = load_run(STORED), load_records(STORED)
     twice = pd.concat([records, records[["kl"]]], axis=1)
     refused(RunError, r"wrong kind of value for the condition; got 3.*Fix: for example: method ==", opened.records, 3)
-    refused(RunError, r"the filter '\(\(\(\(.*\.\.\. does not parse", opened.records, "(" * 5_000)
+    refused(RunError, r"the condition '\(\(\(.*\.\.\. cannot be used", opened.records, "(" * 5_000)
     refused(AnalysisError, r"unknown figure; got \['impact'\]", opened.figure, ["impact"])
     refused(AnalysisError, r"records have a column twice; got 'kl'", analyse, twice)
     refused(AnalysisError, r"wrong kind of value for the rule; got 'x'", analyse, records, rule="x")
