@@ -19,6 +19,7 @@ from tests.engine.tiny import loaded, questions
 from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.effects.compare import compare_runs
+from thoughtgraft.effects.gates import Known
 from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.executors import make_executor
 from thoughtgraft.engine.run import run
@@ -234,9 +235,9 @@ def test_what_a_run_is_asked_for_is_refused_where_it_is_not_there() -> None:
     refused(RunError, r"the condition '\(\(\(.*\.\.\. cannot be used", opened.records, "(" * 5_000)
     refused(AnalysisError, r"unknown figure; got \['impact'\]", opened.figure, ["impact"])
     refused(AnalysisError, r"records have a column twice; got 'kl'", analyse, twice)
-    refused(AnalysisError, r"wrong kind of value for the rule; got 'x'", analyse, records, rule="x")
+    refused(AnalysisError, r"wrong kind of value for the rule; got 'x'", Known, rule="x")
     refused(ProblemError, r"problems are wanted, not their name", analyse, records, "arithmetic:test")
-    refused(AnalysisError, r"slots are not usable; got 3", analyse, records, dead_slots=3)
+    refused(AnalysisError, r"slots are not usable; got 3", Known, dead_slots=3)
 
 
 def test_seeds_of_analyses_are_seeds() -> None:

@@ -9,7 +9,7 @@ from tests.effects.invent import donor_lists, make_records
 
 from thoughtgraft.effects.comparisons import AT_LEAST_1, agreement_table, position_by_method
 from thoughtgraft.effects.frame import Cells, build_frame
-from thoughtgraft.effects.gates import Rule
+from thoughtgraft.effects.gates import Known, Rule
 from thoughtgraft.records.schema import Family
 from thoughtgraft.stats.paired import Profile, joint, percentile
 from thoughtgraft.stats.resampling import exact_correlation_p, multiplicities
@@ -61,15 +61,15 @@ def test_an_estimate_above_1_is_cut_and_said() -> None:
 def test_the_rule_gives_bar_level_and_alpha() -> None:
     records = profile_records(SHAPE)
     usual = agreement_table(records).iloc[0]
-    assert agreement_table(records, rule=Rule(alpha=0.2)).iloc[0].r_dis_low > usual.r_dis_low
-    strict = agreement_table(records, rule=Rule(agreement_bar=0.999)).iloc[0]
+    assert agreement_table(records, known=Known(rule=Rule(alpha=0.2))).iloc[0].r_dis_low > usual.r_dis_low
+    strict = agreement_table(records, known=Known(rule=Rule(agreement_bar=0.999))).iloc[0]
     assert strict.verdict == "UNRESOLVED" and strict.r_dis_low == usual.r_dis_low
 
 
 def test_slots_whose_effect_is_0_by_construction_are_no_evidence() -> None:
-    found = agreement_table(profile_records(SHAPE), null_slots=(0, 5)).iloc[0]
+    found = agreement_table(profile_records(SHAPE), known=Known(dead_slots=(0, 5))).iloc[0]
     assert found.label == "CT1, CT2, CT3, CT4" and found.slots == (1, 2, 3, 4) and found.n_slots == 4
-    assert agreement_table(profile_records(SHAPE), null_slots=(0, 1, 2, 5)).empty
+    assert agreement_table(profile_records(SHAPE), known=Known(dead_slots=(0, 1, 2, 5))).empty
 
 
 X = np.array([1.0, -1.0, 0.5, -0.5, 0.8, -0.8])

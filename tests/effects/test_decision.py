@@ -12,7 +12,7 @@ from tests.effects.invent import make_records
 
 from thoughtgraft.effects.decision import claim_table, decide
 from thoughtgraft.effects.frame import build_frame
-from thoughtgraft.effects.gates import RULE, Rule
+from thoughtgraft.effects.gates import RULE, Known, Rule
 from thoughtgraft.effects.positions import position_table
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.stats.intervals import TOO_SMALL
@@ -51,7 +51,7 @@ def test_a_rule_without_sense_is_refused(given: dict[str, float], words: str) ->
 
 
 def test_claims_follow_the_planted_truth(records: pd.DataFrame) -> None:
-    found = decide(records, certificate=EXTERNAL)
+    found = decide(records, known=Known(EXTERNAL))
     assert found.valid and found.not_run == () and found.rule_hash == RULE.hash
     said = verdicts(found.claims)
     assert said[("H0", "all")] == said[("H1", "CT1")] == said[("H4", "CT1")] == said[("H4", "all")] == "ABOVE"
@@ -63,8 +63,8 @@ def test_claims_follow_the_planted_truth(records: pd.DataFrame) -> None:
 def test_every_claim_is_the_verdict_of_its_own_row_and_of_its_own_table(records: pd.DataFrame) -> None:
     """One estimate has one verdict, wherever it stands."""
     for rule in (RULE, Rule.of(margin_pp=20, alpha=0.1)):
-        positions = position_table(records, rule=rule).set_index(["method", "label"])
-        claims = decide(records, certificate=EXTERNAL, rule=rule).claims
+        positions = position_table(records, known=Known(rule=rule)).set_index(["method", "label"])
+        claims = decide(records, known=Known(EXTERNAL, rule=rule)).claims
         for row in claims.itertuples():
             assert verdict(row.sim_low, row.sim_high, row.margin) == row.verdict
             assert Verdict(row.verdict).says(f"{rule.margin_pp:g} pp") == row.says
@@ -73,7 +73,7 @@ def test_every_claim_is_the_verdict_of_its_own_row_and_of_its_own_table(records:
 
 
 def test_a_design_too_small_says_so_in_the_place_of_words_that_its_interval_would_belie() -> None:
-    claims = decide(make_records(12, 4, loss=LOSS, adopt=0.5, host_sd=0.02, seed=9), certificate=EXTERNAL).claims
+    claims = decide(make_records(12, 4, loss=LOSS, adopt=0.5, host_sd=0.02, seed=9), known=Known(EXTERNAL)).claims
     judged = claims[claims.claim.isin(["H0", "H1", "H4"])]
     assert set(judged.verdict) == {"UNRESOLVED"} and (judged.sim_low > judged.margin).any()
     assert set(judged.says) == {TOO_SMALL}
@@ -93,9 +93,9 @@ def test_all_slots_are_no_member_of_the_single_slots_family(records: pd.DataFram
 
 
 def test_dead_slots_are_answered_by_construction(records: pd.DataFrame) -> None:
-    said = verdicts(decide(records, dead_slots=(0,)).claims)
+    said = verdicts(decide(records, known=Known(dead_slots=(0,))).claims)
     assert said[("H1", "CT0")] == said[("H4", "CT0")] == "BY CONSTRUCTION"
-    shared = decide(records, shared_slots=(0, 1, 2)).claims
+    shared = decide(records, known=Known(shared_slots=(0, 1, 2))).claims
     assert set(shared[shared.claim.isin(["H0", "H1", "H4"])].verdict) == {"BY CONSTRUCTION"}
 
 
@@ -131,7 +131,7 @@ def broken(records: pd.DataFrame, what: str) -> pd.DataFrame:
 
 @pytest.mark.parametrize("gate", ["self_null", "noop", "edits_bite", "invalid", "duplicates"])
 def test_each_failing_gate_silences_the_run(records: pd.DataFrame, gate: str) -> None:
-    found = decide(broken(records, gate), certificate=EXTERNAL)
+    found = decide(broken(records, gate), known=Known(EXTERNAL))
     outcome = found.gate_table.set_index("name").outcome
     assert outcome[gate] == "fail" and (outcome.drop(gate) == "pass").all()
     assert not found.valid and found.pilot.verdict == "INVALID" and gate in found.pilot.reason
@@ -142,19 +142,19 @@ def test_dead_slots_are_not_asked_to_bite(records: pd.DataFrame) -> None:
     still = records.copy()
     still.loc[(still.method == "swap") & (still.slots.map(tuple) == (0,)), ["kl", "dlogp_gold"]] = 0.0
     assert not decide(still).valid
-    assert decide(still, dead_slots=(0,)).valid
+    assert decide(still, known=Known(dead_slots=(0,))).valid
 
 
 def test_failed_certificate_invalidates(records: pd.DataFrame) -> None:
-    assert not decide(records, certificate={"certificate": False}).valid
+    assert not decide(records, known=Known({"certificate": False})).valid
 
 
 def test_pilot_verdict_depends_on_variance_and_supply_only() -> None:
     pilot = make_records(20, 5, loss={(k,): 0.3 for k in range(3)}, seed=4)
-    go = decide(pilot, available_hosts=2_000).pilot
+    go = decide(pilot, known=Known(available_hosts=2_000)).pilot
     assert go.verdict == "GO" and go.needed is not None and 20 < go.needed < 2_000
     assert "conditional on gates not run" in go.reason
-    no = decide(pilot, available_hosts=go.needed - 1).pilot
+    no = decide(pilot, known=Known(available_hosts=go.needed - 1)).pilot
     assert no.verdict == "NO-GO" and str(go.needed) in no.reason
     assert decide(pilot).pilot.verdict == "NO-GO" and "not given" in decide(pilot).pilot.reason
     flipped = pilot.copy()
@@ -162,22 +162,26 @@ def test_pilot_verdict_depends_on_variance_and_supply_only() -> None:
     flipped.loc[swaps, "correct"] = ~flipped.loc[swaps, "correct"].astype(bool)
     flipped["correct"] = flipped["correct"].astype(bool)
     flipped["base_correct"] = ~flipped["base_correct"].astype(bool)
-    assert decide(flipped, available_hosts=2_000).pilot.needed == go.needed
+    assert decide(flipped, known=Known(available_hosts=2_000)).pilot.needed == go.needed
 
 
 def test_a_pilot_asks_for_the_hosts_and_names_the_effects_of_the_rules_own_alpha() -> None:
     pilot = make_records(20, 5, loss={(k,): 0.3 for k in range(3)}, seed=4)
-    usual, strict = (decide(pilot, available_hosts=2_000, rule=Rule.of(alpha=alpha)).pilot for alpha in (0.05, 0.01))
+    usual, strict = (
+        decide(pilot, known=Known(available_hosts=2_000, rule=Rule.of(alpha=alpha))).pilot for alpha in (0.05, 0.01)
+    )
     assert usual.needed is not None and strict.needed is not None and strict.needed > 1.3 * usual.needed
     asked = from_pilot(pilot, 100, RULE.full_draws, Rule.of(alpha=0.01))
     assert asked.needed == strict.needed
-    first, second = (position_table(pilot, resamples=9, rule=Rule.of(alpha=alpha)).mde80_pp for alpha in (0.05, 0.01))
+    first, second = (
+        position_table(pilot, resamples=9, known=Known(rule=Rule.of(alpha=alpha))).mde80_pp for alpha in (0.05, 0.01)
+    )
     assert (second[first.notna()] > 1.2 * first[first.notna()]).all()
 
 
 def test_a_pilot_without_a_change_bounds_an_effect_and_shows_none_absent() -> None:
     still = make_records(20, 5, loss={(0,): 0.0})
-    few, enough = (decide(still, available_hosts=n).pilot for n in (58, 59))
+    few, enough = (decide(still, known=Known(available_hosts=n)).pilot for n in (58, 59))
     assert (few.verdict, enough.verdict, enough.needed, enough.worst_slot) == ("NO-GO", "GO", 59, "")
     assert 1 - 0.05 ** (1 / 59) < 0.05 < 1 - 0.05 ** (1 / 58)
 
@@ -185,12 +189,12 @@ def test_a_pilot_without_a_change_bounds_an_effect_and_shows_none_absent() -> No
 def test_one_host_or_donor_is_no_evidence_for_a_pilot() -> None:
     for still in (make_records(1, 1, loss={(0,): 0.0}), make_records(6, 1, loss={(0,): 0.0}, seed=2)):
         few = still[still.donor_id.isna() | (still.donor_id == still.donor_id.dropna().iloc[0])]
-        verdict = decide(few, available_hosts=1_000).pilot
+        verdict = decide(few, known=Known(available_hosts=1_000)).pilot
         assert verdict.verdict == "NO-GO" and "one host or one donor" in verdict.reason
 
 
 def test_a_pilot_of_slots_that_carry_nothing_is_no_go() -> None:
-    alike = decide(make_records(20, 5, loss={(0,): 0.0}), available_hosts=1_000, shared_slots=(0,)).pilot
+    alike = decide(make_records(20, 5, loss={(0,): 0.0}), known=Known(available_hosts=1_000, shared_slots=(0,))).pilot
     assert alike.verdict == "NO-GO" and alike.needed is None and "can have an effect" in alike.reason
 
 

@@ -11,7 +11,7 @@ from tests.effects.invent import make_records
 
 from thoughtgraft.effects.compare import compare_runs
 from thoughtgraft.effects.frame import build_frame
-from thoughtgraft.effects.gates import FAIL, NOT_RUN, PASS, RULE, check_gates
+from thoughtgraft.effects.gates import FAIL, NOT_RUN, PASS, RULE, Known, check_gates
 from thoughtgraft.studies.drift.analysis import drift_table
 from thoughtgraft.studies.resampling.analysis import analyse
 
@@ -59,7 +59,8 @@ def test_every_table_is_that_of_the_cells_which_did_not_fail():
     rows = some(table, 60)
     gates = tuple(replace(gate, limit=1.0) if gate.name == "failed" else gate for gate in RULE.gates)
     with_failures, without = (
-        analyse(part, seed=3, rule=replace(RULE, gates=gates)) for part in (fail(table, rows), table.drop(rows))
+        analyse(part, seed=3, known=Known(rule=replace(RULE, gates=gates)))
+        for part in (fail(table, rows), table.drop(rows))
     )
     dead = ("mean", "CT3")
     for name, found in with_failures.tables().items():

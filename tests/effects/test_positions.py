@@ -8,7 +8,7 @@ import pytest
 from tests.effects.invent import make_records
 
 from thoughtgraft.effects.frame import build_frame
-from thoughtgraft.effects.gates import Rule
+from thoughtgraft.effects.gates import Known, Rule
 from thoughtgraft.effects.positions import (
     COLUMNS,
     VERDICTS,
@@ -83,12 +83,12 @@ def test_a_slot_that_moves_nothing_is_0_by_construction_and_in_no_family(records
 
 def test_every_verdict_is_that_of_its_own_simultaneous_interval(table: pd.DataFrame, records: pd.DataFrame) -> None:
     strict = Rule.of(margin_pp=12)
-    for made, rule in ((table, Rule()), (position_table(records, rule=strict), strict)):
+    for made, rule in ((table, Rule()), (position_table(records, known=Known(rule=strict)), strict)):
         for name, scale in (("", 100), ("impact_given_correct_", 100), ("adoption_excess_", 1)):
             part = made[made.donor_stratum != ""] if name.startswith("adoption") else made
             ends = zip(part[f"{name}sim_low"], part[f"{name}sim_high"], part[f"{name}verdict"], strict=True)
             assert all(verdict(low, high, scale * rule.margin) == said for low, high, said in ends)
-    words = [set(made.verdict) for made in (table, position_table(records, rule=Rule.of(margin_pp=40)))]
+    words = [set(made.verdict) for made in (table, position_table(records, known=Known(rule=Rule.of(margin_pp=40))))]
     assert "ABOVE" in words[0] and "SMALL" in words[1]
 
 
@@ -149,7 +149,7 @@ def test_donors_that_differ_widen_every_interval() -> None:
 
 
 def test_alpha_is_the_level_of_every_interval(table: pd.DataFrame, records: pd.DataFrame) -> None:
-    wide = row(position_table(records, rule=Rule(alpha=0.01)), "CT1")
+    wide = row(position_table(records, known=Known(rule=Rule(alpha=0.01))), "CT1")
     usual = row(table, "CT1")
     for name in ("ci_high", "sim_high", "impact_given_correct_sim_high", "adoption_excess_sim_high", "dlogp_sim_high"):
         assert wide[name] > usual[name]

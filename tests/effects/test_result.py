@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from tests.effects.invent import make_records
 
+from thoughtgraft.effects.gates import Known
 from thoughtgraft.studies.resampling.analysis import analyse
 
 METHODS = ("swap", "mean", "zero", "skip", "noise", "shuffle")
@@ -39,7 +40,7 @@ def test_full_design_is_analysed_within_a_minute() -> None:
     """100 hosts x 10 donors, 15 slot sets x 6 methods x 2 downstream rules: about 100,000 generations."""
     records = full_design(100, 10)
     start = time.process_time()
-    found = analyse(records, available_hosts=500)
+    found = analyse(records, known=Known(available_hosts=500))
     assert len(records) > 90_000 and time.process_time() - start < 60
     assert found.decision.valid
 

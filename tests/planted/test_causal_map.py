@@ -11,6 +11,7 @@ from tests.planted.reasoner import Planted, planted_problems, said
 
 from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
+from thoughtgraft.effects.gates import Known
 from thoughtgraft.engine.run import run
 from thoughtgraft.studies.resampling.analysis import Analysis, analyse
 from thoughtgraft.tasks.problem import ProblemSet
@@ -34,7 +35,7 @@ def own() -> tuple[ProblemSet, pd.DataFrame, Analysis]:
     records = run(
         Planted("own", reads=READS, leaks=LEAKS), problems, plan(("self", "swap", "mean"), False), progress=False
     )
-    return problems, records, analyse(records, problems, dead_slots=DEAD)
+    return problems, records, analyse(records, problems, known=Known(dead_slots=DEAD))
 
 
 @functools.cache

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from tests.report.invent import FEW, HOSTILE, make_run, parse_table, passing
 
+from thoughtgraft.effects.gates import Known
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.report.document import estimate, judged, markdown, percent
@@ -123,7 +124,7 @@ def test_hostile_texts_are_shown_and_never_run(few):
 
 def test_numbers_are_those_of_the_analysis(full):
     run = full.md.parent
-    found = analysis_of(run, certificate={"certificate": True, "transplant": True})
+    found = analysis_of(run, known=Known({"certificate": True, "transplant": True}))
     rows = parse_table(full.md.read_text(), "### Accuracy")
     table = found.positions.set_index(["method", "label", "downstream", "donor_stratum"])
     assert len(rows) == 6 * 6 + 2
@@ -142,7 +143,7 @@ def test_numbers_are_those_of_the_analysis(full):
 def test_markdown_and_html_agree_on_claims(full):
     rows = parse_table(full.md.read_text(), "### The claims in numbers")
     cells = Page(full.html.read_text()).cells
-    claims = analysis_of(full.md.parent, certificate={"certificate": True, "transplant": True}).decision.claims
+    claims = analysis_of(full.md.parent, known=Known({"certificate": True, "transplant": True})).decision.claims
     assert [row["verdict"] for row in rows] == list(claims.verdict)
     flat = [value.replace("&lt;", "<").replace("&gt;", ">") for row in rows for value in row.values()]
     start = next(i for i in range(len(cells)) if cells[i : i + 3] == flat[:3])

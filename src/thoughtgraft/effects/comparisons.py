@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import combinations, pairwise
@@ -14,7 +14,7 @@ from scipy import stats
 
 from thoughtgraft.edits.known import Mean, Noise, Skip, Swap, Zero
 from thoughtgraft.effects.frame import PLACE, Cells, Frame, arm_table, as_frame, paired, reaches_end
-from thoughtgraft.effects.gates import RULE, Rule
+from thoughtgraft.effects.gates import NOTHING_KNOWN, Known
 from thoughtgraft.effects.positions import impact
 from thoughtgraft.records.schema import Family
 from thoughtgraft.stats.clustered import Estimate, group_totals
@@ -278,11 +278,10 @@ def _cut(found: Interval) -> Interval:
     return Interval(1.0, min(found.low, 1.0), min(found.high, 1.0), note)
 
 
-def _row(
-    frame: Frame, other: str, null_slots: Collection[int], seed: int, resamples: int, rule: Rule
-) -> dict[str, object] | None:
+def _row(frame: Frame, other: str, seed: int, resamples: int, known: Known) -> dict[str, object] | None:
+    rule = known.rule
     arms_a, arms_b = frame.singles(frame.primary), frame.singles(Family(other))
-    slots = [slot for slot in arms_a if slot in arms_b and slot not in null_slots]
+    slots = [slot for slot in arms_a if slot in arms_b and slot not in known.null_slots]
     if len(slots) < 3:
         return None
     a, b = [arms_a[s] for s in slots], [arms_b[s] for s in slots]
@@ -326,8 +325,7 @@ def agreement_table(
     *,
     seed: int = 0,
     resamples: int = 2_000,
-    null_slots: Collection[int] = (),
-    rule: Rule = RULE,
+    known: Known = NOTHING_KNOWN,
 ) -> pd.DataFrame:
     """Swap against mean, zero, skip and noise: one row per ablation that was run at three slots or more.
 
@@ -339,12 +337,12 @@ def agreement_table(
         records: Records or their frame.
         seed: Seeds the resampling.
         resamples: Number of resamples.
-        null_slots: 0-based slots whose effect is 0 by construction: they are no evidence of agreement.
-        rule: Gives the intervals their level, and the bar.
+        known: The rule, which gives the intervals their level, and the bar; and the slots whose effect is 0 by
+            construction: they are no evidence of agreement.
 
     Returns:
         The columns of `COLUMNS`. A disattenuated r above 1 is given as 1, with a note that says so.
     """
     frame = as_frame(records)
-    rows = [row for other in OTHERS if (row := _row(frame, other, null_slots, seed, resamples, rule)) is not None]
+    rows = [row for other in OTHERS if (row := _row(frame, other, seed, resamples, known)) is not None]
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from thoughtgraft.effects.frame import PLACE, Cells, Frame, arm_table, as_frame
-from thoughtgraft.effects.gates import RULE, Rule
+from thoughtgraft.effects.gates import NOTHING_KNOWN, Known, Rule
 from thoughtgraft.effects.positions import Adoption, adoption, adoption_bounds, by_construction
 from thoughtgraft.records.schema import ArmKey
 from thoughtgraft.stats.intervals import TOO_SMALL, Bounds
@@ -74,9 +74,7 @@ def counterfactual_table(
     problems: Iterable[Problem],
     *,
     largest: int | None = None,
-    dead_slots: Collection[int] = (),
-    shared_slots: Collection[int] = (),
-    rule: Rule = RULE,
+    known: Known = NOTHING_KNOWN,
 ) -> pd.DataFrame:
     """Adoption of step values, for every edited slot (and all slots) x every step.
 
@@ -89,9 +87,7 @@ def counterfactual_table(
         records: Records or their frame.
         problems: The problems of the run, with steps.
         largest: The largest number that the model can say, if it has one; larger counterfactuals are not eligible.
-        dead_slots: 0-based slots that cannot reach the output, as the certificate says.
-        shared_slots: 0-based slots at which every problem is fed the same vector.
-        rule: Gives the intervals their level and the verdicts their margin.
+        known: The rule, and the slots whose effect is 0 by construction.
 
     Returns:
         Shares (0..1) with the columns of `COLUMNS`; `step` is 0-based. The null exchanges donors between hosts, as
@@ -113,11 +109,11 @@ def counterfactual_table(
             offered, reasons = _exclude_own(cells, codes, why)
             counts = np.bincount(reasons[cells.host, cells.donor], minlength=5)
             tried.append(_Tried(cells, step, adoption(cells, offered), counts.tolist()))
-    null = {one.key: by_construction(one.cells.arm, dead_slots, shared_slots) for one in tried}
-    rows = {one.key: _row(frame, one, None, rule) | {"note": null[one.key]} for one in tried if null[one.key]}
+    null = {one.key: by_construction(one.cells.arm, known) for one in tried}
+    rows = {one.key: _row(frame, one, None, known.rule) | {"note": null[one.key]} for one in tried if null[one.key]}
     live = [one for one in tried if not null[one.key]]
     for single in (True, False):
-        rows |= _family(frame, [one for one in live if (len(one.cells.arm.slots) == 1) == single], rule)
+        rows |= _family(frame, [one for one in live if (len(one.cells.arm.slots) == 1) == single], known.rule)
     return arm_table([rows[one.key] for one in tried], COLUMNS)
 
 

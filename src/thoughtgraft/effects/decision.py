@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,18 @@ from thoughtgraft.edits.site import slots_label
 from thoughtgraft.effects.comparisons import agreement_table
 from thoughtgraft.effects.counterfactual import COLUMNS as STEP_COLUMNS
 from thoughtgraft.effects.frame import Cells, Frame, as_frame
-from thoughtgraft.effects.gates import FAIL, NOT_RUN, RULE, ClaimRule, GateResult, Rule, check_gates, primary_family
+from thoughtgraft.effects.gates import (
+    FAIL,
+    NOT_RUN,
+    NOTHING_KNOWN,
+    RULE,
+    ClaimRule,
+    GateResult,
+    Known,
+    Rule,
+    check_gates,
+    primary_family,
+)
 from thoughtgraft.effects.positions import OF_EXCESS, OF_GIVEN, OF_IMPACT, position_table
 from thoughtgraft.records.schema import ArmKey
 from thoughtgraft.stats.intervals import TOO_SMALL
@@ -173,32 +184,22 @@ class Decision:
         return pd.DataFrame([[getattr(gate, name) for name in names] for gate in self.gates], columns=names)
 
 
-def pilot_verdict(
-    frame: Frame,
-    gates: tuple[GateResult, ...],
-    available: int | None,
-    rule: Rule = RULE,
-    null_slots: Collection[int] = (),
-) -> PilotVerdict:
+def pilot_verdict(frame: Frame, gates: tuple[GateResult, ...], known: Known) -> PilotVerdict:
     """Judge a pilot by its gates and the hosts that its own variances call for.
 
-    Args:
-        frame: The pilot's run.
-        gates: Its gates.
-        available: Problems left for the full run; None if not known, and then only INVALID can be said.
-        rule: The rule of the run.
-        null_slots: 0-based slots at which a swap has no effect by construction: dead, or fed alike to all problems.
+    Where the number of problems left for the full run is not known, only INVALID and NO-GO can be said.
     """
+    rule, available = known.rule, known.available_hosts
     method = rule.primary[0]
     run = frame.singles(primary_family(frame, rule))
-    arms = {slot: cells for slot, cells in run.items() if slot not in null_slots}
+    arms = {slot: cells for slot, cells in run.items() if slot not in known.null_slots}
     wanted = {
         slot: hosts_after_pilot(cells, rule.margin, n_draws=rule.full_draws, alpha=rule.alpha, power=rule.pilot_power)
         for slot, cells in arms.items()
     }
-    known = {slot: n for slot, n in wanted.items() if n is not None}
-    worst = max(known, key=lambda slot: known[slot]) if known else None
-    needed = known[worst] if worst is not None else None
+    found = {slot: n for slot, n in wanted.items() if n is not None}
+    worst = max(found, key=lambda slot: found[slot]) if found else None
+    needed = found[worst] if worst is not None else None
     label = "" if worst is None else slots_label((worst,))
     failed = [gate.name for gate in gates if gate.outcome == FAIL]
     missing = [gate.name for gate in gates if gate.outcome == NOT_RUN]
@@ -246,35 +247,26 @@ class Tables:
 def decide(
     records: pd.DataFrame | Frame,
     *,
+    known: Known = NOTHING_KNOWN,
     tables: Tables | None = None,
-    certificate: Mapping[str, bool] | None = None,
-    dead_slots: Collection[int] = (),
-    shared_slots: Collection[int] = (),
-    available_hosts: int | None = None,
-    rule: Rule = RULE,
     seed: int = 0,
 ) -> Decision:
     """Apply a rule to a run.
 
     Args:
         records: Records or their frame.
+        known: What it is judged by; the hash of its rule belongs in run.json before the run starts.
         tables: What is already made of it.
-        certificate: Outcomes of the gates that records cannot show; see `check_gates`.
-        dead_slots: Structurally dead slots of the run's protocol.
-        shared_slots: Slots at which every problem is fed the same vector.
-        available_hosts: Problems left for a full run, for the pilot's verdict.
-        rule: The rule; its hash belongs in run.json before the run starts.
         seed: Seed of whatever table has to be made here.
     """
     frame, tables = as_frame(records), tables or Tables()
-    gates = check_gates(frame, certificate, dead_slots, rule, shared_slots)
+    rule, gates = known.rule, check_gates(frame, known)
     failed = [gate.name for gate in gates if gate.outcome == FAIL]
     positions, agreement, steps = tables.positions, tables.agreement, tables.counterfactual
     if positions is None:
-        positions = position_table(frame, seed=seed, dead_slots=dead_slots, shared_slots=shared_slots, rule=rule)
-    null_slots = {*dead_slots, *shared_slots}
+        positions = position_table(frame, seed=seed, known=known)
     if agreement is None:
-        agreement = agreement_table(frame, seed=seed, null_slots=null_slots, rule=rule)
+        agreement = agreement_table(frame, seed=seed, known=known)
     steps = pd.DataFrame(columns=list(STEP_COLUMNS)) if steps is None else steps
     claims = claim_table(frame, positions, agreement, steps, rule)
     if failed:
@@ -283,7 +275,7 @@ def decide(
         claims["verdict"], claims["says"] = INVALID, "not said: a gate failed"
         claims["note"] = f"failed gates: {', '.join(failed)}"
     not_run = tuple(gate.name for gate in gates if gate.outcome == NOT_RUN)
-    pilot = pilot_verdict(frame, gates, available_hosts, rule, null_slots)
+    pilot = pilot_verdict(frame, gates, known)
     return Decision(rule, rule.hash, gates, not failed, not_run, pilot, claims)
 
 

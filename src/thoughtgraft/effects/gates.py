@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from thoughtgraft.arguments import answers_for_calls, items, need
 from thoughtgraft.edits.known import Baseline, Noop, Self, Swap
 from thoughtgraft.edits.site import slots_label
 from thoughtgraft.effects.frame import Cells, Frame
 from thoughtgraft.errors import AnalysisError
+from thoughtgraft.records.certificate import Certificate
 from thoughtgraft.records.schema import Family
 
 VERSION = 2
@@ -311,6 +313,51 @@ def _result(rule: GateRule, figure: float, detail: str) -> GateResult:
     return GateResult(rule.name, rule.statement, PASS if passed else FAIL, figure, rule.limit, detail)
 
 
+@answers_for_calls(AnalysisError)
+@dataclass(frozen=True)
+class Known:
+    """What a run is judged by beside its records.
+
+    Attributes:
+        certificate: Outcomes, by gate name, of the gates that records cannot show ("certificate", "transplant"). A gate
+            that is not named is "not run", which is not a pass.
+        dead_slots: 0-based slots that cannot reach the output under the run's protocol, as its certificate says.
+        shared_slots: 0-based slots at which every problem is fed the same vector, so that a swap is the identity.
+        available_hosts: Problems left for a full run, for the pilot's verdict; None where not known.
+        rule: The decision rule: it gives intervals their level and verdicts their margin.
+    """
+
+    certificate: Mapping[str, bool] | None = None
+    dead_slots: Collection[int] = ()
+    shared_slots: Collection[int] = ()
+    available_hosts: int | None = None
+    rule: Rule = RULE
+
+    def __post_init__(self) -> None:
+        if self.certificate is not None:
+            expected = "a mapping of gates to outcomes"
+            need(self.certificate, Mapping, "the certificate", AnalysisError, expected=expected)  # type: ignore[type-abstract]
+        for name in ("dead_slots", "shared_slots"):
+            slots = getattr(self, name)
+            given = list(slots) if isinstance(slots, Set) else slots
+            object.__setattr__(self, name, tuple(items(given, "slots", AnalysisError, expected="a list of numbers")))
+        need(self.rule, Rule, "the rule", AnalysisError, expected="a Rule", fix="RULE is the present one")
+
+    @classmethod
+    def of(cls, certificate: Certificate, rule: Rule, available_hosts: int | None = None) -> Known:
+        """What a run's certificate says, and its rule."""
+        return cls(certificate.gates, certificate.dead_slots, certificate.shared_slots, available_hosts, rule)
+
+    @property
+    def null_slots(self) -> frozenset[int]:
+        """Slots at which a swap has no effect by construction: dead, or fed alike to all problems."""
+        return frozenset({*self.dead_slots, *self.shared_slots})
+
+
+NOTHING_KNOWN = Known()
+"""No certificate, no slot that is null by construction, the present rule."""
+
+
 def primary_family(frame: Frame, rule: Rule) -> Family:
     """The arms that a rule's claims are about, with the run's primary donors."""
     method, after = rule.primary
@@ -397,40 +444,25 @@ def failed_gate(failures: Mapping[str, int] | None, n_cells: int, rule: Rule = R
     return _result(gate, sum(failures.values()) / n_cells, failed_words(failures, n_cells))
 
 
-def check_gates(
-    frame: Frame,
-    certificate: Mapping[str, bool] | None = None,
-    dead_slots: Collection[int] = (),
-    rule: Rule = RULE,
-    shared_slots: Collection[int] = (),
-) -> tuple[GateResult, ...]:
-    """Check every gate of the rule.
-
-    Args:
-        frame: The run.
-        certificate: Outcomes, by gate name, of the gates that records cannot show ("certificate", "transplant"). A
-            gate that is not named is "not run", which is not a pass.
-        dead_slots: 0-based slots that are structurally dead under the run's protocol.
-        rule: The rule of the run.
-        shared_slots: 0-based slots at which every problem is fed the same vector, so that a swap is the identity.
-    """
+def check_gates(frame: Frame, known: Known = NOTHING_KNOWN) -> tuple[GateResult, ...]:
+    """Check every gate of the run's rule."""
     checks = {
-        "self_null": lambda: _self_null(frame, dead_slots),
+        "self_null": lambda: _self_null(frame, known.dead_slots),
         "noop": lambda: _noop(frame),
-        "edits_bite": lambda: _edits_bite(frame, {*dead_slots, *shared_slots}),
+        "edits_bite": lambda: _edits_bite(frame, known.null_slots),
         "invalid": lambda: _invalid(frame),
         "duplicates": lambda: (float(frame.duplicates), f"{frame.duplicates} repeated of {frame.n_rows} rows"),
     }
     results = []
-    for gate in rule.gates:
+    for gate in known.rule.gates:
         if gate.name == "failed":
-            results.append(failed_gate(frame.failures, frame.n_cells, rule))
+            results.append(failed_gate(frame.failures, frame.n_cells, known.rule))
             continue
         if gate.evidence == "records":
             results.append(_result(gate, *checks[gate.name]()))
             continue
-        known = (certificate or {}).get(gate.name)
-        outcome = NOT_RUN if known is None else PASS if known else FAIL
-        detail = "not among the records" if known is None else "from the run's certificate"
+        said = (known.certificate or {}).get(gate.name)
+        outcome = NOT_RUN if said is None else PASS if said else FAIL
+        detail = "not among the records" if said is None else "from the run's certificate"
         results.append(GateResult(gate.name, gate.statement, outcome, np.nan, None, detail))
     return tuple(results)

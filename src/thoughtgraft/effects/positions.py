@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from scipy import sparse
 from thoughtgraft.edits.edit import change_of
 from thoughtgraft.edits.known import Noop
 from thoughtgraft.effects.frame import PLACE, Cells, Frame, arm_table, as_frame
-from thoughtgraft.effects.gates import RULE, Rule
+from thoughtgraft.effects.gates import NOTHING_KNOWN, Known, Rule
 from thoughtgraft.records.schema import ArmKey
 from thoughtgraft.stats.clustered import Estimate, clustered_mean
 from thoughtgraft.stats.intervals import TOO_SMALL, Bounds, Sample, family_bounds
@@ -68,13 +68,13 @@ def still(cells: Cells) -> bool:
     return bool(len(cells)) and bool(measured.all() and unmoved.all())
 
 
-def by_construction(arm: ArmKey, dead_slots: Collection[int], shared_slots: Collection[int]) -> str:
+def by_construction(arm: ArmKey, known: Known) -> str:
     """Why an arm's effect is 0 whatever the model learned; "" where it is not."""
     if not arm.slots or change_of(arm.method).checks:
         return ""
-    if set(arm.slots) <= set(dead_slots):
+    if set(arm.slots) <= set(known.dead_slots):
         return DEAD
-    alike = change_of(arm.method).of_others and set(arm.slots) <= {*dead_slots, *shared_slots}
+    alike = change_of(arm.method).of_others and set(arm.slots) <= known.null_slots
     return SHARED if alike else ""
 
 
@@ -189,9 +189,7 @@ def position_table(
     *,
     seed: int = 0,
     resamples: int = 9_999,
-    dead_slots: Collection[int] = (),
-    shared_slots: Collection[int] = (),
-    rule: Rule = RULE,
+    known: Known = NOTHING_KNOWN,
 ) -> pd.DataFrame:
     """One row per edited arm, with the columns of `COLUMNS`.
 
@@ -199,9 +197,7 @@ def position_table(
         records: Records, or the frame made of them.
         seed: Seeds the sign flips of p_maxT, the only random column.
         resamples: Number of sign vectors.
-        dead_slots: 0-based slots that cannot reach the output, as the certificate says.
-        shared_slots: 0-based slots at which every problem is fed the same vector.
-        rule: Gives the intervals their level and the verdicts their margin.
+        known: The rule, and the slots whose effect is 0 by construction.
 
     Returns:
         Impacts, standard errors and mde80 in percentage points; accuracies and rates as fractions (adoption too); dlogp
@@ -218,7 +214,7 @@ def position_table(
     """
     frame = as_frame(records)
     arms = [key for key in frame.arms if key.slots or key.method == Noop.name]
-    why = {key: by_construction(key, dead_slots, shared_slots) for key in arms}
+    rule, why = known.rule, {key: by_construction(key, known) for key in arms}
     why |= {k: STILL for k in arms if not why[k] and not change_of(k.method).checks and still(frame.arms[k])}
     rows: dict[ArmKey, dict[str, Any]] = {}
     for family in _families([key for key in arms if len(frame.arms[key]) and not why[key]], frame.n_slots):

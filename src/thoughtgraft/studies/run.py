@@ -15,7 +15,7 @@ from thoughtgraft.effects.comparisons import agreement_table, contrast_table, do
 from thoughtgraft.effects.counterfactual import counterfactual_table
 from thoughtgraft.effects.decision import Decision, PilotVerdict, Tables, decide
 from thoughtgraft.effects.frame import Frame, build_frame
-from thoughtgraft.effects.gates import VERSION, Basis, basis_of
+from thoughtgraft.effects.gates import VERSION, Basis, Known, basis_of
 from thoughtgraft.effects.per_problem import PerProblem, per_problem
 from thoughtgraft.effects.positions import position_table
 from thoughtgraft.errors import RunError
@@ -358,15 +358,14 @@ class Run:
         return table.copy() if self.basis.old_version is None else unjudged(table)
 
     @cached_property
-    def _judging(self) -> dict[str, Any]:
-        certificate = self.certificate
-        null = {"dead_slots": certificate.dead_slots, "shared_slots": certificate.shared_slots}
-        return null | {"rule": self.basis.rule}
+    def known(self) -> Known:
+        """What it is judged by beside its records."""
+        return Known.of(self.certificate, self.basis.rule, self.spec.plan.get("available_hosts"))
 
     @cached_property
     def _steps(self) -> pd.DataFrame:
-        known = self.problem_set() if self.holds(PROBLEMS_FILE) else ()
-        return counterfactual_table(self.frame, known, largest=self.largest_number, **self._judging)
+        problems = self.problem_set() if self.holds(PROBLEMS_FILE) else ()
+        return counterfactual_table(self.frame, problems, largest=self.largest_number, known=self.known)
 
     @cached_property
     def _records(self) -> pd.DataFrame:
@@ -374,12 +373,11 @@ class Run:
 
     @cached_property
     def _positions(self) -> pd.DataFrame:
-        return position_table(self.frame, seed=self.seed, **self._judging)
+        return position_table(self.frame, seed=self.seed, known=self.known)
 
     @cached_property
     def _agreement(self) -> pd.DataFrame:
-        null = {*self.certificate.dead_slots, *self.certificate.shared_slots}
-        return agreement_table(self.frame, seed=self.seed, null_slots=null, rule=self.basis.rule)
+        return agreement_table(self.frame, seed=self.seed, known=self.known)
 
     @cached_property
     def _per_problem(self) -> PerProblem:
@@ -387,14 +385,8 @@ class Run:
 
     @cached_property
     def _decision(self) -> Decision:
-        return decide(
-            self.frame,
-            tables=Tables(self._positions, self._agreement, self._steps),
-            certificate=self.certificate.gates,
-            **self._judging,
-            available_hosts=self.spec.plan.get("available_hosts"),
-            seed=self.seed,
-        )
+        tables = Tables(self._positions, self._agreement, self._steps)
+        return decide(self.frame, known=self.known, tables=tables, seed=self.seed)
 
 
 class Runs(Run):

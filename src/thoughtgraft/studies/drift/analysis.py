@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from thoughtgraft.effects.compare import compare_runs
 from thoughtgraft.effects.frame import Frame, as_frame, as_slots
+from thoughtgraft.effects.gates import Known
 from thoughtgraft.effects.positions import arm_mean, position_table
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.records.schema import ArmKey
@@ -69,7 +70,7 @@ def drift_table(
                 fix="finish both runs: the same command continues them",
             )
         dead, alike = ((by_name or {}).get(name, ()) for by_name in (dead_slots, shared_slots))
-        effects = position_table(frame, seed=seed, dead_slots=dead, shared_slots=alike)
+        effects = position_table(frame, seed=seed, known=Known(dead_slots=dead, shared_slots=alike))
         table = pd.DataFrame([_baseline(frame), *_with_kl_intervals(effects, frame).to_dict("records")])
         if name != standard:
             table = _with_difference(table, compare_runs(frames[standard], frame))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
-from thoughtgraft.arguments import answers_for_calls, items, need, seed_of
+from thoughtgraft.arguments import answers_for_calls, need, seed_of
 from thoughtgraft.effects.comparisons import agreement_table, contrast_table, dose_table, mediation_table
 from thoughtgraft.effects.counterfactual import counterfactual_table
 from thoughtgraft.effects.decision import Decision, Tables, decide
 from thoughtgraft.effects.frame import Frame, build_frame
-from thoughtgraft.effects.gates import RULE, Rule
+from thoughtgraft.effects.gates import NOTHING_KNOWN, Known
 from thoughtgraft.effects.per_problem import PerProblem, per_problem
 from thoughtgraft.effects.positions import bootstrap_table, position_table
 from thoughtgraft.errors import AnalysisError
@@ -51,12 +50,8 @@ def analyse(
     problems: Iterable[Problem] | None = None,
     seed: int = 0,
     *,
-    certificate: Mapping[str, bool] | None = None,
-    dead_slots: Collection[int] = (),
-    shared_slots: Collection[int] = (),
-    available_hosts: int | None = None,
+    known: Known = NOTHING_KNOWN,
     largest: int | None = None,
-    rule: Rule = RULE,
 ) -> Analysis:
     """Estimate, test and judge a run from its records alone.
 
@@ -64,39 +59,21 @@ def analyse(
         records: One row per generation; see `build_frame` for the columns.
         problems: The run's problems with their steps, for counterfactual adoption; None leaves it out.
         seed: Seed of every resampling; the same records (in any order) and seed give the same result.
-        certificate: Outcomes of the gates that records cannot show; see `check_gates`.
-        dead_slots: 0-based slots that are structurally dead under the run's protocol.
-        shared_slots: 0-based slots at which every problem is fed the same vector.
-        available_hosts: Problems left for a full run, for the pilot's verdict.
+        known: What it is judged by: its rule, what its certificate says, the problems left for a full run.
         largest: Largest number that the model can say, if it has one, for counterfactual adoption.
-        rule: The decision rule of the run.
 
     Raises:
         AnalysisError: The records cannot be used.
     """
     seed = seed_of(seed, AnalysisError)
     problems = None if problems is None else as_problems(problems)
-    if certificate is not None:
-        expected = "a mapping of gates to outcomes"
-        need(certificate, Mapping, "the certificate", AnalysisError, expected=expected)  # type: ignore[type-abstract]
-    for slots in (dead_slots, shared_slots):
-        items(list(slots) if isinstance(slots, Set) else slots, "slots", AnalysisError, expected="a list of numbers")
-    need(rule, Rule, "the rule", AnalysisError, expected="a Rule", fix="RULE is the present one")
+    fix = "known=Known(dead_slots=[5]), for example"
+    need(known, Known, "what is known of the run", AnalysisError, expected="a Known", fix=fix)
     frame = build_frame(records)
-    known: dict[str, Any] = {"dead_slots": dead_slots, "shared_slots": shared_slots, "rule": rule}
-    positions = position_table(frame, seed=seed, **known)
-    agreement = agreement_table(frame, seed=seed, null_slots={*dead_slots, *shared_slots}, rule=rule)
-    steps = counterfactual_table(frame, problems or (), largest=largest, **known)
-    decision = decide(
-        frame,
-        tables=Tables(positions, agreement, steps),
-        certificate=certificate,
-        dead_slots=dead_slots,
-        shared_slots=shared_slots,
-        available_hosts=available_hosts,
-        rule=rule,
-        seed=seed,
-    )
+    positions = position_table(frame, seed=seed, known=known)
+    agreement = agreement_table(frame, seed=seed, known=known)
+    steps = counterfactual_table(frame, problems or (), largest=largest, known=known)
+    decision = decide(frame, known=known, tables=Tables(positions, agreement, steps), seed=seed)
     return Analysis(
         frame=frame,
         positions=positions,

@@ -400,12 +400,8 @@ def analysed(
         run.records(),
         problems,
         run.seed,
-        certificate=run.certificate.gates,
-        dead_slots=run.certificate.dead_slots,
-        shared_slots=run.certificate.shared_slots,
-        available_hosts=run.spec.plan.get("available_hosts"),
+        known=run.known,
         largest=largest,
-        rule=run.basis.rule,
     )
     old = None
     if run.basis.old_version is not None:

@@ -16,7 +16,7 @@ from thoughtgraft.edits.edit import change_of
 from thoughtgraft.edits.known import Mean, Swap, Zero
 from thoughtgraft.effects.compare import compare_runs
 from thoughtgraft.effects.frame import Frame, build_frame
-from thoughtgraft.effects.gates import RULE
+from thoughtgraft.effects.gates import RULE, Known
 from thoughtgraft.effects.positions import adoption, adoption_bounds, donor_answers, position_table
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.probing.scores import Interval, corrected_t
@@ -236,7 +236,7 @@ def _effects(model: Measured, frame: Frame, seed: int) -> pd.DataFrame:
     """A model's position table; which slots are dead, or fed alike to all problems, its certificate says."""
     said = model.certificate or {}
     dead, alike = (said.get(name) or () for name in ("dead_slots", "shared_slots"))
-    return position_table(frame, seed=seed, dead_slots=dead, shared_slots=alike)
+    return position_table(frame, seed=seed, known=Known(dead_slots=dead, shared_slots=alike))
 
 
 def _readings(zoo: tuple[Measured, ...], labels: pd.DataFrame, seed: int) -> tuple[list[StateReadings], list[str]]:
