@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from thoughtgraft.effects.frame import reasons
+from thoughtgraft.effects.gates import FAIL, failed_gate
+from thoughtgraft.files import write_atomic
 from thoughtgraft.records.certificate import Certificate
 from thoughtgraft.records.export import COLUMN_MEANINGS
 from thoughtgraft.records.schema import RECORD_SCHEMA
-from thoughtgraft.report.document import Banner, count, plural, sentence_list
-from thoughtgraft.report.render import to_text
+from thoughtgraft.report.document import Banner, Block, Bullets, Prose, Report, Section, count, plural, sentence_list
+from thoughtgraft.report.render import ReportPaths, to_html, to_markdown, to_text
+from thoughtgraft.studies.resampling.checks import checks, provenance_blocks
+from thoughtgraft.studies.resampling.context import caveats, failed_caveat, seen_before
 from thoughtgraft.studies.run import Run
 
 
@@ -37,6 +43,60 @@ def certificate_banner(
         said = words or certificate.badge[1]
         return Banner("warn", "NOT CERTIFIED", f"{said[0].upper()}{said[1:]}. Nothing proves that {proves}.")
     return None
+
+
+EDITED = "the edits did what they say"
+
+
+def write_page(
+    run: Run, title: str, found: Sequence[Block], design: Sequence[str], *, proves: str = EDITED, force: bool = False
+) -> ReportPaths:
+    """Write report.md and report.html (opens offline) of a study that no rule of questions judges.
+
+    What was found, how it was designed, the certificate, and where the numbers come from. A failed certificate, or too
+    many failed cells, leave out what was found.
+
+    Args:
+        run: The run.
+        title: The page's title.
+        found: What was found.
+        design: What was done, a sentence each.
+        proves: What a certificate would prove.
+        force: State results all the same; every page then says so.
+
+    Raises:
+        RunError: A file of the run is damaged, or the disk refuses.
+    """
+    spec, certificate, done = run.spec, run.certificate, len(run.records())
+    failures = reasons(run.failed()["error"])
+    gate = failed_gate(failures, max(done, 1))
+    also = f"gate {gate.name} ({gate.detail})" if gate.outcome == FAIL else ""
+    if (certificate.failed or also) and not force:
+        found = (Prose("No result is stated in this report: the warning above says why.", "warn"),)
+    report = Report(
+        title=title,
+        facts=(
+            ("protocol", spec.protocol),
+            ("problems", f"{plural(spec.n_hosts, 'problem')} of {spec.problems}"),
+            ("generations", count(done)),
+            ("failed", count(sum(failures.values()))),
+            seen_before(spec),
+            ("run", spec.run_id),
+        ),
+        badge=certificate.badge,
+        banner=certificate_banner(certificate, force, proves, also=also),
+        sections=(
+            Section("finding", "What was found", tuple(found)),
+            Section("design", "Design", (Bullets(tuple(design)),)),
+            Section("certificate", "Certificate", checks(certificate)),
+            Section("provenance", "Provenance", provenance_blocks(spec)),
+        ),
+        caveats=(*caveats(spec), *failed_caveat(failures, done)),
+    )
+    paths = ReportPaths(run.path / "report.md", run.path / "report.html", ())
+    write_atomic(paths.md, to_markdown(report).encode())
+    write_atomic(paths.html, to_html(report).encode())
+    return paths
 
 
 # The first pattern that fits names the file.
