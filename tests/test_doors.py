@@ -18,9 +18,10 @@ import thoughtgraft
 from tests.engine.tiny import loaded, questions
 from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
-from thoughtgraft.effects.compare import compare_runs
+from thoughtgraft.effects.compare import compare_records
 from thoughtgraft.effects.gates import Known
 from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.evaluate import evaluate
 from thoughtgraft.engine.executors import make_executor
 from thoughtgraft.engine.run import run
 from thoughtgraft.engine.verify.suite import verify
@@ -30,6 +31,7 @@ from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.readouts.lens import decode_thoughts
 from thoughtgraft.records.export import load_records
 from thoughtgraft.records.states import load_states
+from thoughtgraft.studies.comparison import compare_runs
 from thoughtgraft.studies.registry import load_run
 from thoughtgraft.studies.resampling.analysis import analyse
 from thoughtgraft.studies.resampling.report import write_report
@@ -210,8 +212,10 @@ def test_what_is_no_run_is_refused_by_all_that_read_one(call: Any, tmp_path: Pat
 def test_what_are_no_records_is_refused(records: Any) -> None:
     told = r"wrong kind of value for the records; got .*Fix: records of load_records\(FOLDER\), or load_run"
     refused(AnalysisError, told, analyse, records)
-    refused(AnalysisError, told, compare_runs, records, records)
-    refused(AnalysisError, r"wrong kind of value for the records; got Run\(", compare_runs, load_run(STORED), records)
+    refused(AnalysisError, told, compare_records, records, records)
+    refused(
+        AnalysisError, r"wrong kind of value for the records; got Run\(", compare_records, load_run(STORED), records
+    )
 
 
 @pytest.mark.parametrize(
@@ -238,6 +242,38 @@ def test_what_a_run_is_asked_for_is_refused_where_it_is_not_there() -> None:
     refused(AnalysisError, r"wrong kind of value for the rule; got 'x'", Known, rule="x")
     refused(ProblemError, r"problems are wanted, not their name", analyse, records, "arithmetic:test")
     refused(AnalysisError, r"slots are not usable; got 3", Known, dead_slots=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"model": "tiny-codi"}, r"wrong kind of value for the model; got 'tiny-codi'.*load_model"),
+        ({"problems": "arithmetic"}, r"problems are wanted, not their name"),
+        ({"batch_size": 0}, r"batch size is not usable; got 0"),
+        ({"max_new_tokens": 0}, r"max_new_tokens is not usable; got 0"),
+        ({"seed": -1}, r"the seed is not usable; got -1"),
+        ({"limit": 3}, r"evaluate was called with other arguments than it has"),
+    ],
+)
+def test_evaluate_refuses_what_it_cannot_use(
+    options: dict[str, Any], told: str, model: LatentReasoner, problems: ProblemSet
+) -> None:
+    refused(ThoughtgraftError, told, evaluate, **({"model": model, "problems": problems, "progress": False} | options))
+
+
+def test_compare_runs_refuses_what_it_cannot_use(tmp_path: Path) -> None:
+    refused(RunError, r"the run's folder is not usable; got 3", compare_runs, STORED, 3)
+    refused(RunError, r"is not a run; expected a folder with run\.json", compare_runs, STORED, tmp_path)
+    refused(AnalysisError, r"wrong kind of value for force; got 'yes'", compare_runs, STORED, STORED, force="yes")
+    refused(
+        AnalysisError, r"compare_runs was called with other arguments.*did you mean 'force'", compare_runs, forced=1
+    )
+    (tmp_path / "features").mkdir()
+    (tmp_path / "run.json").write_text((STORED / "run.json").read_text())
+    refused(RunError, r"keeps what layers held, not generations.*load_states", compare_runs, STORED, tmp_path)
+    found = compare_runs(STORED, load_run(STORED))
+    assert set(found.table.design) == {"paired"} and (found.table.difference_pp == 0).all()
+    assert found.differences == () and found.unfinished == [] and 0 < len(found.main) < len(found.table)
 
 
 def test_seeds_of_analyses_are_seeds() -> None:
@@ -272,8 +308,8 @@ JUNK = st.one_of(
     st.lists(st.integers(), max_size=2),
     st.sampled_from([np.int64(1), np.array([1.0]), torch.tensor(1.0), PLAN, STORED, Arm, object(), pd.DataFrame()]),
 )
-MADE_BY_US = ("States", "Run", "Thoughts", "load_model", "Edit", "EditContext", "Look")
-PUBLIC = [name for name in thoughtgraft.__all__ if name not in MADE_BY_US]
+MADE_BY_US = ("Comparison", "Edit", "EditContext", "Evaluation", "Grader", "Look", "Run", "States", "Thoughts")
+PUBLIC = [name for name in thoughtgraft.__all__ if name not in (*MADE_BY_US, "load_model")]
 
 
 @pytest.mark.parametrize("name", [*PUBLIC, "States.of"])

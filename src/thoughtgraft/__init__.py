@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     )
     from thoughtgraft.edits.plan import Plan
     from thoughtgraft.edits.site import Resid, Site
+    from thoughtgraft.effects.accuracy import paired_accuracy
     from thoughtgraft.engine.collect import collect_thoughts
+    from thoughtgraft.engine.evaluate import Evaluation, evaluate
+    from thoughtgraft.engine.executors import make_executor
     from thoughtgraft.engine.run import run
     from thoughtgraft.engine.states import collect_states
     from thoughtgraft.engine.verify.suite import verify
@@ -32,10 +35,12 @@ if TYPE_CHECKING:
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.records.export import load_records
     from thoughtgraft.records.states import States, load_states
+    from thoughtgraft.studies.comparison import Comparison, compare_runs
     from thoughtgraft.studies.registry import load_run, run_study
     from thoughtgraft.studies.resampling.analysis import analyse
     from thoughtgraft.studies.resampling.report import write_report
     from thoughtgraft.studies.run import Run
+    from thoughtgraft.tasks.grading import Grader, grader
     from thoughtgraft.tasks.load import load_problems
     from thoughtgraft.tasks.problem import Problem, ProblemSet
     from thoughtgraft.thoughts import Thoughts
@@ -44,9 +49,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "Arm": "edits.arm",
     "Baseline": "edits.known",
+    "Comparison": "studies.comparison",
     "Custom": "edits.edit",
     "Edit": "edits.edit",
     "EditContext": "edits.context",
+    "Evaluation": "engine.evaluate",
+    "Grader": "tasks.grading",
     "Look": "edits.edit",
     "Mean": "edits.known",
     "Noise": "edits.known",
@@ -69,12 +77,17 @@ _HOMES = {
     "analyse": "studies.resampling.analysis",
     "collect_states": "engine.states",
     "collect_thoughts": "engine.collect",
+    "compare_runs": "studies.comparison",
     "decode_thoughts": "readouts.lens",
+    "evaluate": "engine.evaluate",
+    "grader": "tasks.grading",
     "load_model": "models.load",
     "load_problems": "tasks.load",
     "load_records": "records.export",
     "load_run": "studies.registry",
     "load_states": "records.states",
+    "make_executor": "engine.executors",
+    "paired_accuracy": "effects.accuracy",
     "run": "engine.run",
     "run_study": "studies.registry",
     "verify": "engine.verify.suite",
@@ -84,9 +97,12 @@ _HOMES = {
 __all__ = [
     "Arm",
     "Baseline",
+    "Comparison",
     "Custom",
     "Edit",
     "EditContext",
+    "Evaluation",
+    "Grader",
     "Look",
     "Mean",
     "Noise",
@@ -109,12 +125,17 @@ __all__ = [
     "analyse",
     "collect_states",
     "collect_thoughts",
+    "compare_runs",
     "decode_thoughts",
+    "evaluate",
+    "grader",
     "load_model",
     "load_problems",
     "load_records",
     "load_run",
     "load_states",
+    "make_executor",
+    "paired_accuracy",
     "run",
     "run_study",
     "verify",

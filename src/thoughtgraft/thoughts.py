@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
@@ -17,6 +17,9 @@ from torch import Tensor
 from thoughtgraft.arguments import parse_json, path_of
 from thoughtgraft.errors import RunError, differences
 from thoughtgraft.tensorfile import save_tensors
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SHOWN_DIFFERENCES = 12
 
@@ -62,6 +65,13 @@ class Thoughts:
 
     def __len__(self) -> int:
         return len(self.problem_ids)
+
+    @property
+    def right(self) -> pd.Series[bool]:
+        """Whether each answer is right, by problem id."""
+        import pandas as pd
+
+        return pd.Series(self.correct, index=list(self.problem_ids), dtype="boolean")
 
     @property
     def accuracy(self) -> float:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from tests.effects.invent import make_records
 
-from thoughtgraft.effects.compare import compare_runs
+from thoughtgraft.effects.compare import compare_records
 from thoughtgraft.effects.frame import build_frame
 from thoughtgraft.effects.gates import FAIL, NOT_RUN, PASS, RULE, Known, check_gates
 from thoughtgraft.studies.drift.analysis import drift_table
@@ -103,7 +103,7 @@ def test_a_repeated_failed_cell_counts_once():
 def test_a_run_with_failures_compares_as_the_rest_of_it():
     first, second = records(seed=1), records(seed=5)
     rows = some(first, 40).difference(first.index[first["method"] == "mean"])
-    found, expected = compare_runs(fail(first, rows), second), compare_runs(first.drop(rows), second)
+    found, expected = compare_records(fail(first, rows), second), compare_records(first.drop(rows), second)
     pd.testing.assert_frame_equal(found, expected, check_dtype=False)
 
 

@@ -15,10 +15,10 @@ from thoughtgraft.edits.context import EditContext
 from thoughtgraft.edits.known import Zero
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.evaluate import Evaluation, always_explicit, evaluate
 from thoughtgraft.engine.run import run
 from thoughtgraft.errors import RunError
 from thoughtgraft.models.load import load_model
-from thoughtgraft.studies.zoo.measure import Evaluation, always_explicit, measure
 from thoughtgraft.tasks.problem import Problem, ProblemSet, Step
 from thoughtgraft.tasks.sets.arithmetic import arithmetic
 
@@ -33,7 +33,7 @@ def model():
 
 def test_the_table_counts_what_is_kept_per_problem(model) -> None:
     problems = arithmetic("validation")[:4]
-    found = measure(model, problems, progress=False)
+    found = evaluate(model, problems, progress=False)
     assert list(found.correct)[:3] == ["thoughts", "0 thoughts", "1 thought"]
     assert {"all thoughts zero", "all thoughts another problem's", "explicit reasoning"} <= set(found.correct)
     assert all(len(values) == 4 for values in found.correct.values())
@@ -43,7 +43,7 @@ def test_the_table_counts_what_is_kept_per_problem(model) -> None:
     assert not always_explicit(model)
     model.num_latents = 0
     try:
-        none = measure(model, problems, progress=False)
+        none = evaluate(model, problems, progress=False)
     finally:
         model.num_latents = 2
     assert none.main == "answer" and set(none.correct) == {"answer", "explicit reasoning"}
@@ -78,7 +78,7 @@ def test_groups_stand_in_the_order_of_their_numbers_and_unknown_steps_are_called
 def test_an_answer_that_failed_is_in_no_n(model, monkeypatch) -> None:
     """An edit whose numbers the model cannot hold: neither right nor wrong."""
     problems = arithmetic("validation")[:4]
-    sound = measure(model, problems, progress=False)
+    sound = evaluate(model, problems, progress=False)
     zero = Zero.__call__
 
     def broken(self: Zero, live: Tensor, at: EditContext) -> Tensor:
@@ -87,7 +87,7 @@ def test_an_answer_that_failed_is_in_no_n(model, monkeypatch) -> None:
         return whole
 
     monkeypatch.setattr(Zero, "__call__", broken)
-    found = measure(model, problems, progress=False)
+    found = evaluate(model, problems, progress=False)
     values = found.correct["all thoughts zero"]
     assert values.count(None) == 1
     kept = [a == b for a, b in zip(values, sound.correct["all thoughts zero"], strict=True) if a is not None]
@@ -95,5 +95,5 @@ def test_an_answer_that_failed_is_in_no_n(model, monkeypatch) -> None:
     row = found.table().set_index("condition").loc["all thoughts zero"]
     assert (row.n, row.failed, row.correct) == (3, 1, sum(bool(v) for v in values))
     monkeypatch.setattr(Zero, "__call__", lambda self, live, at: live * torch.inf)
-    row = measure(model, problems, progress=False).table().set_index("condition").loc["all thoughts zero"]
+    row = evaluate(model, problems, progress=False).table().set_index("condition").loc["all thoughts zero"]
     assert (row.n, row.failed) == (0, 4) and row[["accuracy", "ci_low", "ci_high"]].isna().all()

@@ -13,7 +13,9 @@ from tests.engine.tiny import tiny
 
 from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
+from thoughtgraft.engine import evaluate
 from thoughtgraft.engine.collect import collect_thoughts, encode
+from thoughtgraft.engine.evaluate import explicit_correct
 from thoughtgraft.engine.features import Keep, run_features
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.run import run
@@ -23,8 +25,6 @@ from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
 from thoughtgraft.records.export import export_records
 from thoughtgraft.studies.registry import load_run
-from thoughtgraft.studies.zoo import measure as evaluate
-from thoughtgraft.studies.zoo.measure import explicit_correct
 from thoughtgraft.tasks.grading import NUMBER
 from thoughtgraft.tasks.numbers import extract_answer
 from thoughtgraft.tasks.problem import Problem, ProblemSet
@@ -69,11 +69,11 @@ def test_any_text_goes_through_records_and_files_unchanged(bytewise: LatentReaso
     for row in records.to_dict("records"):
         assert row["valid"] == (extract_answer(row["text"]) is not None)
         assert row["correct"] == NUMBER.same(NUMBER.parse(row["text"]), row["gold"])
-    [path] = export_records(tmp_path / "run", tmp_path / "records.csv")
+    [path] = export_records(tmp_path / "run", tmp_path / "records.csv").files
     with path.open(newline="", encoding="utf-8") as file:
         rows = {row["cell"]: row["text"] for row in csv.DictReader(file)}
     assert rows == dict(zip(records["cell"], records["text"], strict=True))
-    [path] = export_records(tmp_path / "run", tmp_path / "records.jsonl", "jsonl")
+    [path] = export_records(tmp_path / "run", tmp_path / "records.jsonl", "jsonl").files
     read = pd.read_json(path, lines=True, dtype=False)
     assert list(read.set_index("cell")["text"].loc[list(records["cell"])]) == list(records["text"])
     assert [p.question for p in load_run(tmp_path / "run").problem_set()] == UGLY

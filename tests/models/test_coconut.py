@@ -21,6 +21,7 @@ from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.answer import make_draft
 from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.evaluate import evaluate
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.rollout import rollout
 from thoughtgraft.engine.rows import Source
@@ -31,7 +32,6 @@ from thoughtgraft.models.checkpoint.read import read_checkpoint, write_checkpoin
 from thoughtgraft.models.coconut import CoconutReasoner
 from thoughtgraft.models.load import load_model
 from thoughtgraft.readouts.lens import decode_thoughts, token_text
-from thoughtgraft.studies.zoo.measure import evaluate
 from thoughtgraft.tasks.grading import NUMBER, OFFICIAL
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
@@ -343,7 +343,7 @@ def test_thoughts_are_collected_and_decoded() -> None:
 
 
 def test_accuracies_are_measured_with_and_without_thoughts() -> None:
-    table = evaluate(tiny("coconut-gpt2", max_new_tokens=4), problems()[:2], progress=False)
+    table = evaluate(tiny("coconut-gpt2", max_new_tokens=4), problems()[:2], progress=False).table()
     conditions = set(table["condition"])
     assert {"thoughts", "0 thoughts", "all thoughts zero", "explicit reasoning"} <= conditions
 

@@ -21,6 +21,7 @@ from transformers.models.llama import modeling_llama
 from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.evaluate import evaluate
 from thoughtgraft.engine.executors import make_executor
 from thoughtgraft.engine.features import Keep, run_features
 from thoughtgraft.engine.reference import reference_run
@@ -37,7 +38,6 @@ from thoughtgraft.records.export import load_records
 from thoughtgraft.records.status import read_status
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.studies.resampling.report import write_report
-from thoughtgraft.studies.zoo.measure import evaluate
 from thoughtgraft.tasks.files import problem_table
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 

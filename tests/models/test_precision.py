@@ -13,13 +13,13 @@ from tests.engine.tiny import questions, tiny
 from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
 from thoughtgraft.engine.collect import collect_thoughts
+from thoughtgraft.engine.evaluate import explicit_correct
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.run import run
 from thoughtgraft.engine.states import states_of
 from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.models.precision import ieee_products
 from thoughtgraft.readouts.lens import decode_thoughts
-from thoughtgraft.studies.zoo.measure import explicit_correct
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 NEW = hasattr(torch._C, "_get_fp32_precision_getter")

@@ -74,7 +74,6 @@ def drift(
 
     # What needs torch comes after everything that can be refused without it.
     from thoughtgraft.cli.console import Terminal
-    from thoughtgraft.cli.read import failed_gates
     from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.cli.studies import door
     from thoughtgraft.effects.gates import RULE
@@ -82,6 +81,7 @@ def drift(
     from thoughtgraft.models.reasoner import require_thoughts
     from thoughtgraft.readouts.lens import largest_number
     from thoughtgraft.records.certificate import read_certificate
+    from thoughtgraft.studies.comparison import failed_gates
     from thoughtgraft.studies.drift.analysis import drift_table
     from thoughtgraft.studies.drift.report import Side, drift_facts, write_drift
     from thoughtgraft.studies.options import RunOptions

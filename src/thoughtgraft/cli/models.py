@@ -22,6 +22,9 @@ def think(
     question: Annotated[str, typer.Argument(callback=checks.question, help="A word problem.")],
     model: options.Model = "tiny-codi",
     top: Annotated[int, typer.Option(min=1, help="Tokens shown for each thought.")] = 5,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="The likeliest token after every layer, at every latent position.")
+    ] = False,
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
     num_latents: options.NumLatents = None,
@@ -35,14 +38,10 @@ def think(
 
     Example: thoughtgraft think "Tom has 3 bags of 4 apples. Tom buys 5 apples. How many apples does Tom have?"
     """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.collect import collect_thoughts
+    from thoughtgraft.engine.states import collect_states
     from thoughtgraft.readouts.lens import decode_thoughts, unseen_words
-    from thoughtgraft.report.document import visible
     from thoughtgraft.tasks.problem import Problem, ProblemSet
 
     reasoner = open_model(
@@ -64,33 +63,52 @@ def think(
         )
     problems = ProblemSet((Problem("asked", question, None),), "asked")
     thoughts = collect_thoughts(reasoner, problems, progress=False)
-    decoded = decode_thoughts(reasoner, thoughts, top)
-    none = "" if reasoner.num_latents else f"{reasoner.name} is fed no thoughts: {reasoner.without_thoughts}"
+    found = collect_states(reasoner, problems, progress=False) if layers else thoughts
+    decoded = decode_thoughts(reasoner, found, top)
+    note = "" if reasoner.num_latents else f"{reasoner.name} is fed no thoughts: {reasoner.without_thoughts}"
     if as_json:
-        tokens = [
-            [{"token": r["token"], "prob": round(r["prob"], 4)} for r in group.to_dict("records")]
-            for _, group in decoded.groupby("slot")
-        ]
-        answer = {"thoughts": tokens, "text": thoughts.texts[0], "answer": thoughts.pred[0], "unseen": unseen}
-        answer |= {"note": none} if none else {}
-        typer.echo(json.dumps(answer, ensure_ascii=False))
-        return
+        answer = {"thoughts": _tokens(decoded), "text": thoughts.texts[0], "answer": thoughts.pred[0], "unseen": unseen}
+        typer.echo(json.dumps(answer | ({"note": note} if note else {}), ensure_ascii=False))
+    else:
+        _print_thoughts(decoded, thoughts.texts[0], "" if layers else note)
+
+
+def _tokens(decoded: pd.DataFrame) -> list[Any]:
+    """The tokens of each thought with their probabilities; of states one such list for each position and layer."""
+    axes = [name for name in ("slot", "position", "layer") if name in decoded]
+    found: list[Any] = []
+    for place, group in decoded.groupby(axes, sort=False):
+        tokens = [{"token": row["token"], "prob": round(row["prob"], 4)} for row in group.to_dict("records")]
+        named = dict(zip(axes, place, strict=True))
+        found.append(tokens if "slot" in decoded else named | {"tokens": tokens})
+    return found
+
+
+def _print_thoughts(decoded: pd.DataFrame, text: str, note: str) -> None:
+    """What each thought decodes to, or each state by layer; then the answer."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from thoughtgraft.report.document import visible
+
     console = Console()
-    if none:
-        console.print(f"{none}. What it writes:", markup=False, highlight=False, soft_wrap=True)
-        console.print(thoughts.texts[0] or "(no text)", markup=False)
-        return
-    table = Table(title="top tokens of each thought, through the unembedding", title_style="dim")
-    table.add_column("thought")
-    for rank in range(top):
-        table.add_column(f"{rank + 1}")
-    for slot, group in decoded.groupby("slot"):
-        table.add_row(
-            f"CT{slot}",
-            *(f"{escape(visible(r['token']))} [dim]{r['prob']:.0%}[/dim]" for r in group.to_dict("records")),
-        )
-    console.print(table)
-    console.print(thoughts.texts[0] or "(no text)", markup=False)
+    if note:
+        console.print(f"{note}. What it writes:", markup=False, highlight=False, soft_wrap=True)
+    else:
+        rows, columns = ("slot", "rank") if "slot" in decoded else ("layer", "position")
+        best = decoded if rows == "slot" else decoded[decoded["rank"] == 0]
+        heads = [rank + 1 for rank in best[columns].unique()] if rows == "slot" else best[columns].unique()
+        title = "top tokens of each thought, through the unembedding"
+        title += "" if rows == "slot" else ", layer by layer"
+        table = Table(title=title, title_style="dim")
+        for head in ("thought" if rows == "slot" else "layer", *heads):
+            table.add_column(str(head))
+        for name, group in best.groupby(rows):
+            shown = (f"{escape(visible(r['token']))} [dim]{r['prob']:.0%}[/dim]" for r in group.to_dict("records"))
+            table.add_row(f"CT{name}" if rows == "slot" else str(name), *shown)
+        console.print(table)
+    console.print(text or "(no text)", markup=False)
 
 
 def evaluate(
@@ -138,8 +156,8 @@ def evaluate(
 
     # What needs torch comes after everything that can be refused without it.
     from thoughtgraft.cli.reasoner import open_model
+    from thoughtgraft.engine.evaluate import evaluate as measure
     from thoughtgraft.readouts.lens import warn_of_unseen
-    from thoughtgraft.studies.zoo.measure import evaluate as measure
 
     reasoner = open_model(
         model,
@@ -154,8 +172,7 @@ def evaluate(
     )
     if warning := warn_of_unseen(reasoner, chosen):
         typer.echo(f"warning: {warning}", err=True)
-    reasoner.max_new_tokens = max_new_tokens or reasoner.max_new_tokens
-    table = measure(reasoner, chosen, batch_size=batch_size)
+    table = measure(reasoner, chosen, batch_size=batch_size, max_new_tokens=max_new_tokens).table()
     if as_json:
         typer.echo(table.to_json(orient="records", indent=1))
     else:

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from thoughtgraft.records.status import Status
-    from thoughtgraft.studies.run import Run
+    from thoughtgraft.studies.comparison import Comparison
 
 FORMATS = ("csv", "parquet", "jsonl")
 WATCH_S = 2.0
@@ -148,79 +148,42 @@ def compare(
 
     Intervals are paired where the runs share problems.
     """
-    from thoughtgraft.effects.compare import compare_runs, spec_differences
-    from thoughtgraft.errors import AnalysisError
-    from thoughtgraft.records.schema import ArmKey
-    from thoughtgraft.report.document import records_of, sentence_list
-    from thoughtgraft.studies.registry import load_run
+    from thoughtgraft.studies.comparison import compare_runs
 
-    a, b = load_run(run_a), load_run(run_b)
-    for run in (a, b):
-        if "features" in run.spec.plan:
-            raise AnalysisError(
-                f"{run.path} is an {run.spec.study} run: it has features, and no effects to compare",
-                expected="runs of generations, as `run resampling` makes them",
-            )
-    broken = {str(run.path): failed for run in (a, b) if (failed := failed_gates(run))}
-    if broken and not force:
-        refuse(broken)
-    table = compare_runs(a.frame, b.frame, same_problems=a.spec.problems == b.spec.problems)
-    differences = spec_differences(a.spec, b.spec)
+    found = compare_runs(run_a, run_b, force=force)
     if as_json:
-        rows = [{k: plain(v) for k, v in row.items()} for row in records_of(table)]
-        fields = [{"field": name, "a": left, "b": right} for name, left, right in differences]
-        found = {"a": str(a.path), "b": str(b.path), "differences": fields, "failed_gates": broken, "rows": rows}
-        typer.echo(json.dumps(found, indent=1))
-        return
+        typer.echo(json.dumps(found.to_json(), indent=1))
+    else:
+        _print_comparison(found, found.table if every else found.main)
+
+
+def _print_comparison(found: Comparison, chosen: pd.DataFrame) -> None:
+    """What two runs differ in, what has to be known of them, and the arms that were chosen."""
     from rich.console import Console
     from rich.markup import escape
 
+    from thoughtgraft.records.schema import ArmKey
+    from thoughtgraft.report.document import sentence_list
+
     console = Console()
-    for path, failed in broken.items():
+    for path, failed in found.failed_gates.items():
         console.print(
-            f"[bold red]INVALID[/bold red] {escape(str(path))}: {', '.join(failed)} failed; nothing here may be quoted"
+            f"[bold red]INVALID[/bold red] {escape(path)}: {', '.join(failed)} failed; nothing here may be quoted"
         )
-    for run in (a, b):
-        if run.frame.n_rows < run.spec.n_cells:
-            console.print(
-                f"[bold yellow]UNFINISHED[/bold yellow] {escape(str(run.path))}: {run.frame.n_rows:,} of "
-                f"{run.spec.n_cells:,} generations"
-            )
-    console.print("the runs differ in:" if differences else "the runs do not differ in model, protocol or plan")
-    for name, left, right in differences:
+    for run in found.unfinished:
+        console.print(
+            f"[bold yellow]UNFINISHED[/bold yellow] {escape(str(run.path))}: {run.frame.n_rows:,} of "
+            f"{run.spec.n_cells:,} generations"
+        )
+    console.print("the runs differ in:" if found.differences else "the runs do not differ in model, protocol or plan")
+    for name, left, right in found.differences:
         console.print(f"  {name}: {left} | {right}", markup=False, highlight=False)
-    chosen, widest = table if every else main_arms(table), table.slots.map(len).max()
     console.print(shown(chosen))
+    widest = found.table.slots.map(len).max()
     for note in dict.fromkeys(str(note) for note in chosen.note if note):
         same = chosen[chosen.note == note]
         arms = [arm.label(widest) for arm in ArmKey.of_table(same)]
         console.print(f"{sentence_list(arms)}: {note}", soft_wrap=True, markup=False, highlight=False)
-
-
-def failed_gates(run: Run) -> list[str]:
-    """Names of the gates that a run fails."""
-    gates = run.gates()
-    return [str(name) for name in gates.name[gates.outcome == "fail"]]
-
-
-def refuse(broken: dict[str, list[str]]) -> None:
-    """Raise an error: a run that fails a gate states no effect, so there is nothing to compare."""
-    from thoughtgraft.errors import AnalysisError
-
-    failed = "; ".join(f"{path}: {', '.join(names)}" for path, names in broken.items())
-    fix = "repair the cause and run again, or look at the figures all the same with --force"
-    raise AnalysisError("a run failed its gates, so it states no effect", got=failed, expected="valid runs", fix=fix)
-
-
-def main_arms(table: pd.DataFrame) -> pd.DataFrame:
-    """Baseline, and the main effects: single slots and all, what follows recomputed, random donors."""
-    from thoughtgraft.edits.edit import change_of
-    from thoughtgraft.records.schema import ArmKey
-
-    arms, widest = ArmKey.of_table(table), table.slots.map(len).max()
-    checks = [bool(arm.slots) and change_of(arm.method).checks for arm in arms]
-    main = [arm.main and arm.span(widest) != "some" for arm in arms]
-    return table[[one and not check for one, check in zip(main, checks, strict=True)]]
 
 
 def shown(table: pd.DataFrame) -> Table:
@@ -254,8 +217,3 @@ def shown(table: pd.DataFrame) -> Table:
 def number(value: float, sign: bool) -> str:
     """One decimal; empty if undefined."""
     return (f"{value:+.1f}" if sign else f"{value:.1f}") if math.isfinite(value) else ""
-
-
-def plain(value: Any) -> Any:
-    """A value that JSON knows: null for what is undefined."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

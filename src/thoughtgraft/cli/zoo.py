@@ -58,7 +58,7 @@ def zoo(
         asked = load_problems(problems, n=limit)
 
         # What needs torch comes after everything that can be refused without it.
-        from thoughtgraft.studies.zoo.measure import Job, measure_zoo
+        from thoughtgraft.studies.zoo.design import Job, measure_zoo
 
         job = Job(asked, sample.problems, donors, seed, device, batch_size)
         page = measure_zoo(names, out, job)

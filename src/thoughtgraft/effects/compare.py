@@ -53,7 +53,7 @@ def spec_differences(first: RunSpec, second: RunSpec) -> list[tuple[str, Any, An
 
 
 @answers_for_calls(AnalysisError)
-def compare_runs(
+def compare_records(
     first: pd.DataFrame | Frame, second: pd.DataFrame | Frame, *, same_problems: bool = True, alpha: float = 0.05
 ) -> pd.DataFrame:
     """Effects of two runs, arm by arm, and second - first.

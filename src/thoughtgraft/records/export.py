@@ -16,7 +16,7 @@ from thoughtgraft.errors import RunError, first_line
 from thoughtgraft.files import make_folder, write_atomic
 from thoughtgraft.records.schema import RECORD_SCHEMA, SCHEMA_VERSION
 from thoughtgraft.records.shards import list_text, table_to_frame, write_parquet
-from thoughtgraft.records.spec import FEATURES_FOLDER, RECORDS_FOLDER, RunSpec
+from thoughtgraft.records.spec import RECORDS_FOLDER, RunSpec
 from thoughtgraft.records.store import RunStore
 
 if TYPE_CHECKING:
@@ -96,11 +96,7 @@ def export_records(
 
 
 def _records_of(store: RunStore) -> pa.Table:
-    if (store.path / FEATURES_FOLDER).is_dir() and not (store.path / RECORDS_FOLDER).is_dir():
-        raise RunError(
-            f"{store.path} is an {store.spec.study} run: it keeps what layers held, not generations",
-            fix=f"thoughtgraft.load_states({str(store.path)!r}) in Python; its tables lie in analysis/ as parquet",
-        )
+    store.require_records()
     return store.table()
 
 

@@ -18,6 +18,7 @@ from thoughtgraft.records.alive import HeartbeatWriter, RunLock
 from thoughtgraft.records.schema import RECORD_SCHEMA
 from thoughtgraft.records.shards import ShardFolder, table_to_frame, write_parquet
 from thoughtgraft.records.spec import (
+    FEATURES_FOLDER,
     HEARTBEAT_FILE,
     LOCK_FILE,
     QUARANTINE_FOLDER,
@@ -97,6 +98,14 @@ class RunStore:
     def stored_units(self) -> set[str]:
         """The units that are finished and safe."""
         return self._shards.units()
+
+    def require_records(self) -> None:
+        """Raise a RunError if this run keeps what layers held, and no generations."""
+        if (self.path / FEATURES_FOLDER).is_dir() and not (self.path / RECORDS_FOLDER).is_dir():
+            raise RunError(
+                f"{self.path} is an {self.spec.study} run: it keeps what layers held, not generations",
+                fix=f"thoughtgraft.load_states({str(self.path)!r}) in Python; its tables lie in analysis/ as parquet",
+            )
 
     def stored_cells(self) -> set[tuple[str, str | None]]:
         """The cells that are finished and safe, failed ones included, each as (cell, donor_stratum).

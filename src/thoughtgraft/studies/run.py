@@ -37,6 +37,7 @@ from thoughtgraft.records.store import RunStore
 from thoughtgraft.report.document import shorten
 from thoughtgraft.stats.verdicts import unjudged
 from thoughtgraft.tasks.files import problems_from_table
+from thoughtgraft.tasks.grading import NUMBER, Grader, grader
 from thoughtgraft.tasks.problem import ProblemSet
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class Run:
 
     def problem_set(self) -> ProblemSet:
         """The problems with their steps, as they were asked."""
-        return problems_from_table(self.problems(), self.spec.problems)
+        return problems_from_table(self.problems(), self.spec.problems, self.grader)
 
     def positions(self) -> pd.DataFrame:
         """One row per edited arm: impact, intervals, tests, adoption, n (`analysis.position_table`)."""
@@ -324,10 +325,16 @@ class Run:
         """The largest number that the model can write, if it has one."""
         return self.spec.plan.get("largest_number")
 
+    @property
+    def grader(self) -> Grader:
+        """How its answers were read; runs from before there were others read numbers."""
+        return grader(self.spec.task or NUMBER.name)
+
     @cached_property
     def frame(self) -> Frame:
         """The records as arrays, what every table is made from."""
-        return build_frame(self._records)
+        self.store.require_records()
+        return build_frame(self._records, self.grader)
 
     @cached_property
     def _analysis(self) -> Any:

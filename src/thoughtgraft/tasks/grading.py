@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from thoughtgraft.arguments import choice
+from thoughtgraft.arguments import answers_for_calls, choice
 from thoughtgraft.errors import ProblemError
 from thoughtgraft.tasks.numbers import as_number, extract_answer, extract_official, format_number, number_start
 
@@ -119,6 +119,7 @@ NUMBER = GRADERS[Number.name]
 OFFICIAL = GRADERS[Official.name]
 
 
+@answers_for_calls(ProblemError)
 def grader(name: str | Grader) -> Grader:
     """The grader of a name; a grader is itself.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from thoughtgraft.effects.compare import compare_runs
+from thoughtgraft.effects.compare import compare_records
 from thoughtgraft.effects.frame import Frame, as_frame, as_slots
 from thoughtgraft.effects.gates import Known
 from thoughtgraft.effects.positions import arm_mean, position_table
@@ -73,7 +73,7 @@ def drift_table(
         effects = position_table(frame, seed=seed, known=Known(dead_slots=dead, shared_slots=alike))
         table = pd.DataFrame([_baseline(frame), *_with_kl_intervals(effects, frame).to_dict("records")])
         if name != standard:
-            table = _with_difference(table, compare_runs(frames[standard], frame))
+            table = _with_difference(table, compare_records(frames[standard], frame))
             differs = _differs(own, shared)
             table = table.assign(differs_rate=[differs[m, s] for m, s in zip(table.method, table.slots, strict=True)])
         tables.append(table.assign(protocol=name).reindex(columns=list(COLUMNS)))

@@ -14,7 +14,8 @@ from scipy.stats import binomtest
 
 from thoughtgraft.edits.edit import change_of
 from thoughtgraft.edits.known import Mean, Swap, Zero
-from thoughtgraft.effects.compare import compare_runs
+from thoughtgraft.effects.accuracy import PAIRS, pair_rows
+from thoughtgraft.effects.compare import compare_records
 from thoughtgraft.effects.frame import Frame, build_frame
 from thoughtgraft.effects.gates import RULE, Known
 from thoughtgraft.effects.positions import adoption, adoption_bounds, donor_answers, position_table
@@ -23,7 +24,7 @@ from thoughtgraft.probing.scores import Interval, corrected_t
 from thoughtgraft.probing.similarity import COLUMNS as STATES
 from thoughtgraft.probing.similarity import StateReadings, read_states
 from thoughtgraft.stats.clustered import Estimate, t_interval
-from thoughtgraft.stats.intervals import MIN_HOSTS, Sample, family_bounds
+from thoughtgraft.stats.intervals import MIN_HOSTS
 from thoughtgraft.stats.resampling import holm
 from thoughtgraft.stats.verdicts import verdict
 from thoughtgraft.studies.zoo.lens_hits import COLUMNS as LENS
@@ -128,7 +129,7 @@ def _findings(evidence: Evidence) -> dict[str, _Measure]:
 
 
 def _impact(frames: Mapping[str, Frame], method: str, model: str, control: str, alpha: float) -> _Row:
-    compared = compare_runs(frames[control], frames[model], alpha=alpha)
+    compared = compare_records(frames[control], frames[model], alpha=alpha)
     # All slots stand last among a method's arms, also where there is one slot only.
     row = compared[compared.method == method].iloc[-1]
     own = (row.b_pp, row.b_ci_low, row.b_ci_high)
@@ -349,12 +350,7 @@ def check_zoo(zoo: tuple[Measured, ...]) -> None:
 
 ALL = "all"
 EXPLICIT = "explicit reasoning"
-TOO_SMALL = f"too small for any interval that is known to hold: fewer than {MIN_HOSTS} problems"
 ACCURACY = ("model", "condition", "problems", "n", "correct", "accuracy", "ci_low", "ci_high")
-PAIRS = (
-    "a", "b", "problems", "n", "acc_a", "acc_b", "difference_pp", "ci_low", "ci_high", "sim_low", "sim_high", "verdict",
-    "only_a", "only_b", "p", "p_holm", "note",
-)  # fmt: skip
 
 
 def step_groups(model: Measured) -> dict[str, np.ndarray]:
@@ -396,37 +392,8 @@ def pair_table(zoo: tuple[Measured, ...]) -> pd.DataFrame:
     """
     found: list[dict[str, Any]] = []
     for group, mask in step_groups(zoo[0]).items():
-        rows, samples = [], []
-        for a, b in combinations(zoo, 2):
-            answers = [m.correct.loc[mask, m.main].astype("boolean").to_numpy(float, na_value=np.nan) for m in (a, b)]
-            rows.append(_pair(a.name, b.name, group, *answers))
-            samples.append(_sample(answers[0] - answers[1]))
-        p = holm(np.array([row["p"] for row in rows], dtype=float))
-        for row, bounds, adjusted in zip(rows, family_bounds(samples), p, strict=True):
-            ends = {
-                "ci_low": bounds.low,
-                "ci_high": bounds.high,
-                "sim_low": bounds.sim_low,
-                "sim_high": bounds.sim_high,
-            }
-            said = verdict(bounds.sim_low, bounds.sim_high, RULE.margin, too_small=bounds.too_small)
-            row |= {name: 100 * end for name, end in ends.items()}
-            row |= {"difference_pp": 100 * bounds.estimate.value, "verdict": said, "p_holm": adjusted}
-            found.append(row | {"note": TOO_SMALL if bounds.too_small else bounds.note})
+        answers = [m.correct.loc[mask, m.main].astype("boolean").to_numpy(float, na_value=np.nan) for m in zoo]
+        named = zip([m.name for m in zoo], answers, strict=True)
+        pairs = [(a, b, left, right) for (a, left), (b, right) in combinations(named, 2)]
+        found += pair_rows(pairs, group, RULE.margin)
     return pd.DataFrame(found, columns=list(PAIRS))
-
-
-def _sample(differences: np.ndarray) -> Sample:
-    problems = np.arange(len(differences))
-    return Sample(differences, problems, None, np.ones(len(differences)), "difference")
-
-
-def _pair(a: str, b: str, group: str, left: np.ndarray, right: np.ndarray) -> dict[str, Any]:
-    """The counts of two models on the problems that both answered, and the exact McNemar p."""
-    both = np.isfinite(left) & np.isfinite(right)
-    first, second = left[both] == 1, right[both] == 1
-    only_a, only_b = int((first & ~second).sum()), int((~first & second).sum())
-    p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-    n = int(both.sum())
-    shares = {"acc_a": first.mean() if n else np.nan, "acc_b": second.mean() if n else np.nan}
-    return {"a": a, "b": b, "problems": group, "n": n, **shares, "only_a": only_a, "only_b": only_b, "p": p}

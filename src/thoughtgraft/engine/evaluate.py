@@ -1,144 +1,32 @@
-"""What is measured of each model: answers with fewer and spoiled thoughts, resampling, lens, states."""
+"""Accuracy of a model as it is, with fewer or spoiled thoughts, and with its reasoning written out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from rich.console import Console
 from scipy.stats import binomtest
 from tqdm import tqdm
 
+from thoughtgraft.arguments import answers_for_calls, seed_of
 from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.plan import Plan
-from thoughtgraft.engine.collect import encode, think_clean_runs
+from thoughtgraft.engine.collect import answer_limit, encode, think_clean_runs
 from thoughtgraft.engine.run import run
+from thoughtgraft.errors import ModelError
 from thoughtgraft.models.live import admitted
 from thoughtgraft.models.precision import with_ieee_products
-from thoughtgraft.models.reasoner import LatentReasoner, attention_implementation
+from thoughtgraft.models.reasoner import LatentReasoner, as_model, attention_implementation
 from thoughtgraft.tasks.grading import OFFICIAL
+from thoughtgraft.tasks.load import as_problems
 from thoughtgraft.tasks.problem import ProblemSet
 from thoughtgraft.thoughts import Thoughts
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from thoughtgraft.models.reasoner import LatentReasoner
-    from thoughtgraft.studies.zoo.analysis import Measured
-    from thoughtgraft.tasks.problem import ProblemSet
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every model is asked.
-
-    Attributes:
-        asked: Problems for accuracies, lens and probes.
-        hosts: Problems of the resampling study; each is a host and may donate.
-        donors: Donors of each host.
-        seed: Of donors.
-        device: Where to run.
-        batch_size: Rows at once.
-    """
-
-    asked: ProblemSet
-    hosts: ProblemSet
-    donors: int
-    seed: int
-    device: str = "auto"
-    batch_size: str = "auto"
-
-
-def measure_zoo(names: Sequence[str], out: Path, job: Job) -> Path:
-    """Measure the models one after another and write the page, its figures and its tables; returns the page."""
-    from thoughtgraft.studies.zoo.analysis import analyse_zoo
-    from thoughtgraft.studies.zoo.report import write_zoo
-    from thoughtgraft.tasks.files import problem_table
-
-    console, shown = Console(), display_names(names)
-    measured = []
-    for name, short in zip(names, shown, strict=True):
-        console.print(f"{short}", markup=False, highlight=False)
-        measured.append(measure_model(name, short, job))
-    labels = problem_table(job.asked)
-    labels["n_steps"] = labels["n_steps"].where(labels["n_steps"] > 0, None)
-    with console.status("analysing and drawing"):
-        result = analyse_zoo(measured, list(job.asked), labels, job.seed)
-        facts = {
-            "problems": f"{len(job.asked):,} of {job.asked.name}",
-            "resampling": f"{len(job.hosts)} hosts x {job.donors} donors of {job.hosts.name}",
-            "seed": str(job.seed),
-        }
-        return write_zoo(result, facts, out)
-
-
-def display_names(names: Sequence[str]) -> list[str]:
-    """What models are called: the last part of a path, or all of it where that is not enough."""
-    short = [Path(name).name for name in names]
-    return [name if short.count(part) > 1 else part for name, part in zip(names, short, strict=True)]
-
-
-def measure_model(name: str, short: str, job: Job) -> Measured:
-    """Measure one model."""
-    from thoughtgraft.cli.reasoner import open_model
-    from thoughtgraft.engine.run import run
-    from thoughtgraft.models.names import model_folder
-    from thoughtgraft.readouts.lens import decode_thoughts
-    from thoughtgraft.studies.resampling.design import resampling_plan
-    from thoughtgraft.studies.zoo.analysis import Measured
-    from thoughtgraft.training.card import read_card
-
-    card = read_card(model_folder(name))
-    model = open_model(name, device=job.device)
-    model.name = short
-    found = measure(model, job.asked, batch_size=job.batch_size, seed=job.seed)
-    records = decoded = None
-    if model.num_latents:
-        plan = resampling_plan(model.num_latents, job.donors, job.seed, full=False)
-        records = run(model, job.hosts, plan, batch_size=job.batch_size)
-        decoded = decode_thoughts(model, found.thoughts, top=1)
-    return Measured(
-        name=short,
-        method=model.family,
-        num_latents=model.num_latents,
-        card=card | {"weight_hash": model.weight_hash, "assumed": model.origin["assumed"]},
-        main=found.main,
-        correct=correct_table(found),
-        certificate=certify(model, job.asked),
-        records=records,
-        decoded=decoded,
-        states=found.thoughts.hidden.float().numpy(),
-        why_no_slots="" if model.num_latents else model.without_thoughts,
-    )
-
-
-def correct_table(found: Evaluation) -> pd.DataFrame:
-    """One row per problem: which it is, and whether each condition's answer is right; null where it failed."""
-    import pandas as pd
-
-    known = {
-        "problem_id": [p.id for p in found.problems],
-        "n_steps": [len(p.steps) for p in found.problems],
-        "operation": [p.operation for p in found.problems],
-    }
-    right = {name: pd.array(list(values), dtype="boolean") for name, values in found.correct.items()}
-    return pd.DataFrame(known | right)
-
-
-def certify(model: LatentReasoner, problems: ProblemSet) -> dict[str, Any] | None:
-    """The model's certificate; None where its kind has none."""
-    from thoughtgraft.engine.verify.suite import verify
-    from thoughtgraft.errors import PlanError
-
-    try:
-        return verify(model, problems[:6]).to_json()
-    except PlanError:
-        return None
-
 
 THOUGHTS, ANSWER, EXPLICIT = "thoughts", "answer", "explicit reasoning"
 SPOILED = {"zero": "all thoughts zero", "mean": "all thoughts the mean", "swap": "all thoughts another problem's"}
@@ -161,6 +49,22 @@ class Evaluation:
     thoughts: Thoughts
     main: str
     correct: Mapping[str, tuple[bool | None, ...]]
+
+    @property
+    def right(self) -> pd.Series[bool]:
+        """Whether each plain answer is right, by problem id; null where it failed."""
+        return self.answers()[self.main]
+
+    def answers(self) -> pd.DataFrame:
+        """One row per problem, by its id: `n_steps`, `operation`, and whether each condition's answer is right.
+
+        What failed is null.
+        """
+        import pandas as pd
+
+        known = {"n_steps": [len(p.steps) for p in self.problems], "operation": [p.operation for p in self.problems]}
+        right = {name: pd.array(list(values), dtype="boolean") for name, values in self.correct.items()}
+        return pd.DataFrame(known | right, index=pd.Index([p.id for p in self.problems], name="problem_id"))
 
     def table(self) -> pd.DataFrame:
         """Accuracies.
@@ -196,24 +100,13 @@ class Evaluation:
         return [*named, *([("steps unknown", unknown)] if unknown else []), *sorted(operations.items())]
 
 
+@answers_for_calls(ModelError)
 def evaluate(
     model: LatentReasoner,
     problems: ProblemSet,
     *,
     batch_size: int | str = "auto",
-    progress: bool = True,
-    seed: int = 0,
-    identity: str | None = None,
-) -> pd.DataFrame:
-    """Accuracies of one model on one problem set; see `measure` and `Evaluation.table`."""
-    return measure(model, problems, batch_size=batch_size, progress=progress, seed=seed, identity=identity).table()
-
-
-def measure(
-    model: LatentReasoner,
-    problems: ProblemSet,
-    *,
-    batch_size: int | str = "auto",
+    max_new_tokens: int | None = None,
     progress: bool = True,
     seed: int = 0,
     identity: str | None = None,
@@ -228,6 +121,7 @@ def measure(
         model: The model, at its trained number of thoughts.
         problems: P problems.
         batch_size: Rows at once, or `auto`.
+        max_new_tokens: The longest answer, which counts where answers do not stop; None takes the model's.
         progress: Show progress bars.
         seed: Draws the donor of each problem for the swapped condition.
         identity: What the user calls hooks and edits of the loaded model, as `run` has it.
@@ -235,14 +129,25 @@ def measure(
     Raises:
         ModelError: The model is not as it was loaded and no name is given, or a question does not fit its context.
     """
-    model = admitted(model, identity)
-    thoughts = think_clean_runs(model, problems, model.max_new_tokens, batch_size=batch_size, progress=progress)
+    model, problems = admitted(as_model(model), identity), as_problems(problems)
+    how = _How(batch_size, answer_limit(model, max_new_tokens), progress, seed_of(seed, ModelError))
+    thoughts = think_clean_runs(model, problems, how.longest, batch_size=batch_size, progress=progress)
     main = THOUGHTS if model.num_latents else ANSWER
     correct: dict[str, tuple[bool | None, ...]] = {main: thoughts.correct}
-    correct |= _with_other_thoughts(model, problems, thoughts, batch_size, progress, seed)
+    correct |= _with_other_thoughts(model, problems, thoughts, how)
     if not always_explicit(model):
         correct[EXPLICIT] = tuple(explicit_correct(model, problems, progress=progress))
     return Evaluation(problems, thoughts, main, correct)
+
+
+@dataclass(frozen=True)
+class _How:
+    """How answers are written: rows at once, tokens at most, with a progress bar or not, and the seed of donors."""
+
+    batch_size: int | str
+    longest: int
+    progress: bool
+    seed: int
 
 
 def dose(k: int) -> str:
@@ -266,12 +171,7 @@ def _row(condition: str, correct: Sequence[bool | None]) -> dict[str, object]:
 
 
 def _with_other_thoughts(
-    model: LatentReasoner,
-    problems: ProblemSet,
-    thoughts: Thoughts,
-    batch_size: int | str,
-    progress: bool,
-    seed: int,
+    model: LatentReasoner, problems: ProblemSet, thoughts: Thoughts, how: _How
 ) -> dict[str, tuple[bool | None, ...]]:
     """Fewer thoughts, and spoiled ones: one rollout of all of them shares each question."""
     every = tuple(range(model.num_latents))
@@ -280,8 +180,16 @@ def _with_other_thoughts(
         arms |= {name: Arm(method, every) for method, name in SPOILED.items()}
     if not arms:
         return {}
-    plan = Plan(tuple(arms.values()), n_donors=1, seed=seed)
-    records = run(model, problems, plan, thoughts=thoughts, batch_size=batch_size, progress=progress)
+    plan = Plan(tuple(arms.values()), n_donors=1, seed=how.seed)
+    records = run(
+        model,
+        problems,
+        plan,
+        thoughts=thoughts,
+        batch_size=how.batch_size,
+        max_new_tokens=how.longest,
+        progress=how.progress,
+    )
     names = zip(records["method"], records["slots"], records["problem_id"], strict=True)
     right = {
         name: None if error else bool(value)
