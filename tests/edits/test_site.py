@@ -56,7 +56,7 @@ def test_sites_layers_and_numbers_tell_cells_apart() -> None:
     assert keys(Arm(replace(project(), name="erase"), (2,), site=Resid(1))) == [keys(*arms)[3]], (
         "equal numbers are one edit"
     )
-    assert project().identity != project(slot=3).identity
+    assert project().stored_as() != project(slot=3).stored_as()
     assert Arm("zero", (2,)) != Arm("zero", (2,), site=Resid(0))
     assert [arm.label for arm in arms[:3]] == ["zero CT2", "zero CT2 after L0", "zero CT2 after L1"]
     assert "resid" not in Plan((Arm("zero", (2,)),)).describe()["arms"][0]

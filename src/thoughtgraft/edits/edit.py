@@ -44,13 +44,15 @@ class Change(ABC):
         words: What it does, for definitions: the end of "in this arm, ...".
         look: How figures draw it.
         needs: What its cells hang on beside the host: a donor, the mean of the other problems, a random draw.
-        kinds: At which sites it means something; none where it edits no state.
+        kinds: At which sites it means something; none where it takes no slot.
         takes: How many slots it acts at.
         least_slots: How many slots a model must have for it to mean something.
         shortens: For one that leaves thoughts out, what it does with its one slot.
         checks: Whether it only checks the machinery: it should change nothing.
         of_others: Whether it puts in what other problems are fed at this very slot: the identity where all are fed
             alike.
+        identity: What a class outside of this package says of itself, where its cells are stored: text that changes
+            when it does something else than before.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Change(ABC):
     shortens: str = ""
     checks: bool = False
     of_others: bool = False
+    identity: str | None = None
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -90,23 +93,16 @@ class Change(ABC):
     def _foreign(self) -> bool:
         return not type(self).__module__.startswith(f"{PACKAGE}.")
 
-    @property
-    def identity(self) -> str | None:
-        """What it says of itself, so that a stored cell can tell it from another of its name; None: nothing yet.
-
-        One of the package's says its name, with the numbers and texts that it holds. One of one's own says what its
-        class gives as `identity`.
-        """
-        if self._foreign or not _plain(list(vars(self).values())):
-            return None
-        held = [f"{name}={value!r}" for name, value in vars(self).items()]
-        return " ".join([self.name, *held])
-
     def stored_as(self) -> str | None:
-        """What a stored cell keeps: the identity, and how one's own class is written and what it holds."""
-        if self.identity is None or not self._foreign:
-            return self.identity
-        return f"{self.identity} {written(self)}"
+        """What a stored cell knows it by: another edit never has the same. None: nothing tells it from others yet.
+
+        One of the package's is known by its name, with the numbers and texts that it holds; another by its `identity`,
+        by how its class is written and by what it holds.
+        """
+        if self._foreign:
+            return None if self.identity is None else f"{self.identity} {written(self)}"
+        held = vars(self)
+        return " ".join([self.name, *(f"{k}={v!r}" for k, v in held.items())]) if _plain(list(held.values())) else None
 
     @property
     def repeated(self) -> bool:
@@ -131,7 +127,8 @@ class Change(ABC):
     def __eq__(self, other: object) -> bool:
         if self is other or not isinstance(other, Change) or type(self) is not type(other):
             return self is other
-        return self.identity is not None and (self.name, self.identity) == (other.name, other.identity)
+        mine, theirs = self.stored_as(), other.stored_as()
+        return mine is not None and (self.name, mine) == (other.name, theirs)
 
     def __hash__(self) -> int:
         return hash((type(self), self.name))

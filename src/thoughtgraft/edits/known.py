@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from thoughtgraft.arguments import answers_for_calls, shown, whole
@@ -221,8 +220,7 @@ class Project(Edit):
         u, v, mean = (part.to(x) for part in (chosen.u, chosen.v, chosen.mean))
         return (x - (x - mean) @ v @ u.mT).to(live)
 
-    @cached_property
-    def identity(self) -> str:
+    def stored_as(self) -> str:
         """A hash of the numbers: with it, a stored cell says which projection it had."""
         import torch
 

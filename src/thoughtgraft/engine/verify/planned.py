@@ -57,6 +57,7 @@ class Planned:
         self, model: LatentReasoner, problems: ProblemSet, plan: Plan, pads: Sequence[int], limit: int
     ) -> None:
         self.model, self.problems, self.plan, self.pads = model, problems, plan, pads
+        self.known = {id(arm): arm.change.stored_as() for arm in plan.arms}  # once: sources are read for it
         self.made_by = _hash({**model.identity, "max_new_tokens": limit, "task": "number"}, _KEY)
 
     def cells(self) -> list[Wanted]:
@@ -90,7 +91,7 @@ class Planned:
             "downstream": arm.after,
         }
         if arm.change.own:
-            content["op"] = arm.change.stored_as()
+            content["op"] = self.known[id(arm)]
         if arm.layer is not None:
             content["resid"] = arm.layer
         if arm.change.own or "draw" in arm.change.needs:

@@ -120,10 +120,10 @@ def test_a_class_of_ones_own_says_who_it_is_and_its_source_is_added() -> None:
             def __call__(self, live: Tensor, at: EditContext) -> Tensor:
                 return -live
 
-        assert Arm("flip", [2]) == Arm(Flip(), [2]) or Flip().identity is None
+        assert Arm("flip", [2]) != Arm(Flip(), [2])
         with pytest.raises(PlanError, match="the edit of flip CT2 has no identity"):
             Plan([Arm("flip", [2])]).require_identities()
-        Flip.identity = "flip, v1"  # type: ignore[assignment,method-assign]
+        Flip.identity = "flip, v1"
         Plan([Arm("flip", [2])]).require_identities()
         assert Arm("flip", [2]) == Arm(Flip(), [2])
         assert str(Flip().stored_as()).startswith("flip, v1 ") and len(str(Flip().stored_as())) == 9 + 12
@@ -144,10 +144,8 @@ def test_numbers_that_an_edit_holds_are_part_of_its_identity() -> None:
         assert Scale(2).stored_as() != Scale(3).stored_as()
         assert {Scale(2).together: 1} != {Scale(2).together: 1}, "rows of each are edited in a call of their own"
         Scale.__module__ = Custom.__module__
-        assert Scale(2).identity == "scaled, v1"
-        del Scale.identity
-        assert Scale(2).identity == Scale(2).stored_as() == "scale by by=2"
-        assert Scale(torch.ones(2)).identity is None  # type: ignore[arg-type]
+        assert Scale(2).stored_as() == "scale by by=2"
+        assert Scale(torch.ones(2)).stored_as() is None  # type: ignore[arg-type]
     finally:
         EDITS.pop("scale by", None)
 

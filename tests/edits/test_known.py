@@ -174,7 +174,7 @@ def test_directions_are_taken_out_whatever_their_length_and_number() -> None:
     directions = torch.tensor([[2.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     found = Project(directions)(live, EditContext.of(0, ("a", "b"), live[:, None]))
     assert torch.allclose(found, torch.tensor([[0.0, 2.0, 3.0], [0.0, 5.0, 6.0]]), atol=1e-6)
-    assert Project(directions).identity == Project(directions.clone()).identity != Project(2 * directions).identity
+    assert Project(directions) == Project(directions.clone()) != Project(2 * directions)
     with pytest.raises(PlanError, match="there are no directions for slot 0; expected one of"):
         Project({1: directions})(live, EditContext.of(0, ("a", "b"), live[:, None]))
     for wrong in (None, torch.ones(3), torch.ones(2, 3, dtype=torch.long), {0: "x"}):
