@@ -137,7 +137,7 @@ def test_an_edit_takes_the_vectors_of_its_slot_or_of_another_and_knows_whose_the
     assert at.host_ids == at.donor_ids == ("0", "1", "2") and at.donor and at.donor.n_slots == K
     alone = EditContext.of(2, ("a",), numbers(1)[:1])
     assert not alone.donor and not alone.mean and alone.donor_ids == ()
-    with pytest.raises(NothingToTake, match=r"the cell has no donor. Fix: Arm\(\.\.\., repeats=True\)"):
+    with pytest.raises(NothingToTake, match=r"the cell has no donor. Fix: Arm\(\.\.\., repeats=True\), or needs"):
         alone.donor()
     with pytest.raises(NothingToTake, match="there is no other problem to take a mean of"):
         alone.mean()

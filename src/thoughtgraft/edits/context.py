@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ class Taken:
     slot: int
     kind: Kind = "fed"
     problems: Sequence[int] = ()
-    names: Sequence[str] | Mapping[int, str] = ()
+    names: Sequence[str] = ()
 
     def __call__(self, slot: int | Tensor | None = None, kind: Kind | None = None) -> Tensor:
         """The vectors [n, d].
@@ -96,7 +96,10 @@ class Taken:
 
 
 _MISSING = {
-    "donor": ("the cell has no donor", "Arm(..., repeats=True) gives a host's cells its donors"),
+    "donor": (
+        "the cell has no donor",
+        "Arm(..., repeats=True), or needs = {'donor'} in an edit's class, gives a host's cells its donors",
+    ),
     "mean": ("there is no other problem to take a mean of", "run two problems or more"),
 }
 
