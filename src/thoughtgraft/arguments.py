@@ -249,7 +249,8 @@ def _answering(function: Callable[P, R], signature: inspect.Signature, name: str
             try:
                 signature.bind(*args, **kwargs)
             except TypeError as misfit:
-                names = [parameter for parameter in signature.parameters if parameter != "self"]
+                stars = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+                names = [p.name for p in signature.parameters.values() if p.name != "self" and p.kind not in stars]
                 close = next(filter(None, (closest(word, names) for word in kwargs if word not in names)), None)
                 raise error(
                     f"{name} was called with other arguments than it has",

@@ -85,3 +85,31 @@ def test_an_own_edit_may_do_what_the_named_ones_may_not() -> None:
     arm = Arm("mine", (0,), op=project(slot=0), site=Resid(1))
     assert arm.label == "mine CT0 after L1" and arm.layer == 1
     assert replace(arm, site=Site("fed", [0])).label == "mine CT0"
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        (("head", [3]), "unknown kind of site; got 'head'; expected fed, resid"),
+        (
+            ("fed", [3], 2),
+            r"a residual stream has a layer.*got Site\('fed', \[3\], 2\); expected Site\('fed', \[3\]\) or",
+        ),
+        (("resid", [3]), r"a residual stream has a layer.*got Site\('resid', \[3\], None\)"),
+        (("resid", [3], -1), "the layer of a Resid is not usable; got -1"),
+        (("fed", []), r"slots must be ascending, distinct and 0 or more; got \[\]; expected at least one slot"),
+        (("fed", [2, 1]), r"slots must be ascending, distinct and 0 or more; got \[2, 1\]"),
+        (("fed", "CT3"), "an arm's slots are not usable; got 'CT3'"),
+    ],
+)
+def test_sites_that_are_none_are_refused(site: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        Site(*site)
+
+
+def test_sites_are_shown_in_one_way_and_stand_in_order() -> None:
+    assert [Site("fed", s).label() for s in ([3], [0, 1, 2], [0, 2])] == ["CT3", "CT0-CT2", "CT0,CT2"]
+    assert [Site("fed", range(6)).label(6), Site("resid", [2], 4).label(6)] == ["all", "CT2 after L4"]
+    assert Site("fed", [0]).label(1) == "CT0", "one slot is called by its name"
+    sites = [Site("resid", [2], 4), Site("fed", [5]), Site("resid", [2], 1), Site("fed", [1, 2]), Site("fed", [1])]
+    assert sorted(sites) == [sites[i] for i in (4, 3, 1, 2, 0)]

@@ -168,7 +168,7 @@ def _check_words(short: Short) -> None:
             close = closest(word, names)
             raise PlanError(
                 "Arm was called with other arguments than it has",
-                got=f"got an unexpected keyword argument {word!r}",
+                got=f"an unexpected keyword argument {word!r}",
                 expected=f"Arm({', '.join(names)})",
                 fix=close and f"did you mean {close!r}?",
             )

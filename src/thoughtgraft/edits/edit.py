@@ -134,7 +134,7 @@ class Change(ABC):
         return hash((type(self), self.name))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        return f"{type(self).__name__}({repr(self.name) if vars(self) else ''})"
 
 
 class Edit(Change):

@@ -77,7 +77,9 @@ class Site:
                 fix="its states belong to the question, which all of a problem's cells share: leave it out",
             )
         if not self.slots or list(self.slots) != sorted(set(self.slots)) or self.slots[0] < 0:
-            raise PlanError("slots must be ascending, distinct and 0 or more", got=list(self.slots))
+            raise PlanError(
+                "slots must be ascending, distinct and 0 or more", got=list(self.slots), expected="at least one slot"
+            )
 
     def label(self, of: int | None = None) -> str:
         """The site in words: `CT3`, `CT0-CT5`, `CT3 after L2`; with `of` slots in all, `all` for all of them."""
