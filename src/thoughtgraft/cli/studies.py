@@ -5,21 +5,17 @@ from __future__ import annotations
 import inspect
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
-from annotated_types import Ge
-from pydantic import BeforeValidator
-from pydantic.fields import FieldInfo
 from typer.core import TyperGroup
 
 from thoughtgraft.cli import options
 from thoughtgraft.errors import PlanError
 from thoughtgraft.studies import checks
-from thoughtgraft.studies.options import Flags, in_order, stored_options
+from thoughtgraft.studies.options import in_order, stored_options
 from thoughtgraft.studies.registry import STUDIES, carry_out
 from thoughtgraft.studies.study import Door
 
@@ -106,7 +102,7 @@ def study_command(name: str) -> Any:
         given |= typed(ctx, values)
         carry_out(name, given, door(out, dry_run))
 
-    own = [parameter(field, info) for field, info in fields.items()]
+    own = [options.parameter(field, info) for field, info in fields.items()]
     shared = [
         inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, annotation=options.Out),
         *own,
@@ -120,46 +116,6 @@ def study_command(name: str) -> Any:
     made = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     made.command(name, help=inspect.getdoc(type(study)), short_help=STUDIES.words[name])(command)
     return typer.main.get_command(made)
-
-
-def parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    """A field of a study's options as a parameter that typer reads."""
-    kind, several = _kind(field.annotation)
-    found: dict[str, Any] = {"help": field.description}
-    flags: tuple[str, ...] = (f"--{name.replace('_', '-')}",)
-    argument = False
-    for part in field.metadata:
-        if isinstance(part, BeforeValidator):
-            found["callback"] = _check(part.func)
-        elif isinstance(part, Ge):
-            found["min"] = part.ge
-        elif isinstance(part, Flags):
-            flags, argument = part.names or flags, not part.names
-    if kind is bool and field.default is True:
-        flags = (f"{flags[0]}/--no-{flags[0][2:]}",)
-    default = None if field.is_required() or field.default == () else field.default
-    made = typer.Argument(**found) if argument else typer.Option(*flags, **found)
-    typed_as: Any = list.__class_getitem__(kind) if several else kind
-    hint: Any = Annotated[typed_as if default is not None else typed_as | None, made]
-    default = list(default) if isinstance(default, tuple) else default
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
-
-
-def _kind(annotation: Any) -> tuple[Any, bool]:
-    """What is typed for a field: text, a number, a path or yes; and whether it may be repeated."""
-    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not NoneType]
-    if get_origin(annotation) is tuple:
-        return kinds[0], True
-    return (str if len(kinds) > 1 or get_origin(kinds[0]) is Literal else kinds[0]), False
-
-
-def _check(check: Callable[..., Any]) -> Callable[[Any], Any]:
-    """A field's check as typer calls it: by place, whatever it is called."""
-
-    def callback(value: Any) -> Any:
-        return check(value)
-
-    return callback
 
 
 def typed(ctx: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
