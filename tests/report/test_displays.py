@@ -14,7 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from tests.report.invent import FULL, make_run, passing
 
-from thoughtgraft.report.figures.kit import BLUE, THICK, THIN, Point, draw, errorbars, look
+from thoughtgraft.report.figures.kit import BLUE, THICK, THIN, Point, draw, errorbars, look, looks
 from thoughtgraft.stats.verdicts import Verdict
 from thoughtgraft.studies.registry import load_run
 from thoughtgraft.studies.resampling.context import Context
@@ -149,3 +149,16 @@ def test_figures_show_the_margin_and_level_of_the_runs_own_rule(
     assert isinstance(display, ImpactPerSlot)
     words = [text.get_text() for text in draw(display, "foot").axes[0].get_legend().get_texts()]
     assert f"margin, {margin_pp:g} pp" in words and "thin: 90% interval alone" in words
+
+
+def test_edits_that_share_a_look_get_markers_of_their_own_and_built_in_ones_keep_theirs():
+    lines = {"double": "double", "double after L1": "double", "zero": "zero", "zero after L2": "zero", "swap": "swap"}
+    found = looks(lines)
+    assert len(set(found.values())) == len(lines)
+    assert (
+        [found[name] for name in ("swap", "zero")]
+        == [look("swap"), look("zero")]
+        == [("#0072B2", "o"), ("#D55E00", "^")]
+    )
+    assert found["zero after L2"][0] == found["zero"][0], "one edit, one colour"
+    assert looks({f"own {i}": f"own {i}" for i in range(20)}), "more than there are markers: they repeat"

@@ -149,6 +149,24 @@ def look(method: str) -> tuple[str, str]:
     return found.colour, found.marker
 
 
+SPARE = ("*", "p", "h", "<", ">", "d", "H")
+"""Markers of lines that would look like an earlier one: edits of one's own, and one edit at several layers."""
+
+
+def looks(edits: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each line of a figure, no two alike while there are markers.
+
+    Args:
+        edits: By the line's name, the name of its edit.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for name, method in edits.items():
+        colour, marker = look(method)
+        free = (one for one in (marker, *SPARE) if (colour, one) not in found.values())
+        found[name] = colour, next(free, marker)
+    return found
+
+
 @cache
 def _drawable(char: str) -> bool:
     return bool(get_font(findfont(FontProperties(family="DejaVu Sans"))).get_char_index(ord(char)))

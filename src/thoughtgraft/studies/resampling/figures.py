@@ -27,7 +27,7 @@ from thoughtgraft.report.figures.kit import (
     errorbars,
     interval_key,
     light_grid,
-    look,
+    looks,
     margin_line,
     shared_legend,
     slot_ticks,
@@ -108,6 +108,11 @@ def mediated(analysis: Analysis) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["method"] != Swap.name, row["method"], row["freeze"], ArmKey.of_row(row)))
 
 
+def looks_of(analysis: Analysis) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each edit of a run, by the name of its line; the same in every figure of the run."""
+    return looks({key.family.name: key.method for key in analysis.frame.arms if key.slots and not is_check(key.method)})
+
+
 def swap_first(names: Iterable[str]) -> list[str]:
     """Names of edits, each once, in order, but swap first."""
     return sorted(set(names), key=lambda name: (name != Swap.name, name))
@@ -127,12 +132,13 @@ WIDTH = 0.62
 class ImpactPerSlot:
     """Impacts of every method run with recompute, by slot, `all` last.
 
-    `whole` says whether the last place is all slots; `still` are the places of effects that are 0 by construction, with
-    their edit.
+    `whole` says whether the last place is all slots; `looks` are colour and marker of each series by its name; `still`
+    are the places of effects that are 0 by construction, with their series.
     """
 
     labels: tuple[str, ...]
     whole: bool
+    looks: Mapping[str, tuple[str, str]]
     series: tuple[tuple[str, tuple[Point, ...]], ...]
     still: tuple[tuple[float, str], ...]
     level: str
@@ -175,17 +181,17 @@ class ImpactPerSlot:
             + (" Crosses at 0: by construction, whatever the model learned." if still else "")
             + too_small(rows, OF_IMPACT)
         )
-        labels = slot_names(places, analysis.frame.n_slots)
-        return cls(labels, len(places[-1]) > 1, tuple(series), tuple(still), rule.level, rule.margin_pp, caption)
+        where = slot_names(places, analysis.frame.n_slots), len(places[-1]) > 1
+        return cls(*where, looks_of(analysis), tuple(series), tuple(still), rule.level, rule.margin_pp, caption)
 
     def plot(self, ax: Any, panel: int = 0) -> None:
         """Draw on one pair of axes."""
         zero_line(ax)
         light_grid(ax)
         for label, points in self.series:
-            errorbars(ax, points, *look(label), label)
-        for x, method in self.still:
-            ax.plot([x], [0], "x", color=look(method)[0], markersize=5, zorder=4)
+            errorbars(ax, points, *self.looks[label], label)
+        for x, label in self.still:
+            ax.plot([x], [0], "x", color=self.looks[label][0], markersize=5, zorder=4)
         interval_key(ax, self.level, "a method's slots")
         margin_line(ax, self.margin_pp)
         slot_ticks(ax, self.labels, apart=self.whole)
@@ -266,8 +272,9 @@ SERIES = {"from first": "from CT0 on", "to last": "back from the last"}
 
 @dataclass(frozen=True)
 class DoseResponse:
-    """Panels: edits from the first slot on, and back from the last; one line per method."""
+    """Panels: edits from the first slot on, and back from the last; one line per edit, `looks` by its name."""
 
+    looks: Mapping[str, tuple[str, str]]
     series: tuple[tuple[str, tuple[tuple[str, tuple[Point, ...]], ...]], ...]
     baseline: float
     most: int
@@ -318,7 +325,7 @@ class DoseResponse:
             "hosts and donors and not adjusted for several doses, drawn from the clean accuracy down. n = "
             f"{plural(max(ns), 'host')}."
         )
-        return cls(tuple(panels), 100 * base, max(row["n_slots"] for row in rows), caption)
+        return cls(looks_of(analysis), tuple(panels), 100 * base, max(row["n_slots"] for row in rows), caption)
 
     def plot(self, ax: Any, panel: int = 0) -> None:
         """Draw one direction."""
@@ -326,7 +333,7 @@ class DoseResponse:
         light_grid(ax)
         ax.axhline(self.baseline, color="#555555", linewidth=0.9, linestyle="--", zorder=1)
         for method, points in lines:
-            colour, marker = look(method)
+            colour, marker = self.looks[method]
             chain = [Point(0, self.baseline), *points]
             for a, b in pairwise(chain):
                 # A dose that was not run leaves a gap: nothing is drawn across it.
