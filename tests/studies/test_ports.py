@@ -18,9 +18,11 @@ from thoughtgraft import load_model, load_run, run_study
 from thoughtgraft.cli.app import app
 from thoughtgraft.errors import AnalysisError, PlanError, RunError
 from thoughtgraft.studies.operations.design import OperationsOptions
+from thoughtgraft.studies.options import stored_options
 from thoughtgraft.studies.run import Run, Runs
 
 CIRCUMSTANCES = {"started_utc", "command"}
+OF_A_START = ("starts.json", "heartbeat.json", "DATA.md")
 FEW: dict[str, Any] = {"per_class": 8, "layers": "0,3", "probes": "linear", "jobs": 1, "certify": "off"}
 
 
@@ -51,12 +53,12 @@ def same_run(one: Path, other: Path) -> None:
         files = [path / name for path in folders]
         if name.endswith(".parquet"):
             pd.testing.assert_frame_equal(*map(pd.read_parquet, files))
-        elif name == "run.json":
+        elif Path(name).name == "run.json":
             specs = [json.loads(file.read_text()) for file in files]
             facts = [{k: v for k, v in spec.pop("provenance").items() if k not in CIRCUMSTANCES} for spec in specs]
             assert specs[0] == specs[1] and facts[0] == facts[1]
             assert specs[0]["options"] is None or specs[0]["options"]["seed"] == 0
-        elif name.endswith((".md", ".json", ".csv")) and name not in ("starts.json", "heartbeat.json", "DATA.md"):
+        elif name.endswith((".md", ".json", ".csv")) and Path(name).name not in OF_A_START:
             texts = [
                 neutral(file.read_text().replace(str(path.parent), ""))
                 for file, path in zip(files, folders, strict=True)
@@ -144,3 +146,29 @@ def test_erasure_is_the_same_from_both_doors(operations: tuple[Path, Run], tmp_p
         run_study("erasure", out=tmp_path / "x", run=operations[0], problems=called.problem_set())
     with pytest.raises(PlanError, match="run is missing; expected a value"):
         run_study("erasure", out=tmp_path / "x")
+
+
+# ---- drift -----------------------------------------------------------------------------------------------------------
+
+
+def test_drift_is_the_same_from_both_doors_and_its_run_has_a_part_for_each_protocol(tmp_path: Path) -> None:
+    few: dict[str, Any] = {"hosts": 6, "donors": 2, "device": "cpu", "protocols": "cot-exploration-fixed"}
+    shown = type_in("drift", *typed(few), "--out", tmp_path / "typed" / "drift")
+    assert "A official: 6 thoughts fed" in shown and "B cot-exploration-fixed: 5 thoughts fed" in shown
+    called = run_study("drift", out=tmp_path / "called" / "drift", progress=False, **few)
+    assert isinstance(called, Runs) and list(called.parts) == ["official", "cot-exploration-fixed"]
+    for name in called.parts:
+        assert called.parts[name].spec.study == "resampling" and called.parts[name].options is None
+    same_run(tmp_path / "typed" / "drift", called.path)
+    assert called.spec.protocol == "official" and called.options is not None
+    pd.testing.assert_frame_equal(called.records(), called.parts["official"].records())
+    again = load_run(tmp_path / "typed" / "drift")
+    pd.testing.assert_frame_equal(again.analysis().table, called.analysis().table)
+    assert stored_options(called.path) == ("drift", called.options.stored())
+    page = (again.path / "drift.md").read_text()
+    (again.path / "drift.md").unlink()
+    assert type_in("report", again.path).strip() == str((again.path / "drift.md").resolve())
+    assert (again.path / "drift.md").read_text() == page
+    dry = type_in("drift", "--like", called.path, "--dry-run", "--out", tmp_path / "x")
+    assert "cot-exploration-fixed: 16 arms on 6 hosts of arithmetic:test, 2 donors each, seed 0" in dry
+    assert not (tmp_path / "x").exists()

@@ -98,7 +98,7 @@ def report(
     """Write report.md and report.html of a run, with figures, from what lies in its folder."""
     from thoughtgraft.studies.registry import load_run
 
-    typer.echo(str(load_run(run, seed=seed, rule=rule).report(force=force).html.resolve()))
+    typer.echo(str(load_run(run, seed=seed, rule=rule).report(force=force).page.resolve()))
 
 
 def records(

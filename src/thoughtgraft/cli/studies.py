@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,32 +91,47 @@ def study_command(name: str) -> Any:
     Raises:
         KeyError: There is no such study.
     """
+
+    def call(given: Mapping[str, Any], out: Path, dry_run: bool) -> None:
+        carry_out(name, given, door(out, dry_run))
+
+    made = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    command = with_options(name, call, out=(inspect.Parameter.empty, options.Out), dry_run=(False, options.DryRun))
+    made.command(name, short_help=STUDIES.words[name])(command)
+    return typer.main.get_command(made)
+
+
+def with_options(name: str, call: Callable[..., None], **more: tuple[Any, Any]) -> Callable[..., None]:
+    """A function that typer makes a command of: an option for each field of a study's options, and some more.
+
+    Args:
+        name: The study.
+        call: Gets the options that were given, by typing or by a file, and the values of those beside them by name.
+        more: The options beside them: default (`Parameter.empty` where one has to be given) and annotation.
+    """
     study = STUDIES[name]
     fields = {field: study.Options.model_fields[field] for field in in_order(study.Options)}
 
     def command(ctx: typer.Context, **values: Any) -> None:
         places = [values.pop(key) for key in ("like", "config")]
-        out, dry_run = values.pop("out"), values.pop("dry_run")
+        beside = {key: values.pop(key) for key in more}
         given: dict[str, Any] = {}
         for place in places:
             given |= {} if place is None else _options_of(place, name)
-        given |= typed(ctx, values)
-        carry_out(name, given, door(out, dry_run))
+        call(given | typed(ctx, values), **beside)
 
+    def option(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+    first, *last = [option(key, *told) for key, told in more.items()]
+    files = [option("config", None, Config), option("like", None, Like)]
     own = [options.parameter(field, info) for field, info in fields.items()]
-    shared = [
-        inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, annotation=options.Out),
-        *own,
-        inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Config),
-        inspect.Parameter("like", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Like),
-        inspect.Parameter("dry_run", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=options.DryRun),
-    ]
-    first = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    command.__signature__ = inspect.Signature([first, *shared])  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in (first, *shared)}
-    made = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    made.command(name, help=inspect.getdoc(type(study)), short_help=STUDIES.words[name])(command)
-    return typer.main.get_command(made)
+    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    signature = inspect.Signature([context, first, *own, *files, *last])
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    command.__doc__ = inspect.getdoc(type(study))
+    return command
 
 
 def typed(ctx: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,3 +188,25 @@ def demo(
     values = {"hosts": hosts, "donors": donors, "seed": seed, "device": device, "tracker": tracker}
     values |= {"engine": engine, "workers": workers, "certify": certify}
     carry_out("resampling", {"preset": "demo"} | typed(ctx, values), door(out, dry_run))
+
+
+def run_drift(given: Mapping[str, Any], out: Path, dry_run: bool, as_json: bool) -> None:
+    """`thoughtgraft drift`: with --json, the table on stdout and all that is told on stderr."""
+    from rich.console import Console
+
+    from thoughtgraft.cli.console import Terminal
+    from thoughtgraft.studies.drift.report import JSON_FILE
+
+    said = Terminal(Console(stderr=as_json))
+    carry_out("drift", given, replace(door(out, dry_run), said=said))
+    if as_json and not dry_run:
+        typer.echo((out / JSON_FILE).read_text(encoding="utf-8"), nl=False)
+
+
+drift = with_options(
+    "drift",
+    run_drift,
+    out=(Path("runs/drift"), options.Out),
+    dry_run=(False, options.DryRun),
+    as_json=(False, options.AsJson),
+)

@@ -53,8 +53,16 @@ def to_text(template: str, **values: object) -> str:
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """Where the report lies; `figures` holds the PNGs, each with an SVG of the same name beside it."""
+    """Where the report lies; `figures` holds the PNGs, each with an SVG of the same name beside it.
+
+    A comparison of several runs is a page in Markdown alone: `html` is None.
+    """
 
     md: Path
-    html: Path
+    html: Path | None
     figures: tuple[Path, ...]
+
+    @property
+    def page(self) -> Path:
+        """What a reader opens first."""
+        return self.html or self.md

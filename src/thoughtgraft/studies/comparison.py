@@ -80,7 +80,7 @@ def compare_runs(a: Run | str | Path, b: Run | str | Path, *, force: bool = Fals
     runs = [one if isinstance(one, Run) else load_run(one) for one in (a, b)]
     first, second = runs
     frames = [run.frame for run in runs]
-    failed = {str(run.path): names for run in runs if (names := failed_gates(run))}
+    failed = {str(run.path): names for run in runs if (names := run.failed_gates())}
     if failed and not force:
         raise AnalysisError(
             "a run failed its gates, so it states no effect",
@@ -90,12 +90,6 @@ def compare_runs(a: Run | str | Path, b: Run | str | Path, *, force: bool = Fals
         )
     table = compare_records(*frames, same_problems=first.spec.problems == second.spec.problems)
     return Comparison(first, second, table, tuple(spec_differences(first.spec, second.spec)), failed)
-
-
-def failed_gates(run: Run) -> list[str]:
-    """The names of the gates that a run fails."""
-    gates = run.gates()
-    return [str(name) for name in gates.name[gates.outcome == "fail"]]
 
 
 def _plain(value: Any) -> Any:

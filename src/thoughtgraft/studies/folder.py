@@ -93,10 +93,9 @@ def write_page(
         ),
         caveats=(*caveats(spec), *failed_caveat(failures, done)),
     )
-    paths = ReportPaths(run.path / "report.md", run.path / "report.html", ())
-    write_atomic(paths.md, to_markdown(report).encode())
-    write_atomic(paths.html, to_html(report).encode())
-    return paths
+    for name, text in (("report.md", to_markdown(report)), ("report.html", to_html(report))):
+        write_atomic(run.path / name, text.encode())
+    return ReportPaths(run.path / "report.md", run.path / "report.html", ())
 
 
 # The first pattern that fits names the file.

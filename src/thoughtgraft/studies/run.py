@@ -15,7 +15,7 @@ from thoughtgraft.effects.comparisons import agreement_table, contrast_table, do
 from thoughtgraft.effects.counterfactual import counterfactual_table
 from thoughtgraft.effects.decision import Decision, PilotVerdict, Tables, decide
 from thoughtgraft.effects.frame import Frame, build_frame
-from thoughtgraft.effects.gates import VERSION, Basis, Known, basis_of
+from thoughtgraft.effects.gates import FAIL, VERSION, Basis, Known, basis_of
 from thoughtgraft.effects.per_problem import PerProblem, per_problem
 from thoughtgraft.effects.positions import position_table
 from thoughtgraft.errors import RunError
@@ -271,6 +271,10 @@ class Run:
     def gates(self) -> pd.DataFrame:
         """One row per gate: name, statement, outcome (pass, fail, not run), figure, limit, detail."""
         return self._decision.gate_table
+
+    def failed_gates(self) -> list[str]:
+        """Names of the gates that the run fails."""
+        return [gate.name for gate in self._decision.gates if gate.outcome == FAIL]
 
     def pilot(self) -> PilotVerdict:
         """The verdict that this run allows as a pilot: GO, NO-GO or INVALID, with the hosts needed."""

@@ -254,7 +254,7 @@ class Study(ABC, Generic[Asked, Drawn, Analysis]):
             analysis = self.analyse(run)
             paths = self.report(run, analysis)
         self.tell(run, analysis, said)
-        said.line(f"\nThe report: {paths.html.resolve()}")
+        said.line(f"\nThe report: {paths.page.resolve()}")
 
     def waiting(self, said: Said) -> AbstractContextManager[Any]:
         """What is shown while a run is analysed."""
@@ -271,6 +271,7 @@ class Start:
         certificate: What the checks found, where they were made.
         executor: Where its cells run; None is this process.
         watch: Called now and then while its folder grows.
+        part: It is one of a study's several runs, whose folder says what was asked.
     """
 
     study: str
@@ -278,6 +279,7 @@ class Start:
     certificate: Certificate | None = None
     executor: Executor | None = None
     watch: Callable[[], None] | None = None
+    part: bool = False
 
 
 _OF_LOADING = ("base", "tokenizer", "protocol", "device", "dtype", "num_latents", "lora_alpha", "prompt_suffix")
@@ -373,7 +375,7 @@ def make(model: LatentReasoner, design: Design, start: Start, door: Door) -> Non
         facts["engine"] = start.executor.describe()
     setup: dict[str, Any] = {
         "study": start.study,
-        "options": options.stored(),
+        "options": None if start.part else options.stored(),
         "design": design.facts,
         "certificate": None if start.certificate is None else start.certificate.to_json(),
         "beside": asked.beside,

@@ -1,1 +1,3 @@
-"""One plan under several protocols."""
+"""The same swaps under several protocols, known mistakes among them."""
+
+STUDY = "design:Drift"

@@ -9,9 +9,13 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+from rich.table import Table as Terminal
 
 from thoughtgraft.effects.gates import RULE
+from thoughtgraft.effects.positions import OF_IMPACT
+from thoughtgraft.errors import RunError
 from thoughtgraft.files import to_json, write_atomic
+from thoughtgraft.models.protocols import find_protocol
 from thoughtgraft.records.certificate import Certificate
 from thoughtgraft.records.shards import write_parquet
 from thoughtgraft.records.spec import RunSpec
@@ -49,13 +53,19 @@ from thoughtgraft.report.figures.kit import (
     write_files,
     zero_line,
 )
-from thoughtgraft.report.render import to_markdown
+from thoughtgraft.report.render import ReportPaths, to_markdown
+from thoughtgraft.report.terminal import narrow_table
+from thoughtgraft.stats.intervals import TOO_SMALL
 from thoughtgraft.stats.verdicts import Verdict
+from thoughtgraft.studies.drift.analysis import drift_table
 from thoughtgraft.studies.resampling.figures import labels_of
 from thoughtgraft.studies.resampling.report import plain
+from thoughtgraft.studies.run import Run, Runs
 
 NOISE = 1e-6
 TABLE_FILE, JSON_FILE, PAGE_FILE = "drift.parquet", "drift.json", "drift.md"
+FROM_CERTIFICATE = ("certificate", "transplant")
+"""Gates whose evidence is the certificate, which is shown itself."""
 METHODS = {"swap": "A donor's thought put in", "self": "The problem's own thought put back (truth: 0)"}
 
 
@@ -86,19 +96,58 @@ class Side:
         """Failed checks of the certificate and failed gates; an effect may be stated only where there is none."""
         return [*self.certificate.failed, *(f"gate {name}" for name in self.failed_gates)]
 
+    @classmethod
+    def of(cls, run: Run) -> Side:
+        """Of its run."""
+        protocol, spec = find_protocol(run.spec.protocol), run.spec
+        return cls(
+            name=protocol.name,
+            about=protocol.about,
+            flaw=protocol.flaw,
+            thoughts_fed=protocol.loop.thoughts_fed(spec.num_latents) if protocol.loop else spec.num_latents,
+            folder=run.path.name,
+            certificate=run.certificate,
+            failed_gates=tuple(name for name in run.failed_gates() if name not in FROM_CERTIFICATE),
+        )
 
-def write_drift(folder: Path, table: pd.DataFrame, sides: Sequence[Side], spec: RunSpec) -> Path:
+
+@dataclass(frozen=True)
+class Drifted:
+    """What was found: the table of `drift_table`, and its protocols in its order; the first is the standard."""
+
+    table: pd.DataFrame
+    sides: tuple[Side, ...]
+
+
+def compared(run: Run) -> Drifted:
+    """The runs of a drift study, each protocol's, beside the standard's.
+
+    Raises:
+        RunError: It has no parts.
+        AnalysisError: Their records are not of one plan.
+    """
+    parts = run.parts if isinstance(run, Runs) else {}
+    if not parts:
+        raise RunError(f"{run.path} holds no runs of several protocols", fix=f"thoughtgraft drift --out {run.path}")
+    sides = tuple(Side.of(part) for part in parts.values())
+    table = drift_table(
+        {side.name: part.records() for side, part in zip(sides, parts.values(), strict=True)},
+        seed=run.seed,
+        dead_slots={side.name: side.certificate.dead_slots for side in sides},
+        shared_slots={side.name: side.certificate.shared_slots for side in sides},
+    )
+    return Drifted(table, sides)
+
+
+def write_drift(folder: Path, found: Drifted, spec: RunSpec) -> ReportPaths:
     """Write the table, the figure and the page into `folder`.
 
     Args:
         folder: An existing folder.
-        table: From `analysis.drift.drift_table`.
-        sides: Its protocols, in its order; the first is the standard.
+        found: What is reported.
         spec: The run of the standard.
-
-    Returns:
-        The path of drift.md.
     """
+    table, sides = found.table, found.sides
     write_parquet(folder / TABLE_FILE, pa.Table.from_pandas(table))
     write_atomic(folder / JSON_FILE, to_json(drift_facts(table, sides, spec), JSON_FILE))
     display = DriftPerSlot.from_table(table, {side.name: side.broken for side in sides if side.broken})
@@ -123,7 +172,7 @@ def write_drift(folder: Path, table: pd.DataFrame, sides: Sequence[Side], spec: 
         generator="thoughtgraft drift",
     )
     write_atomic(folder / PAGE_FILE, to_markdown(page).encode())
-    return folder / PAGE_FILE
+    return ReportPaths(folder / PAGE_FILE, None, (folder / picture.png,))
 
 
 def drift_facts(table: pd.DataFrame, sides: Sequence[Side], spec: RunSpec) -> dict[str, Any]:
@@ -304,3 +353,48 @@ class DriftPerSlot:
             interval_key(ax, "95%", "a protocol's slots")
         else:
             shared_legend(ax)
+
+
+def letters_of(found: Drifted) -> dict[str, str]:
+    """A letter for each protocol, the standard's first."""
+    return {side.name: chr(ord("A") + i) for i, side in enumerate(found.sides)}
+
+
+def sides_in_words(found: Drifted) -> list[tuple[str, bool]]:
+    """A line for each protocol, and whether it is valid."""
+    lines, table = [], found.table
+    for side in found.sides:
+        base = table[(table.protocol == side.name) & (table.method == "baseline")].iloc[0]
+        fed = f"{side.thoughts_fed} thoughts fed, {100 * base.acc:.1f}% right unedited"
+        outcome = f"INVALID: {', '.join(side.broken)}" if side.broken else "valid"
+        lines.append((f"{letters_of(found)[side.name]} {side.name}: {fed}; {outcome}", not side.broken))
+    return lines
+
+
+def effects_summaries(found: Drifted) -> list[Terminal]:
+    """What each protocol reports slot by slot, a table for each method."""
+    table = found.table
+    return [effects_summary(table[table.method == method], method, letters_of(found)) for method in METHODS]
+
+
+def effects_summary(part: pd.DataFrame, method: str, letters: dict[str, str]) -> Terminal:
+    """One method's rows for a terminal; protocols by their letters, the first the standard."""
+    standard, first = next(iter(letters.items()))
+    level = RULE.level
+    out = narrow_table(
+        f"{METHODS[method]}: accuracy lost, pp\n{level} together: for all thoughts of a protocol at once"
+    )
+    out.padding = (0, 0)
+    last = f"minus {first}" if method == "swap" else "KL, nats"
+    for name in ("thought", "", f"impact [{level} alone]", f"{level} together", "verdict", last):
+        out.add_column(name, justify="left" if name in ("thought", "", "verdict") else "right", no_wrap=True)
+    for label in dict.fromkeys(part.label):
+        for i, row in enumerate(records_of(part[part.label == label])):
+            more = difference(row, standard) if method == "swap" else divergence(row)
+            together = judged(row["sim_low"], row["sim_high"], RULE.margin_pp) if is_number(row["sim_low"]) else ""
+            verdict = f"{row['verdict']}{' *' if OF_IMPACT + TOO_SMALL in row['note'] else ''}"
+            out.add_row("" if i else label, letters[row["protocol"]], reported(row), together, verdict, more)
+        out.add_section()
+    if part.note.str.contains(OF_IMPACT + TOO_SMALL, regex=False).any():
+        out.caption = f"* {TOO_SMALL}"
+    return out

@@ -120,10 +120,9 @@ def write_erasure_report(run: Path | str, *, force: bool = False) -> ReportPaths
         caveats=(*caveats(spec), *failed_caveat(failures, done)),
         source=f"the records of the run and {TABLE_FILE}",
     )
-    paths = ReportPaths(store.path / "report.md", store.path / "report.html", ())
-    write_atomic(paths.md, to_markdown(report).encode())
-    write_atomic(paths.html, to_html(report).encode())
-    return paths
+    for name, text in (("report.md", to_markdown(report)), ("report.html", to_html(report))):
+        write_atomic(store.path / name, text.encode())
+    return ReportPaths(store.path / "report.md", store.path / "report.html", ())
 
 
 def design_lines(plan: Mapping[str, Any], n_problems: int) -> list[str]:
