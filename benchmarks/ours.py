@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from benchmarks.workload import Workload, rows_of, source_of
+from thoughtgraft.engine import latents as clean
 from thoughtgraft.engine import rollout as engine
-from thoughtgraft.engine import think as clean
 from thoughtgraft.engine.answer import Draft
 from thoughtgraft.engine.batching import Budget, packs, plan_budget
 from thoughtgraft.engine.collect import CPU_ROWS, GPU_ROWS

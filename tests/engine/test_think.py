@@ -173,5 +173,10 @@ def test_what_cannot_be_is_refused_in_words() -> None:
     model, question = tiny("codi-gpt2"), questions("codi-gpt2")[0]
     with pytest.raises(PlanError, match=r"the edit at step 2 changed the shape; got \[48\]; expected \[1, 48\]"):
         think(model, question, edits=[Change(2, lambda live: live[0])])
+    with pytest.raises(ModelError, match=r"problem 1 of the batch is too long for"):
+        think(model, [question, question * 40])
+    for wrong in ({"capture": [0, 3]}, {"edits": [Change(0, torch.zeros_like, 3)]}):
+        with pytest.raises(PlanError, match=r"has no layer 3; expected layers 0\.\.2"):
+            think(model, question, **wrong)
     with pytest.raises(ModelError, match="expected a model that load_model gave"):
         think("tiny-codi", question)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from thoughtgraft.arguments import answers_for_calls, choice, need, shown
@@ -174,6 +174,7 @@ def by_name(name: Any) -> Change:
     return kind()
 
 
+@cache
 def _is_more(kind: type[Change]) -> bool:
     """Whether its class is called with more than nothing."""
     return any(p.default is p.empty and p.kind not in _STARS for p in inspect.signature(kind).parameters.values())

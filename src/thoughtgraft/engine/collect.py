@@ -12,12 +12,12 @@ from tqdm import tqdm
 from thoughtgraft.arguments import answers_for_calls, whole
 from thoughtgraft.edits.schedule import Action, Feed
 from thoughtgraft.engine.batching import packs, plan_budget, surviving
-from thoughtgraft.engine.rollout import RolloutResult, fits, rollout, too_long
+from thoughtgraft.engine.rollout import RolloutResult, rollout
 from thoughtgraft.engine.rows import Row
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.live import admitted
 from thoughtgraft.models.protocols import padding
-from thoughtgraft.models.reasoner import LatentReasoner, Prompt, as_model
+from thoughtgraft.models.reasoner import LatentReasoner, Prompt, as_model, fits, too_long
 from thoughtgraft.tasks.grading import NUMBER, Grader
 from thoughtgraft.tasks.load import as_problems
 from thoughtgraft.tasks.problem import ProblemSet

@@ -21,13 +21,12 @@ from thoughtgraft.arguments import answers_for_calls, choice, items, shown, whol
 from thoughtgraft.engine.batching import surviving
 from thoughtgraft.engine.collect import encode, question_batches, refuse_broken
 from thoughtgraft.engine.latents import think_clean
-from thoughtgraft.engine.rollout import check_lengths
 from thoughtgraft.errors import ModelError, RunError
 from thoughtgraft.files import StoredTensor, io_error, make_folder, sweep, write_atomic
 from thoughtgraft.models.attention import ATTENTION
 from thoughtgraft.models.live import admitted
 from thoughtgraft.models.precision import with_ieee_products
-from thoughtgraft.models.reasoner import LatentReasoner, Prompt, as_model, attention_implementation
+from thoughtgraft.models.reasoner import LatentReasoner, Prompt, as_model, attention_implementation, check_lengths
 from thoughtgraft.records.spec import QUARANTINE_FOLDER
 from thoughtgraft.records.state_files import HIDDEN, MADE_FROM, read_block
 from thoughtgraft.records.states import States

@@ -21,7 +21,7 @@ from transformers import DynamicCache
 
 from thoughtgraft.errors import PlanError
 from thoughtgraft.models.precision import with_ieee_products
-from thoughtgraft.models.reasoner import LatentReasoner, Prompt, as_model
+from thoughtgraft.models.reasoner import LatentReasoner, Prompt, as_model, check_lengths
 from thoughtgraft.models.thinker import Thinker
 
 
@@ -242,11 +242,16 @@ def think(
             left out is never made.
 
     Raises:
-        PlanError: An edit gives vectors of another shape.
+        ModelError: A question does not fit the model's context.
+        PlanError: An edit gives vectors of another shape, or a block is asked for that the model does not have.
     """
     model = as_model(model)
     given = [prompts] if isinstance(prompts, str | Prompt) else list(prompts)
     asked = [model.prompt(one) if isinstance(one, str) else one for one in given]
+    check_lengths(model, asked)
+    depth, wanted = len(model.layers), [*capture, *(one.layer for one in edits if isinstance(one, Change))]
+    if strange := [layer for layer in wanted if layer is not None and not 0 <= layer < depth]:
+        raise PlanError(f"{model.name} has no layer {strange[0]}", expected=f"layers 0..{depth - 1}")
     with torch.set_grad_enabled(grad):
         heard: dict[tuple[int, int], Tensor] = {}
         with _streams(model, 0, capture, (), heard):

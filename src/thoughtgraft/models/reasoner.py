@@ -347,6 +347,34 @@ def require_thoughts(model: LatentReasoner) -> None:
         )
 
 
+def check_lengths(model: LatentReasoner, prompts: Sequence[Prompt]) -> None:
+    """Raise a ModelError for the first prompt that leaves no room for thoughts and an answer."""
+    for index, prompt in enumerate(prompts):
+        if not fits(model, prompt):
+            raise too_long(model, prompt, f"problem {index} of the batch is")
+
+
+def fits(model: LatentReasoner, prompt: Prompt) -> bool:
+    """Whether the model's context holds a prompt, the thoughts, end-of-thought and one answer token."""
+    return model.max_positions is None or _needed(model, prompt) <= model.max_positions
+
+
+def too_long(model: LatentReasoner, prompt: Prompt, who: str) -> ModelError:
+    """The error for a prompt that does not fit; `who` names it, with its verb."""
+    trained, feeds_more = model.trained_latents, model.num_latents > model.trained_latents
+    return ModelError(
+        f"{who} too long for {model.name}",
+        got=f"{len(prompt)} prompt tokens, {_needed(model, prompt)} with thoughts and one answer token",
+        expected=f"at most {model.max_positions}",
+        fix="shorten or drop that question"
+        + (f", or feed fewer thoughts (--num-latents; it was trained with {trained})" if feeds_more else ""),
+    )
+
+
+def _needed(model: LatentReasoner, prompt: Prompt) -> int:
+    return len(prompt) + model.num_latents + 2
+
+
 @contextmanager
 def attention_implementation(lm: PreTrainedModel, name: str) -> Iterator[None]:
     """Switch a model's attention for a while."""
