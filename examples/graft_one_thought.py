@@ -10,18 +10,19 @@ problems = load_problems("arithmetic:test", n=12, seed=4)
 thoughts = collect_thoughts(model, problems, progress=False)
 
 # Two problems that the model answers, differently.
-right = [i for i, correct in enumerate(thoughts.correct) if correct]
+said = dict(zip(thoughts.problem_ids, thoughts.texts, strict=True))
+right = thoughts.right[thoughts.right].index
 host = right[0]
-donor = next(i for i in right if thoughts.pred[i] != thoughts.pred[host])
+donor = next(i for i in right if problems.by_id(i).gold != problems.by_id(host).gold)
 for name, i in (("host", host), ("donor", donor)):
-    print(f"{name:<6}{problems[i].question}\n      the model: {thoughts.texts[i]}")
+    print(f"{name:<6}{problems.by_id(i).question}\n      the model: {said[i]}")
 
 top = decode_thoughts(model, thoughts, top=1).set_index(["problem_id", "slot"])["token"]
 plan = Plan.from_triples([(host, donor, slot) for slot in range(model.num_latents)])
 records = run(model, problems, plan, progress=False)
 print("\nslot  host's thought  donor's thought  answer with the donor's")
 for slot, answer in enumerate(records["pred"]):
-    ours, theirs = (top[problems[i].id, slot] for i in (host, donor))
+    ours, theirs = (top[i, slot] for i in (host, donor))
     print(f"CT{slot}   {ours:<16}{theirs:<17}{answer}")
 
 # An edit of your own: what if the middle thoughts were half as long?

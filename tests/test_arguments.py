@@ -175,7 +175,7 @@ def test_a_call_that_does_not_fit_is_answered_and_errors_from_inside_are_not_tou
             lambda: Plan.from_triples([(0, 1)]),
             r"one of the triples is not usable; got \(0, 1\); expected a list of \(ho",
         ),
-        (lambda: Plan.from_triples([(0, 1, 2.7)]), r"a number of a triple is not usable; got 2\.7"),
+        (lambda: Plan.from_triples([(0, 1, 2.7)]), r"the slot of a triple is not usable; got 2\.7"),
         (lambda: Plan.from_triples(None), "a plan's triples are not usable; got None"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -256,6 +257,10 @@ def test_triples_run_as_given_with_self_and_share_keys_with_the_same_swaps() -> 
     cells = Plan.from_triples([(3, 1, 0), (0, 0, 5), (3, 1, 4)]).cells(problems(), IDENTITY)
     assert [(c.host, c.donor, c.arm.slots) for c in cells] == [(3, 1, (0,)), (0, 0, (5,)), (3, 1, (4,))]
     assert all(c.arm.change.name == "swap" for c in cells)
+    ids = [p.id for p in problems()]
+    named = Plan.from_triples([(ids[3], ids[1], 0), (ids[0], ids[0], 5), (ids[3], ids[1], 4)])
+    assert named.cells(problems(), IDENTITY) == cells
+    assert json.loads(json.dumps(named.describe()))["triples"][0] == [ids[3], ids[1], 0]
     planned = Plan(swaps(0), n_donors=11).cells(problems(), IDENTITY)
     assert cells[0].key in {c.key for c in planned if (c.host, c.donor) == (3, 1)}
 
@@ -265,7 +270,8 @@ def test_triples_run_as_given_with_self_and_share_keys_with_the_same_swaps() -> 
     [
         ((0, 1, 6), "slot 6 does not exist.*never fed"),
         ((0, 1, -1), "slot -1 does not exist"),
-        ((0, 12, 0), r"a triple names a problem that is not there; got 12; expected 0\.\.11"),
+        ((0, 12, 0), r"a problem that is not there; got 12; expected an id of .*, or a place 0\.\.11"),
+        (("nobody", 0, 0), "a triple names a problem that is not there; got 'nobody'; expected an id of"),
         ((-1, 0, 0), "a triple names a problem that is not there; got -1"),
     ],
 )

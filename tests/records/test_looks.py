@@ -117,6 +117,7 @@ def test_a_run_of_the_first_schema_beside_is_an_earlier_look(
         ({"hosts": 2}, 2, 4),
         ({"hosts": 2, "only_correct": True}, 4, 4),  # which were right is not read: any may have been
         ({"triples": [[0, 1, 3], [0, 2, 3], [3, 3, 3]]}, 2, 2),
+        ({"triples": [["a_0", "a_1", 3], ["a_0", "a_2", 3], ["a_3", "a_3", 3]]}, 2, 2),
         ({"arms": [{"method": "zero", "slots": [0]}]}, 4, 0),
     ],
 )

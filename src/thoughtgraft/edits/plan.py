@@ -17,6 +17,9 @@ from thoughtgraft.edits.site import Site
 from thoughtgraft.errors import PlanError
 from thoughtgraft.tasks.problem import ProblemSet
 
+Triple = tuple[str | int, str | int, int]
+"""An explicit swap: host, donor and slot; a problem is named by its id, or by its 0-based place."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -55,7 +58,8 @@ class Plan:
         seed: Seeds donors and random edits.
         hosts: Only the first so many problems are hosts; all problems can be donors.
         only_correct: Only problems that the unedited model answers right are hosts (`hosts` counts those).
-        triples: Explicit swaps (host, donor, slot); then n_donors is not used.
+        triples: Explicit swaps (host, donor, slot), problems by their ids, or by their 0-based places in the set;
+            then n_donors is not used.
     """
 
     arms: tuple[Arm, ...]
@@ -63,7 +67,7 @@ class Plan:
     seed: int = 0
     hosts: int | None = None
     only_correct: bool = False
-    triples: tuple[tuple[int, int, int], ...] = ()
+    triples: tuple[Triple, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arms", _arms(self.arms))
@@ -89,7 +93,7 @@ class Plan:
             seen.add(key)
 
     @classmethod
-    def from_triples(cls, triples: Sequence[tuple[int, int, int]], *, seed: int = 0) -> Plan:
+    def from_triples(cls, triples: Sequence[Triple], *, seed: int = 0) -> Plan:
         """A plan of explicit swaps: donor's `fed[slot]` into host; host and donor may be the same."""
         return cls((), seed=seed, triples=triples)  # type: ignore[arg-type]
 
@@ -117,7 +121,7 @@ class Plan:
         known = {id(arm): arm.change.stored_as() for arm in self.arms}
         maker = _CellMaker(problems, dict(identity), self.seed, pads, known)
         if self.triples:
-            return [self._triple(maker, triple, num_latents) for triple in self.triples]
+            return [self._triple(maker, triple, num_latents) for triple in self.placed(problems)]
         for arm in self.arms:
             check_slots(arm.slots, num_latents)
         strata = dict.fromkeys(arm.donors for arm in self.arms if arm.needs_donor)
@@ -151,12 +155,24 @@ class Plan:
     def _triple(self, maker: _CellMaker, triple: tuple[int, int, int], num_latents: int) -> Cell:
         host, donor, slot = triple
         check_slots((slot,), num_latents)
-        for index in (host, donor):
-            if not 0 <= index < len(maker.problems):
-                raise PlanError(
-                    "a triple names a problem that is not there", got=index, expected=f"0..{len(maker.problems) - 1}"
-                )
         return maker.cell(Arm(Swap(), Site("fed", (slot,))), host, donor=donor)
+
+    def placed(self, problems: ProblemSet) -> list[tuple[int, int, int]]:
+        """The triples with problems by their 0-based places.
+
+        Raises:
+            PlanError: A triple names a problem that is not there.
+        """
+        place = {problem.id: i for i, problem in enumerate(problems)} if self.triples else {}
+
+        def of(named: str | int) -> int:
+            found = place.get(named, -1) if isinstance(named, str) else named
+            if not 0 <= found < len(problems):
+                expected = f"an id of {problems.name}, or a place 0..{len(problems) - 1}"
+                raise PlanError("a triple names a problem that is not there", got=repr(named), expected=expected)
+            return found
+
+        return [(of(host), of(donor), slot) for host, donor, slot in self.triples]
 
     def describe(self) -> dict[str, Any]:
         """The plan as JSON-able data, for run.json and for its hash."""
@@ -242,16 +258,19 @@ def _arms(given: Any) -> tuple[Arm, ...]:
     return tuple(need(arm, Arm, "one of the plan's arms", PlanError, expected="an Arm", fix=fix) for arm in arms)
 
 
-def _triples(given: Any) -> tuple[tuple[int, int, int], ...]:
-    expected = "a list of (host, donor, slot)"
-    found = []
+def _triples(given: Any) -> tuple[Triple, ...]:
+    expected = "a list of (host, donor, slot), such as ('test_3', 'test_7', 2)"
+    found: list[Triple] = []
     for triple in items(given, "a plan's triples", PlanError, expected=expected):
         try:
             host, donor, slot = triple
         except (TypeError, ValueError):
             raise PlanError("one of the triples is not usable", got=shown(triple), expected=expected) from None
-        host, donor, slot = (whole(part, "a number of a triple", PlanError) for part in (host, donor, slot))
-        found.append((host, donor, slot))
+        host, donor = (
+            named if isinstance(named, str) else whole(named, "a problem of a triple", PlanError)
+            for named in (host, donor)
+        )
+        found.append((host, donor, whole(slot, "the slot of a triple", PlanError)))
     return tuple(found)
 
 

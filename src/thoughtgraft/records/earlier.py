@@ -119,10 +119,12 @@ def _asked(folder: Path, plan: Mapping[str, Any]) -> tuple[set[Content], set[Con
     if not file.is_file():
         raise RunError(f"{folder} has not stored its problems")
     try:
-        table = pq.read_table(file, columns=["question", "gold"])
+        table = pq.read_table(file, columns=["id", "question", "gold"])
         problems = list(zip(table["question"].to_pylist(), table["gold"].to_pylist(), strict=True))
         if triples := plan.get("triples"):
-            return {problems[h] for h, _, _ in triples}, {problems[d] for h, d, _ in triples if d != h}
+            place = {name: i for i, name in enumerate(table["id"].to_pylist())}
+            pairs = {(place.get(host, host), place.get(donor, donor)) for host, donor, _ in triples}
+            return {problems[h] for h, _ in pairs}, {problems[d] for h, d in pairs if d != h}
         # Which answers were right is not read: where that made a host, every problem may have been one.
         hosts = problems if plan.get("only_correct") else problems[: plan.get("hosts")]
         donate = any("stratum" in arm for arm in plan.get("arms", ()))

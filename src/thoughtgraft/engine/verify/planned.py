@@ -62,7 +62,9 @@ class Planned:
 
     def cells(self) -> list[Wanted]:
         """Every generation, in order."""
-        found = [Wanted(Arm(Swap(), (slot,)), host, donor) for host, donor, slot in self.plan.triples]
+        place: dict[str | int, int] = dict(enumerate(range(len(self.problems))))
+        place |= {problem.id: i for i, problem in enumerate(self.problems)}
+        found = [Wanted(Arm(Swap(), (slot,)), place[host], place[donor]) for host, donor, slot in self.plan.triples]
         for host in range(len(self.problems))[: self.plan.hosts]:
             for arm in self.plan.arms:
                 draws: Sequence[int | None] = range(self.plan.n_donors) if arm.change.repeated else [None]

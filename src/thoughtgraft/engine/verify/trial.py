@@ -193,7 +193,7 @@ def _probing(
 
 def _of_triples(problems: ProblemSet, plan: Plan) -> tuple[ProblemSet, Plan]:
     """The first of explicit swaps, and the problems that they name."""
-    some = plan.triples[:_TRIPLES]
+    some = plan.placed(problems)[:_TRIPLES]
     named = sorted({i for host, donor, _ in some for i in (host, donor)})
     at = {i: place for place, i in enumerate(named)}
     chosen = ProblemSet(tuple(problems[i] for i in named), "the certificate's")
