@@ -45,11 +45,14 @@ def certificate_banner(
     return None
 
 
-EDITED = "the edits did what they say"
-
-
 def write_page(
-    run: Run, title: str, found: Sequence[Block], design: Sequence[str], *, proves: str = EDITED, force: bool = False
+    run: Run,
+    title: str,
+    found: Sequence[Block],
+    design: Sequence[str],
+    *,
+    force: bool = False,
+    source: str = "the records of the run alone",
 ) -> ReportPaths:
     """Write report.md and report.html (opens offline) of a study that no rule of questions judges.
 
@@ -61,8 +64,8 @@ def write_page(
         title: The page's title.
         found: What was found.
         design: What was done, a sentence each.
-        proves: What a certificate would prove.
         force: State results all the same; every page then says so.
+        source: What the numbers come from.
 
     Raises:
         RunError: A file of the run is damaged, or the disk refuses.
@@ -84,7 +87,7 @@ def write_page(
             ("run", spec.run_id),
         ),
         badge=certificate.badge,
-        banner=certificate_banner(certificate, force, proves, also=also),
+        banner=certificate_banner(certificate, force, "the edits did what they say", also=also),
         sections=(
             Section("finding", "What was found", tuple(found)),
             Section("design", "Design", (Bullets(tuple(design)),)),
@@ -92,6 +95,7 @@ def write_page(
             Section("provenance", "Provenance", provenance_blocks(spec)),
         ),
         caveats=(*caveats(spec), *failed_caveat(failures, done)),
+        source=source,
     )
     for name, text in (("report.md", to_markdown(report)), ("report.html", to_html(report))):
         write_atomic(run.path / name, text.encode())

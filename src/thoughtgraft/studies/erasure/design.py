@@ -152,7 +152,7 @@ class Erasure(Study[ErasureOptions, "Run", "pd.DataFrame"]):
         """The page with its tables."""
         from thoughtgraft.studies.erasure.report import write_erasure_report
 
-        return write_erasure_report(run.path, force=force)
+        return write_erasure_report(run, analysis, force=force)
 
     def tell(self, run: Run, analysis: pd.DataFrame, said: Said) -> None:
         """The main columns, and what was found in a sentence for each verdict."""

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.table import Table as Terminal
 
 from thoughtgraft.edits.site import slots_label
-from thoughtgraft.effects.frame import reasons
-from thoughtgraft.effects.gates import FAIL, RULE, failed_gate
-from thoughtgraft.files import write_atomic
-from thoughtgraft.records.certificate import read_certificate
-from thoughtgraft.records.shards import read_frame
-from thoughtgraft.records.store import RunStore
+from thoughtgraft.effects.gates import RULE
 from thoughtgraft.report.document import (
     UNDEFINED,
     Block,
-    Bullets,
     Notes,
     Prose,
-    Report,
-    Section,
     Table,
-    count,
     estimate,
     judged,
     number,
@@ -35,12 +25,11 @@ from thoughtgraft.report.document import (
     records_of,
     sentence_list,
 )
-from thoughtgraft.report.render import ReportPaths, to_html, to_markdown
+from thoughtgraft.report.render import ReportPaths
 from thoughtgraft.report.terminal import narrow_table
 from thoughtgraft.stats.verdicts import Verdict
-from thoughtgraft.studies.folder import certificate_banner
-from thoughtgraft.studies.resampling.checks import checks, provenance_blocks
-from thoughtgraft.studies.resampling.context import caveats, failed_caveat, seen_before
+from thoughtgraft.studies.folder import write_page
+from thoughtgraft.studies.run import Run
 
 TABLE_FILE = "analysis/erasure.parquet"
 
@@ -79,50 +68,23 @@ def summary(table: pd.DataFrame, target: str) -> Terminal:
     return out
 
 
-def write_erasure_report(run: Path | str, *, force: bool = False) -> ReportPaths:
+def write_erasure_report(run: Run, table: pd.DataFrame, *, force: bool = False) -> ReportPaths:
     """Write `report.md` and `report.html` (opens offline) from the table that the run computed.
 
     Args:
-        run: The run's folder.
+        run: The run.
+        table: The study's one table.
         force: State results although the certificate failed, or too many cells; every page then says so.
 
     Raises:
-        RunError: It is not a run's, has no such table yet, a file of it is damaged, or the disk refuses.
+        RunError: A file of the run is damaged, or the disk refuses.
     """
-    store = RunStore.open(run)
-    spec, certificate = store.spec, read_certificate(store)
-    table = read_frame(store.path / TABLE_FILE)
+    spec = run.spec
     target = str(spec.plan.get("target", "the label"))
-    done = store.table(["cell"]).num_rows
-    failures = reasons(pd.Series([row["error"] for row in store.errors], dtype=object))
-    gate = failed_gate(failures, max(done, 1))
-    also = f"gate {gate.name} ({gate.detail})" if gate.outcome == FAIL else ""
-    refused = bool(certificate.failed or also) and not force
-    parts = [Section("finding", "What was found", _finding(table, target, refused))]
-    parts += [
-        Section("design", "Design", (Bullets(tuple(design_lines(spec.plan, spec.n_hosts))),)),
-        Section("certificate", "Certificate", checks(certificate)),
-        Section("provenance", "Provenance", provenance_blocks(spec)),
-    ]
-    report = Report(
-        title=f"Erasing {target} from the residual stream of {spec.model}",
-        facts=(
-            ("protocol", spec.protocol),
-            ("problems", f"{plural(spec.n_hosts, 'problem')} of {spec.problems}"),
-            ("generations", count(done)),
-            ("failed", count(sum(failures.values()))),
-            seen_before(spec),
-            ("run", spec.run_id),
-        ),
-        badge=certificate.badge,
-        banner=certificate_banner(certificate, force, "the edits did what they say", also=also),
-        sections=tuple(parts),
-        caveats=(*caveats(spec), *failed_caveat(failures, done)),
-        source=f"the records of the run and {TABLE_FILE}",
-    )
-    for name, text in (("report.md", to_markdown(report)), ("report.html", to_html(report))):
-        write_atomic(store.path / name, text.encode())
-    return ReportPaths(store.path / "report.md", store.path / "report.html", ())
+    found: tuple[Block, ...] = (*(Prose(line, "lead") for line in sentences(table, target)), *tables(table))
+    title = f"Erasing {target} from the residual stream of {spec.model}"
+    source = f"the records of the run and {TABLE_FILE}"
+    return write_page(run, title, found, design_lines(spec.plan, spec.n_hosts), force=force, source=source)
 
 
 def design_lines(plan: Mapping[str, Any], n_problems: int) -> list[str]:
@@ -141,12 +103,6 @@ def design_lines(plan: Mapping[str, Any], n_problems: int) -> list[str]:
         f"{len(plan['arms']):,} arms, {len(plan['arms']) * n_problems:,} generations",
         f"features of {plan.get('source', plan.get('features'))}",
     ]
-
-
-def _finding(table: pd.DataFrame, target: str, refused: bool) -> tuple[Block, ...]:
-    if refused:
-        return (Prose("No result is stated in this report: the warning above says why.", "warn"),)
-    return (*(Prose(line, "lead") for line in sentences(table, target)), *tables(table))
 
 
 def tables(table: pd.DataFrame) -> tuple[Table, Table]:
