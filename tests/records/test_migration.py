@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from thoughtgraft.edits.site import Site
+from thoughtgraft.errors import RunError
 from thoughtgraft.records.schema import RECORD_SCHEMA, ArmKey, Family
+from thoughtgraft.records.shards import read_effects
 from thoughtgraft.records.spec import TABLE_MIGRATIONS, arms_planned
 from thoughtgraft.records.status import read_status
 from thoughtgraft.records.store import RunStore
@@ -107,3 +109,18 @@ def test_main_arms_recompute_and_draw_at_random() -> None:
         key.main for key in (SWAP.at([1]), Family("zero").at([1]), ArmKey("noop"), ArmKey("swap", donors="self"))
     )
     assert not SWAP._replace(after="freeze_kv").at([1]).main and not SWAP._replace(donors="steps").at([1]).main
+
+
+def test_a_table_of_effects_comes_back_typed_and_readable_and_an_older_one_says_what_to_do(tmp_path: Path) -> None:
+    from thoughtgraft.effects.positions import position_table
+
+    made = position_table(RunStore.open(STORED / "schema2").frame(), resamples=9)
+    pq.write_table(pa.Table.from_pandas(made), tmp_path / "positions.parquet")
+    table = read_effects(tmp_path / "positions.parquet")
+    assert ArmKey.of_table(table) == ArmKey.of_table(made)
+    assert table.site_layer.dtype == made.site_layer.dtype == "Int32"
+    at_3 = table[(table.slots == (3,)) & (table.method == "swap")]
+    assert len(at_3) == 1 and at_3.equals(table[(table.label == "CT3") & (table.method == "swap")])
+    assert set(table.label[table.site_layer == 2]) == {"CT2 after L2", "CT3 after L2", "all after L2"}
+    with pytest.raises(RunError, match=r"earlier version; got slots as text\. Fix: thoughtgraft analyze RUN makes it"):
+        read_effects(STORED / "rule1-schema1" / "analysis" / "positions.parquet")

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from thoughtgraft.arguments import answers_for_calls, choice, items, shown, whole
+from thoughtgraft.edits.site import slots_label
 from thoughtgraft.engine.batching import surviving
 from thoughtgraft.engine.collect import encode, question_batches, refuse_broken
 from thoughtgraft.engine.latents import think_clean
@@ -228,7 +229,7 @@ def default_storage(model: LatentReasoner) -> str:
 
 def position_names(model: LatentReasoner) -> tuple[str, ...]:
     """The names of the K + 1 latent positions: `BOT`, then `CTk`, the one that consumes `fed[k]`."""
-    return ("BOT", *(f"CT{k}" for k in range(model.num_latents)))
+    return ("BOT", *(slots_label((k,)) for k in range(model.num_latents)))
 
 
 def check_layers(model: LatentReasoner, layers: Sequence[int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -112,30 +112,8 @@ def join(ids: Sequence[str], labels: pd.DataFrame, target: str, kind: str = "aut
     """
     if kind not in KINDS:
         raise AnalysisError("unknown kind of target", got=repr(kind), expected=", ".join(KINDS))
-    for needed in ("id", target):
-        if needed not in labels:
-            raise AnalysisError(
-                f"the labels have no column {needed!r}",
-                got=", ".join(map(str, labels.columns)),
-                fix="name one of their columns as the target" if needed == target else "give each row a problem's id",
-            )
-    table = labels.drop_duplicates("id").set_index("id")
-    if len(table) < len(labels):
-        raise AnalysisError("the labels name problems twice", got=f"{len(labels) - len(table)} repeated ids")
     place = {str(problem): row for row, problem in enumerate(ids)}
-    table.index = table.index.map(str)
-    known = table.loc[[name for name in place if name in table.index]]
-    column: pd.Series = known[target]
-    if column.dtype == object or str(column.dtype) == "str":
-        # GSM8K's rule says "unknown" where it found no arithmetic: that is no class.
-        column = column.where(column.astype(str) != "unknown", None)
-    known = known[column.notna().to_numpy()]
-    if not len(known):
-        raise AnalysisError(
-            f"no problem has both features and a label {target!r}",
-            got=f"{len(place)} problems with features, {len(table)} with labels",
-            fix="use labels whose ids are those of the features",
-        )
+    known = _labelled(place, labels, target)
     values, classes = _values(known[target], target, kind)
     if len(np.unique(values)) < 2:
         raise AnalysisError(f"the label {target!r} has only one value", got=repr(known[target].iloc[0]))
@@ -162,6 +140,34 @@ def join(ids: Sequence[str], labels: pd.DataFrame, target: str, kind: str = "aut
         templates=text("template"),
         note="; ".join(notes),
     )
+
+
+def _labelled(place: Mapping[str, int], labels: pd.DataFrame, target: str) -> pd.DataFrame:
+    """The labels of the problems in `place` that have one, by id, in its order."""
+    for needed in ("id", target):
+        if needed not in labels:
+            raise AnalysisError(
+                f"the labels have no column {needed!r}",
+                got=", ".join(map(str, labels.columns)),
+                fix="name one of their columns as the target" if needed == target else "give each row a problem's id",
+            )
+    table = labels.drop_duplicates("id").set_index("id")
+    if len(table) < len(labels):
+        raise AnalysisError("the labels name problems twice", got=f"{len(labels) - len(table)} repeated ids")
+    table.index = table.index.map(str)
+    known = table.loc[[name for name in place if name in table.index]]
+    column: pd.Series = known[target]
+    if column.dtype == object or str(column.dtype) == "str":
+        # GSM8K's rule says "unknown" where it found no arithmetic: that is no class.
+        column = column.where(column.astype(str) != "unknown", None)
+    known = known[column.notna().to_numpy()]
+    if not len(known):
+        raise AnalysisError(
+            f"no problem has both features and a label {target!r}",
+            got=f"{len(place)} problems with features, {len(table)} with labels",
+            fix="use labels whose ids are those of the features",
+        )
+    return known
 
 
 def content(question: str) -> str:

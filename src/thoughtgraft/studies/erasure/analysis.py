@@ -252,6 +252,27 @@ def erasure_table(
     Raises:
         AnalysisError: A cell lacks hosts or arms.
     """
+    grids, n_cells = _grids(records, draws, list(readings))
+    live = [i for i, (layer, slots) in enumerate(readings) if not (layer == depth - 1 and slots == (num_latents - 1,))]
+    # Another cell's directions are others: each cell has draws of its own.
+    gaps = family_bounds([grids[i].gap(first_draw=i * n_cells) for i in live], alpha=rule.alpha)
+    found = dict(zip(live, gaps, strict=True))
+    adjusted = dict(zip(live, holm(np.array([bounds.estimate.p for bounds in gaps], dtype=float)), strict=True))
+    rows = [
+        {"layer": layer, "slots": list(slots)}
+        | grids[i].row(rule.alpha)
+        | _judged(found.get(i), rule)
+        | {"p_holm": adjusted.get(i, np.nan), "p_draws": grids[i].rank() if i in found else np.nan}
+        | _read(reading)
+        for i, ((layer, slots), reading) in enumerate(readings.items())
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _grids(
+    records: pd.DataFrame, draws: Mapping[str, int | None], readings: Sequence[tuple[int, tuple[int, ...]]]
+) -> tuple[list[_Grid], int]:
+    """The grid of each layer and set of slots, and how many edited cells there are in all."""
     edited = records[records["method"].isin(list(draws))]
     cells = {cell: i for i, cell in enumerate(readings)}
     place = np.array(
@@ -270,20 +291,7 @@ def erasure_table(
         if wide.empty or wide["base_correct"].isna().any(axis=None) or _ERASED not in wide["correct"]:
             raise AnalysisError(f"layer {layer}, slots {list(slots)}: not every arm has every host")
         grids.append(_Grid.of(wide))
-    live = [i for i, (layer, slots) in enumerate(readings) if not (layer == depth - 1 and slots == (num_latents - 1,))]
-    # Another cell's directions are others: each cell has draws of its own.
-    gaps = family_bounds([grids[i].gap(first_draw=i * len(edited)) for i in live], alpha=rule.alpha)
-    found = dict(zip(live, gaps, strict=True))
-    adjusted = dict(zip(live, holm(np.array([bounds.estimate.p for bounds in gaps], dtype=float)), strict=True))
-    rows = [
-        {"layer": layer, "slots": list(slots)}
-        | grids[i].row(rule.alpha)
-        | _judged(found.get(i), rule)
-        | {"p_holm": adjusted.get(i, np.nan), "p_draws": grids[i].rank() if i in found else np.nan}
-        | _read(reading)
-        for i, ((layer, slots), reading) in enumerate(readings.items())
-    ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return grids, len(edited)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from thoughtgraft.arguments import shown, typed_number
 from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.known import Project, Projection
 from thoughtgraft.edits.plan import Plan
-from thoughtgraft.edits.site import Resid
+from thoughtgraft.edits.site import Resid, slots_label
 from thoughtgraft.errors import PlanError
 from thoughtgraft.records.spec import refuse_another_model, without_home
 from thoughtgraft.studies import checks
@@ -290,7 +290,7 @@ class ErasureJob:
         )
 
     def _reading(self, layer: int, slot: int) -> Reading:
-        x = self.features.matrix(layer, f"CT{slot}")[self.held_rows].astype(np.float64)
+        x = self.features.matrix(layer, slots_label((slot,)))[self.held_rows].astype(np.float64)
         labels = [self.labels[row] for row in self.held_rows]
         eraser, randoms = self.fits[layer, slot].eraser, self.randoms[layer, slot]
         return Reading(
@@ -333,7 +333,7 @@ def prepare(run: Run, model: LatentReasoner, options: ErasureOptions) -> Erasure
     fits, randoms = {}, {}
     for layer in chosen:
         for slot in sorted({k for some in sets for k in some}):
-            fit = fit_erasure(features.matrix(layer, f"CT{slot}")[fit_rows], [labels[i] for i in fit_rows])
+            fit = fit_erasure(features.matrix(layer, slots_label((slot,)))[fit_rows], [labels[i] for i in fit_rows])
             fits[layer, slot] = fit
             randoms[layer, slot] = fit.random(options.draws, (options.seed, layer, slot))
 

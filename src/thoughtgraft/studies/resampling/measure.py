@@ -13,6 +13,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from thoughtgraft.edits.plan import Cell, Plan
     from thoughtgraft.models.reasoner import LatentReasoner
+    from thoughtgraft.records.schema import Family
     from thoughtgraft.studies.options import RunOptions
     from thoughtgraft.studies.sample import Sizing
     from thoughtgraft.studies.study import Design, Door
@@ -105,24 +106,21 @@ def measure(
 
 
 def cell_table(cells: Sequence[Cell]) -> Table:
-    """Cells per arm; the slots of one method, rule and stratum in one row."""
+    """Cells per arm; the slots of one edit, rule and stratum in one row."""
+    from thoughtgraft.engine.cells import arm_of
+
     table = Table(title="generations by arm", title_style="dim")
     for name in ("edit", "later thoughts", "donors", "single slots", "several", "all"):
         table.add_column(name, justify="left" if name in ("edit", "later thoughts", "donors") else "right")
     most = max((len(cell.arm.slots) for cell in cells), default=0)
-    counts: dict[tuple[str, str, str], Counter[str]] = {}
-    for cell in cells:
-        arm = cell.arm
-        size = "single" if len(arm.slots) <= 1 else "all" if len(arm.slots) == most else "several"
-        after, donors = str(arm.after) if arm.slots else "", arm.donors if arm.needs_donor else ""
-        key = (arm.change.name, after, donors)
-        counts.setdefault(key, Counter())[size] += 1
-    for key, by_size in counts.items():
-        table.add_row(*(x or "-" for x in key), *(f"{by_size[s]:,}" if by_size[s] else "" for s in SIZES))
+    counts: dict[Family, Counter[str]] = {}
+    for arm, n in Counter(map(arm_of, cells)).items():
+        span = arm.span(most)
+        counts.setdefault(arm.family, Counter())["one" if span == "none" else span] += n
+    for family, by_span in counts.items():
+        sizes = (f"{by_span[span]:,}" if by_span[span] else "" for span in ("one", "some", "all"))
+        table.add_row(family.name, family.after or "-", family.donors or "-", *sizes)
     return table
-
-
-SIZES = ("single", "several", "all")
 
 
 def duration(seconds: float) -> str:
