@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tests.engine.tiny import FAMILIES, difference, questions, tiny
 
 from thoughtgraft.engine import latents as clean
 from thoughtgraft.engine import states as engine
+from thoughtgraft.engine.features import Keep, run_features
 from thoughtgraft.engine.reference import reference_run
 from thoughtgraft.engine.states import (
     collect_states,
@@ -235,6 +237,13 @@ def test_states_that_there_are_not_are_refused(options: dict[str, Any], told: st
         collect_states(tiny("codi-gpt2"), problem_set("codi-gpt2"), progress=False, **options)
 
 
-def test_positions_that_are_no_slots_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"positions are not those of slots.*Fix: use the protocol official"):
-        collect_states(tiny("codi-gpt2", protocol="cot-exploration-fixed"), problem_set("codi-gpt2"))
+def test_positions_that_are_no_slots_are_refused(tmp_path: Path) -> None:
+    """In memory and in a run that keeps states, before anything is written."""
+    model, asked = tiny("codi-gpt2", "float32", protocol="cot-exploration-fixed"), problem_set("codi-gpt2")
+    told = r"positions are not those of slots.*Fix: use the protocol official"
+    with pytest.raises(ModelError, match=told):
+        collect_states(model, asked)
+    keep = Keep(pd.DataFrame({"id": [problem.id for problem in asked]}), [0], "float32", untrained=False)
+    with pytest.raises(ModelError, match=told):
+        run_features(model, asked, keep, tmp_path / "run", study="operations", progress=False)
+    assert not (tmp_path / "run").exists()

@@ -27,7 +27,14 @@ from thoughtgraft.files import StoredTensor, io_error, make_folder, sweep, write
 from thoughtgraft.models.attention import ATTENTION
 from thoughtgraft.models.live import admitted
 from thoughtgraft.models.precision import with_ieee_products
-from thoughtgraft.models.reasoner import LatentReasoner, Prompt, as_model, attention_implementation, check_lengths
+from thoughtgraft.models.reasoner import (
+    LatentReasoner,
+    Prompt,
+    as_model,
+    attention_implementation,
+    check_lengths,
+    require_positions,
+)
 from thoughtgraft.records.spec import QUARANTINE_FOLDER
 from thoughtgraft.records.state_files import HIDDEN, MADE_FROM, read_block
 from thoughtgraft.records.states import States
@@ -71,12 +78,7 @@ def collect_states(
             states that are not finite, or is not as it was loaded and no name is given.
     """
     model, problems = admitted(as_model(model), identity), as_problems(problems)
-    if not model.loop.aligned:
-        raise ModelError(
-            f"under the protocol {model.protocol.name} positions are not those of slots",
-            expected="a protocol that feeds thought k at position k + 1",
-            fix="use the protocol official",
-        )
+    require_positions(model)
     blocks = _blocks(model, layers)
     places = _places(model, positions)
     names = tuple(position_names(model)[p] for p in places)
@@ -245,8 +247,9 @@ def state_writer(
     """The writer of one model's features on one problem set.
 
     Raises:
-        ModelError: The model has no such layer, or the type is unknown.
+        ModelError: The model has no such layer, the type is unknown, or positions are not those of slots.
     """
+    require_positions(model)
     check_layers(model, layers)
     if storage not in STORAGE:
         raise ModelError("features cannot be kept as this type", got=repr(storage), expected=", ".join(STORAGE))

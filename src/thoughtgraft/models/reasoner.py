@@ -347,6 +347,20 @@ def require_thoughts(model: LatentReasoner) -> None:
         )
 
 
+def require_positions(model: LatentReasoner) -> None:
+    """Refuse a loop under which position k + 1 is not slot k's, so that states by position have no names.
+
+    Raises:
+        ModelError: Its positions are not those of slots.
+    """
+    if not model.loop.aligned:
+        raise ModelError(
+            f"under the protocol {model.protocol.name} positions are not those of slots",
+            expected="a protocol that feeds thought k at position k + 1",
+            fix="use the protocol official",
+        )
+
+
 def check_lengths(model: LatentReasoner, prompts: Sequence[Prompt]) -> None:
     """Raise a ModelError for the first prompt that leaves no room for thoughts and an answer."""
     for index, prompt in enumerate(prompts):

@@ -307,19 +307,18 @@ def prepare(run: Run, model: LatentReasoner, options: ErasureOptions) -> Erasure
     """Fit the erasures of a label and their random counterparts, and plan the edits.
 
     Raises:
-        PlanError: The protocol feeds begin-of-thought as a thought, or the run has no such layer or slot.
+        ModelError: The protocol's positions are not those of slots.
+        PlanError: The run has no such layer or slot.
         AnalysisError: The label cannot be erased.
         RunError: The run holds no features, or the model is not the run's.
     """
+    from thoughtgraft.models.reasoner import require_positions
+
     features = run.features()
     spec = run.spec
     fix = "give the run's own model with --model, or run operations with this one"
     refuse_another_model(spec, model.identity, "this model did not make those features", fix)
-    if not model.loop.aligned:
-        raise PlanError(
-            f"under protocol {spec.protocol} a slot's position does not consume the vector of its name",
-            fix="use features made with --protocol official",
-        )
+    require_positions(model)
     depth = len(model.layers)
     chosen = features.layers if options.layers is None else choose_layers(options.layers, depth)
     if missing := [layer for layer in chosen if layer not in features.layers]:
