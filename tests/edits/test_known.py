@@ -51,7 +51,7 @@ def test_each_row_gets_its_own_vector_of_the_slot(name: str, wanted: list[list[i
 @pytest.mark.parametrize("slot", range(K))
 def test_ops_are_pure_and_keep_the_shape(name: str, slot: int) -> None:
     given, live = context(slot), LIVE.clone()
-    taken = [t.states for t in (given.host, given.donor, given.mean) if t.states is not None]
+    taken = [t.states["fed"] for t in (given.host, given.donor, given.mean)]
     before = [t.clone() for t in taken]
     first, second = KNOWN[name](live, given), KNOWN[name](live, given)
     assert first.shape == live.shape
@@ -145,9 +145,9 @@ def test_an_edit_takes_the_vectors_of_its_slot_or_of_another_and_knows_whose_the
         at.host(slot=4)
 
 
-def test_at_a_residual_stream_the_vectors_that_were_fed_are_asked_for_by_name() -> None:
+def test_where_no_streams_were_kept_the_vectors_that_were_fed_are_asked_for_by_name() -> None:
     at = EditContext.of(2, ("a", "b", "c"), numbers(1), kind="resid")
-    with pytest.raises(PlanError, match=r"a residual stream are not kept.*Fix: at\.host\(kind='fed'\) is what"):
+    with pytest.raises(PlanError, match=r"no clean states of a residual stream here.*Fix: at\.host\(kind='fed'"):
         at.host()
     assert torch.equal(at.host(kind="fed"), numbers(1)[:, 2])
 

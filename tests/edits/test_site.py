@@ -66,7 +66,7 @@ def test_sites_layers_and_numbers_tell_cells_apart() -> None:
 @pytest.mark.parametrize(
     ("arm", "message"),
     [
-        ({"change": "swap", "slots": (0,)}, "'swap' has no meaning at a residual stream; .*expected zero"),
+        ({"change": "skip", "slots": (0,)}, "'skip' has no meaning at a residual stream; .*expected self, swap, mean"),
         ({"change": "zero", "slots": (-1,)}, r"begin-of-thought cannot be edited; got position 0 .*slot -1"),
         ({"change": "zero", "slots": (0,), "after": "freeze_kv"}, "always recomputed; got zero CT0 after L1 fr"),
         ({"change": "zero", "slots": (0,), "after": "freeze_input"}, "Fix: use after='recompute'"),

@@ -110,7 +110,7 @@ def _edit(kind: type[Edit], call: Callable[[Any, Tensor, EditContext], Tensor]) 
 
 
 def _mean_of(others: Callable[[Tensor], Tensor]) -> Plant:
-    def from_fed(fed: Tensor, ids: Any = None) -> edits.Source:
+    def from_fed(fed: Tensor, *more: Any) -> edits.Source:
         return edits.Source(fed, others(fed))
 
     class Source(edits.Source):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from thoughtgraft.edits.site import Kind
+from thoughtgraft.edits.site import KINDS, Kind
 from thoughtgraft.errors import PlanError
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ class Taken:
 
     Attributes:
         name: What they are called: host, donor or mean.
-        states: What N problems were fed [N, K, d]; None where the cells have none.
+        states: The clean states of N problems by kind, [N, K, d] each: what they were fed and, at a site that is a
+            residual stream, that stream at the positions that consume it. None at all where the cells have none.
         rows: Whose vector each cell takes, as a row of `states` [n].
         slot: The slot that is edited.
         kind: What is edited there.
@@ -32,7 +33,7 @@ class Taken:
     """
 
     name: str
-    states: Tensor | None
+    states: Mapping[Kind, Tensor]
     rows: Tensor | None
     slot: int
     kind: Kind = "fed"
@@ -48,35 +49,36 @@ class Taken:
 
         Raises:
             NothingToTake: The cells have none.
-            PlanError: There is no such slot, or the site's own states are not kept.
+            PlanError: There is no such slot, or no clean states of that kind.
         """
-        if self.states is None:
+        if not self.states:
             what, fix = _MISSING[self.name]
             raise NothingToTake(what, fix=fix)
-        if (kind or self.kind) != "fed":
+        if (kind := kind or self.kind) not in self.states:
             raise PlanError(
-                "the clean states of a residual stream are not kept",
-                got=f"at.{self.name}() at a residual stream",
+                f"there are no clean states of {KINDS[kind]} here",
+                got=f"at.{self.name}(), kind {kind!r}",
+                expected=", ".join(self.states),
                 fix=f"at.{self.name}(kind='fed') is what the slot was fed, a vector of another space",
             )
         slot = self.slot if slot is None else slot
         if isinstance(slot, int) and not 0 <= slot < self.n_slots:
             raise PlanError(f"slot {slot} does not exist", got=slot, expected=f"0..{self.n_slots - 1}")
-        found: Tensor = self.states[self.rows, slot]
+        found: Tensor = self.states[kind][self.rows, slot]
         return found
 
     def __bool__(self) -> bool:
-        return self.states is not None
+        return bool(self.states)
 
     @property
     def n_slots(self) -> int:
         """How many slots there are, K."""
-        return 0 if self.states is None else self.states.shape[1]
+        return max((states.shape[1] for states in self.states.values()), default=0)
 
     @property
     def ids(self) -> tuple[str, ...]:
         """Whose they are, by the problems' ids; empty where the cells have none."""
-        return () if self.states is None else tuple(self.names[i] for i in self.problems)
+        return tuple(self.names[i] for i in self.problems) if self.states else ()
 
     def __getitem__(self, index: object) -> Any:
         raise self._moved(f"at.{self.name}[...]")
@@ -152,10 +154,11 @@ class EditContext:
         mean: Tensor | None = None,
         kind: Kind = "fed",
     ) -> EditContext:
-        """From each cell's own vectors [n, K, d], to try an edit on; their ids are their numbers."""
+        """From what each cell's problems were fed [n, K, d], to try an edit on; their ids are their numbers."""
         import torch
 
         numbers = range(len(host))
         rows, names = torch.arange(len(host), device=host.device), tuple(map(str, numbers))
-        taken = {"host": host, "donor": donor, "mean": mean}
-        return cls(slot, keys, *(Taken(name, x, rows, slot, kind, numbers, names) for name, x in taken.items()))
+        given: dict[str, Tensor | None] = {"host": host, "donor": donor, "mean": mean}
+        states: dict[str, dict[Kind, Tensor]] = {k: {} if x is None else {"fed": x} for k, x in given.items()}
+        return cls(slot, keys, *(Taken(name, x, rows, slot, kind, numbers, names) for name, x in states.items()))

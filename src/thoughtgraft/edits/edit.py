@@ -51,6 +51,7 @@ class Change(ABC):
         checks: Whether it only checks the machinery: it should change nothing.
         of_others: Whether it puts in what other problems are fed at this very slot: the identity where all are fed
             alike.
+        reads: Whether an edit reads clean states: its host's, a donor's, or a mean of them.
         identity: What a class outside of this package says of itself, where its cells are stored: text that changes
             when it does something else than before.
     """
@@ -65,6 +66,7 @@ class Change(ABC):
     shortens: str = ""
     checks: bool = False
     of_others: bool = False
+    reads: bool = True
     identity: str | None = None
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -144,7 +146,7 @@ class Edit(Change):
     host's own state, nothing may change.
     """
 
-    kinds = frozenset({"fed"})
+    kinds = frozenset(KINDS)
 
     @abstractmethod
     def __call__(self, live: Tensor, at: EditContext) -> Tensor:
@@ -217,7 +219,6 @@ class Custom(Edit):
     repeats: bool = False
     identity: str | None = None
     words = "an edit of the user's own"
-    kinds = frozenset(KINDS)
 
     def __post_init__(self) -> None:
         function: Any = self.function

@@ -11,7 +11,6 @@ from thoughtgraft.arguments import answers_for_calls, shown, whole
 from thoughtgraft.edits.context import EditContext
 from thoughtgraft.edits.edit import Change, Edit, Look, check_name
 from thoughtgraft.edits.schedule import CLEAN, LIVE, Actions, After, cut_before, without
-from thoughtgraft.edits.site import KINDS
 from thoughtgraft.errors import PlanError
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class Noop(Change):
 
 
 class Self(Edit):
-    """The host's own clean vector, read back from the saved thoughts."""
+    """The host's own clean state, read back from what was saved."""
 
     name, words = "self", "a check: the slot receives the host's own thought through the edit path"
     checks = True
@@ -59,7 +58,7 @@ class Self(Edit):
 
 
 class Swap(Edit):
-    """The donor's vector of this slot."""
+    """The donor's clean state of this slot."""
 
     name, words = "swap", "the slot receives the donor's clean thought"
     look = Look("#0072B2", "o")
@@ -72,7 +71,7 @@ class Swap(Edit):
 
 
 class Mean(Edit):
-    """The mean of the other problems' clean vectors of this slot."""
+    """The mean of the other problems' clean states of this slot."""
 
     name, words = "mean", "the slot receives the mean thought of the other problems"
     look = Look("#E69F00", "s")
@@ -89,7 +88,7 @@ class Zero(Edit):
 
     name, words = "zero", "the slot receives zeros"
     look = Look("#D55E00", "^")
-    kinds = frozenset(KINDS)
+    reads = False
 
     def __call__(self, live: Tensor, at: EditContext) -> Tensor:
         """Zeros."""
@@ -97,7 +96,7 @@ class Zero(Edit):
 
 
 class Noise(Edit):
-    """A random direction at the norm of the host's clean vector; Gaussian, drawn in float32, seeded by cell and slot.
+    """A random direction at the norm of the host's clean state; Gaussian, drawn in float32, seeded by cell and slot.
 
     The seed is the first 7 bytes of the SHA-256 of `KEY-SLOT`, so that any other code can draw the same.
     """
@@ -148,7 +147,7 @@ class Truncate(Change):
 
 
 class Shuffle(Edit):
-    """The donor's vector of another slot: the one `1 + (hash of the cell) mod (K - 1)` places on."""
+    """The donor's clean state of another slot: the one `1 + (hash of the cell) mod (K - 1)` places on."""
 
     name, words = "shuffle", "the slot receives the donor's thought of another slot"
     look = Look("#56B4E9", "P")
@@ -195,7 +194,7 @@ class Project(Edit):
     directions: Tensor | Projection | Mapping[int, Tensor | Projection]
     name: str = "project"
     words = "what lies along some directions is taken out of the slot's state"
-    kinds = frozenset(KINDS)
+    reads = False
     by_slot: Mapping[int | None, Projection] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -70,11 +70,12 @@ def still(cells: Cells) -> bool:
 
 def by_construction(arm: ArmKey, known: Known) -> str:
     """Why an arm's effect is 0 whatever the model learned; "" where it is not."""
-    if not arm.slots or change_of(arm.method).checks:
+    if arm.site is None or change_of(arm.method).checks:
         return ""
     if set(arm.slots) <= set(known.dead_slots):
         return DEAD
-    alike = change_of(arm.method).of_others and set(arm.slots) <= known.null_slots
+    # What is fed may be alike where the streams above it are not: they have read the question.
+    alike = arm.site.kind == "fed" and change_of(arm.method).of_others and set(arm.slots) <= known.null_slots
     return SHARED if alike else ""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thoughtgraft.edits.arm import schedule
+from thoughtgraft.edits.arm import Arm, schedule
 from thoughtgraft.edits.context import NothingToTake
 from thoughtgraft.edits.plan import Cell
 from thoughtgraft.edits.site import slots_label
@@ -26,7 +26,7 @@ from thoughtgraft.records.schema import ArmKey
 from thoughtgraft.tasks.problem import ProblemSet
 from thoughtgraft.thoughts import Thoughts
 
-_TRIED = 8
+_TRIED, _CAPTURED = 8, 32  # cells, and problems at a time
 Record = tuple[str, str | None]
 """What a record is known by: its cell's key and stratum."""
 
@@ -74,6 +74,8 @@ class Work:
         Cells of one key (a donor that serves two strata) are generated once, `stored` ones not at all. They still count
         when packs are made: a run that is continued makes the same packs, and so the same roundings.
         """
+        # First what stays in memory, then what is left of it.
+        generating = _Generating(self, model, [cell for cell in cells if cell.record not in stored])
         budget = plan_budget(model, self.batch_size, max(map(len, self.prompts)), self.sharers)
         groups: dict[int, list[Cell]] = {}
         for cell in cells:
@@ -87,7 +89,6 @@ class Work:
         packed = [[[c for c in piece if c.record not in stored] for piece in pack] for pack in packed]
         packed = [[piece for piece in pack if piece] for pack in packed]
         packed = [pack for pack in packed if pack]
-        generating = _Generating(self, model, sorted({cell.host for cell in cells if cell.record not in stored}))
         for part in surviving(generating.once, packed, len, halved, model.device):
             yield [cell for piece in part for cell in piece], generating.results.pop()
 
@@ -95,13 +96,14 @@ class Work:
 class _Generating:
     """Generates packs of pieces, each of one host's cells; the result of the last pack is the last of `results`."""
 
-    def __init__(self, work: Work, model: LatentReasoner, hosts: Sequence[int]) -> None:
+    def __init__(self, work: Work, model: LatentReasoner, cells: Sequence[Cell]) -> None:
         thoughts, problems = work.thoughts, work.problems
         self.work, self.model, self.results = work, model, list[RolloutResult]()
-        self.source = Source.from_fed(thoughts.fed.to(model.device), [problem.id for problem in problems])
+        streams = _streams(model, work.prompts, [cell.arm for cell in cells])
+        self.source = Source.from_fed(thoughts.fed.to(model.device), [problem.id for problem in problems], streams)
         self.drafts = {
             h: make_draft(model, thoughts.token_ids[h], thoughts.stopped[h], problems[h].gold, problems.grader)
-            for h in hosts
+            for h in sorted({cell.host for cell in cells})
         }
         self.tail = functools.cache(self._tail)
 
@@ -150,6 +152,18 @@ def _row(
     )
 
 
+def _streams(
+    model: LatentReasoner, prompts: Sequence[Prompt], arms: Sequence[Arm], *, trying: bool = False
+) -> dict[int | None, Tensor]:
+    """By block, the clean residual streams of N problems that arms read, or are tried on [N, K, d]."""
+    layers = sorted({arm.layer for arm in arms if arm.layer is not None and (trying or arm.change.reads)})
+    if not layers or not model.loop.aligned:  # else positions are no slots', and there are none
+        return {}
+    parts = [states_of(model, prompts[i : i + _CAPTURED], layers)[0] for i in range(0, len(prompts), _CAPTURED)]
+    streams = torch.cat(parts)[:, 1:]  # [N, K + 1, L, d] without begin-of-thought
+    return {layer: streams[:, :, i] for i, layer in enumerate(layers)}
+
+
 @torch.inference_mode()
 def try_edits(model: LatentReasoner, problems: ProblemSet, prompts: Sequence[Prompt], cells: Sequence[Cell]) -> None:
     """Call each edit of one's own, at each of its slots, on clean vectors of a few cells: does it work on any of them?
@@ -176,12 +190,10 @@ def try_edits(model: LatentReasoner, problems: ProblemSet, prompts: Sequence[Pro
     # Two problems at least where there are two: then the mean of the others exists as it will in the run.
     used = sorted(seen | set(range(min(2, len(prompts)))))
     place = {problem: i for i, problem in enumerate(used)}
-    source = Source.from_fed(rollout(model, [prompts[i] for i in used], []).fed, [problems[i].id for i in used])
-    live: dict[int | None, Tensor] = {None: source.fed}
-    layers = sorted({layer for group in few if (layer := group[0].arm.layer) is not None})
-    if layers and model.loop.aligned:  # else positions are no slots', and there are no streams to try it on
-        resid = states_of(model, [prompts[i] for i in used], layers)[0]
-        live |= {layer: resid[:, 1:, i] for i, layer in enumerate(layers)}
+    asked = [prompts[i] for i in used]
+    streams = _streams(model, asked, [group[0].arm for group in few], trying=True)
+    source = Source.from_fed(rollout(model, asked, []).fed, [problems[i].id for i in used], streams)
+    live = {None: source.fed, **streams}
     for group in few:
         arm = group[0].arm
         donors = [None if cell.donor is None else place[cell.donor] for cell in group]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -181,18 +181,30 @@ class Source:
         fed: What N problems were fed [N, K, d].
         mean: The mean of the others' [N, K, d]; undefined (NaN) with one problem.
         ids: The problems' ids; their numbers where they have none.
+        streams: By 0-based block, the residual stream after it at the positions that consume `fed`, and the mean of the
+            others' [N, K, d] each; for the blocks after which an edit reads it.
     """
 
     fed: Tensor
     mean: Tensor
     ids: tuple[str, ...] = ()
+    streams: Mapping[int | None, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @classmethod
-    def from_fed(cls, fed: Tensor, ids: Sequence[str] | None = None) -> Source:
+    def from_fed(
+        cls, fed: Tensor, ids: Sequence[str] | None = None, streams: Mapping[int | None, Tensor] | None = None
+    ) -> Source:
         """With the means, which leave the host out."""
-        others = fed.shape[0] - 1
-        mean = (fed.sum(0, keepdim=True) - fed) / others if others else torch.full_like(fed, torch.nan)
-        return cls(fed, mean, tuple(map(str, range(len(fed))) if ids is None else ids))
+        names = tuple(map(str, range(len(fed))) if ids is None else ids)
+        return cls(fed, _of_others(fed), names, {k: (x, _of_others(x)) for k, x in (streams or {}).items()})
+
+    def at(self, layer: int | None) -> tuple[dict[Kind, Tensor], dict[Kind, Tensor]]:
+        """The clean states at a site by kind, and their means; no means where there are no others."""
+        states: dict[Kind, Tensor] = {"fed": self.fed}
+        means: dict[Kind, Tensor] = {"fed": self.mean}
+        if layer in self.streams:
+            states["resid"], means["resid"] = self.streams[layer]
+        return states, means if self.has_others else {}
 
     @property
     def has_others(self) -> bool:
@@ -200,12 +212,25 @@ class Source:
         return len(self.fed) > 1
 
 
+def _of_others(states: Tensor) -> Tensor:
+    """The mean over all problems but each itself [N, K, d]."""
+    others = states.shape[0] - 1
+    return (states.sum(0, keepdim=True) - states) / others if others else torch.full_like(states, torch.nan)
+
+
 def check_sites(model: LatentReasoner, arms: Sequence[Arm]) -> None:
-    """Raise a PlanError for the first arm that edits after a block which the model does not have."""
+    """Raise a PlanError for the first arm that edits where the model has nothing, or nothing that the edit needs."""
     depth = len(model.layers)
     for arm in arms:
         if arm.layer is not None and arm.layer >= depth:
             raise PlanError(f"{model.name} has no layer {arm.layer}", got=arm.label, expected=f"layers 0..{depth - 1}")
+        if arm.layer is not None and arm.change.reads and not arm.change.own and not model.loop.aligned:
+            raise PlanError(
+                f"under protocol {model.protocol.name} a slot's position does not consume the vector of its name",
+                got=arm.label,
+                expected="an edit of what slots are fed",
+                fix="leave site out, or load the model with protocol='official'",
+            )
 
 
 class EditLog:
@@ -310,16 +335,17 @@ class Edited:
         hosts = [row.host for row in rows]
         donors = [row.donor for row in rows if row.donor is not None]
 
-        def taken(name: str, states: Tensor | None, index: Tensor | None, problems: Sequence[int]) -> Taken:
-            there = states if index is not None else None
-            return Taken(name, there, None if index is None else index[part], slot, kind, problems, source.ids)
+        def taken(name: str, states: Mapping[Kind, Tensor], index: Tensor | None, problems: Sequence[int]) -> Taken:
+            some = {} if index is None else states
+            return Taken(name, some, None if index is None else index[part], slot, kind, problems, source.ids)
 
+        states, means = source.at(rows[0].layer)
         return EditContext(
             slot,
             tuple(row.key for row in rows),
-            taken("host", source.fed, self.hosts, hosts),
-            taken("donor", source.fed, self.donors, donors),
-            taken("mean", source.mean if source.has_others else None, self.hosts, hosts),
+            taken("host", states, self.hosts, hosts),
+            taken("donor", states, self.donors, donors),
+            taken("mean", means, self.hosts, hosts),
         )
 
     def vectors(self, live: Tensor, slot: int, source: Source, rows: slice) -> Tensor:

@@ -251,28 +251,42 @@ class Oracle:
         assert edit is not None
         others = [i for i in range(len(self.fed)) if i != host]
         n_slots = self.fed.shape[1]
+
+        def clean(problem: int, k: int) -> Tensor:
+            return self._states(problem, one.arm.layer)[k]
+
         ours: dict[type[Edit], Change] = {
-            Self: lambda live: self.fed[host, slot],
-            Swap: lambda live: self.fed[donor, slot],
-            Mean: lambda live: self.fed[others, slot].mean(0),
+            Self: lambda live: clean(host, slot),
+            Swap: lambda live: clean(donor, slot),
+            Mean: lambda live: torch.stack([clean(i, slot) for i in others]).mean(0),
             Zero: lambda live: 0 * live,
-            Noise: lambda live: self.fed[host, slot].norm() * _direction(one.key, slot, len(live)).to(live),
-            Shuffle: lambda live: self.fed[donor, (slot + _shift(one.key, n_slots)) % n_slots],
+            Noise: lambda live: clean(host, slot).norm() * _direction(one.key, slot, len(live)).to(live),
+            Shuffle: lambda live: clean(donor, (slot + _shift(one.key, n_slots)) % n_slots),
         }
         return ours.get(type(edit), lambda live: edit(live[None], self._context(one, slot))[0])
 
+    def _states(self, problem: int, layer: int | None) -> Tensor:
+        """A problem's clean states at a site [K, d]: what it was fed, or the stream at those positions."""
+        return self.fed[problem] if layer is None else self.clean[problem].streams[1:, layer]
+
     def _context(self, one: Wanted, slot: int) -> EditContext:
         others = [i for i in range(len(self.fed)) if i != one.host]
-        donor = one.host if one.donor is None else one.donor
-        states = {
-            "host": (one.host, self.fed[one.host][None]),
-            "donor": (donor, None if one.donor is None else self.fed[donor][None]),
-            "mean": (one.host, self.fed[others].mean(0)[None] if others else None),
-        }
+        whose = {"host": [one.host], "donor": [] if one.donor is None else [one.donor], "mean": others}
+        here: Kind = "fed" if one.arm.layer is None else "resid"
+        layers: dict[Kind, int | None] = {"fed": None}
+        if one.arm.layer is not None and self.model.loop.aligned:
+            layers["resid"] = one.arm.layer
         first = torch.zeros(1, dtype=torch.long, device=self.fed.device)
-        kind: Kind = "fed" if one.arm.layer is None else "resid"
         ids = [problem.id for problem in self.problems]
-        taken = [Taken(name, found, first, slot, kind, [whose], ids) for name, (whose, found) in states.items()]
+        taken = []
+        for name, problems in whose.items():
+            states = {
+                kind: torch.stack([self._states(i, layer) for i in problems]).mean(0)[None]
+                for kind, layer in layers.items()
+                if problems
+            }
+            about = [one.host if name == "mean" else i for i in problems[:1]]
+            taken.append(Taken(name, states, first, slot, here, about, ids))
         return EditContext(slot, (one.key,), *taken)
 
     # Answers and scores.

@@ -70,9 +70,11 @@ def standard_plan(model: LatentReasoner, *, full: bool = True) -> Plan:
     arms += [Arm(change, (slot,)) for change in known if change.takes == "one" for slot in single]
     arms += [Arm("own", (middle,), rule, op=_blend) for rule in AFTER]
     arms += [Arm("own with donors", slots, op=_blend, repeats=True) for slots in ((middle,), *several)]
+    # Where positions are not slots', there are no clean streams to read.
+    there = [change for change in known if "resid" in change.kinds and (model.loop.aligned or not change.reads)]
     for layer in sorted({0, len(model.layers) - 1}):
-        there = [change for change in known if "resid" in change.kinds]
-        arms += [Arm(change, slots, site=Resid(layer)) for change in there for slots in ((middle,), *several)]
+        some = dict.fromkeys(((middle,), every))
+        arms += [Arm(change, slots, site=Resid(layer)) for change in there for slots in some]
         arms += [Arm("own with donors", (slot,), op=_blend, repeats=True, site=Resid(layer)) for slot in (0, k - 1)[:k]]
     if full:
         arms += [Arm(Swap(), (middle,), donors=name) for name in STRATA if name != "random"]
