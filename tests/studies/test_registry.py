@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from thoughtgraft import load_model, load_problems, load_run, run_study
 from thoughtgraft.cli.app import app
-from thoughtgraft.errors import PlanError
+from thoughtgraft.errors import ModelError, PlanError
 from thoughtgraft.studies.options import Options, stored_options
 from thoughtgraft.studies.registry import STUDIES
 from thoughtgraft.studies.resampling.design import ResamplingOptions
@@ -155,14 +155,24 @@ def test_python_refuses_what_the_command_line_refuses(tmp_path: Path) -> None:
 
 
 def test_a_model_and_problems_at_hand_are_named_in_run_json(tmp_path: Path) -> None:
-    model, problems = load_model("tiny-codi", device="cpu", num_latents=2), load_problems("arithmetic:test", n=6)
+    model = load_model("tiny-codi", device="cpu", num_latents=2, prompt_suffix="")
+    problems = load_problems("arithmetic:test", n=6)
     small = {"preset": "demo", "hosts": 4, "donors": 2, "certify": "off", "progress": False}
     found = run_study("resampling", model=model, problems=problems, out=tmp_path / "run", **small)
     assert (found.spec.num_latents, found.spec.plan["available_hosts"]) == (2, 2)
-    assert found.options is not None and (found.options.model, found.options.num_latents) == ("tiny-codi", 2)
+    asked = found.options
+    assert isinstance(asked, ResamplingOptions)
+    assert (asked.model, asked.num_latents, asked.prompt_suffix) == ("tiny-codi", 2, "")
     assert "run_study('resampling', out=" in found.spec.provenance["command"]
     with pytest.raises(PlanError, match=r"the model is loaded already; got num_latents for it\. Fix: load_model"):
         run_study("resampling", model=model, num_latents=3, out=tmp_path / "other", **small)
+    with pytest.raises(PlanError, match=r"identity names the edits of a loaded model, and none is given; got 'mine'"):
+        run_study("resampling", identity="mine", out=tmp_path / "other", **small)
+    model.layers[0].register_forward_hook(lambda *_: None)
+    with pytest.raises(ModelError, match="is not as it was loaded"):
+        run_study("resampling", model=model, out=tmp_path / "other", **small)
+    edited = run_study("resampling", model=model, identity="a hook", problems=problems, out=tmp_path / "other", **small)
+    assert edited.spec.model.endswith(", edited: a hook")
 
 
 def test_every_study_says_what_it_asks_and_every_option_what_it_is_for() -> None:

@@ -105,6 +105,7 @@ def run_study(
     model: Any = None,
     problems: Any = None,
     executor: Executor | None = None,
+    identity: str | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Run:
@@ -116,6 +117,7 @@ def run_study(
         model: What `load_model` takes, or a loaded model; None takes the option's default.
         problems: What `load_problems` takes; None takes the option's default.
         executor: Where the cells run, as `make_executor` gives it; None takes what the options say.
+        identity: What you call the hooks and edits that the loaded model carries, as `run` has it.
         progress: Show progress bars.
         options: The study's own options, as `thoughtgraft run NAME --help` lists them, `--only-correct` spelt
             `only_correct`.
@@ -129,12 +131,14 @@ def run_study(
     given = dict(options)
     places = {"model": model, "problems": problems}
     given |= {key: place for key, place in places.items() if isinstance(place, str | Path)}
-    words = [f"{key}={shown(value)}" for key, value in (places | options).items() if value is not None]
+    said = places | {"identity": identity} | options
+    words = [f"{key}={shown(value)}" for key, value in said.items() if value is not None]
     door = Door(
         out=path_of(out, "the run's folder"),
         progress=progress,
         command=f"run_study({name!r}, {', '.join([f'out={str(out)!r}', *words])})",
         executor=executor,
+        identity=identity,
         **{key: place for key, place in places.items() if not isinstance(place, str | Path)},
     )
     carry_out(name, given, door)
@@ -166,17 +170,25 @@ def _at_hand(options: Options, given: Mapping[str, Any], door: Door) -> tuple[Op
     for place, found in (("model", door.model), ("problems", door.problems)):
         if found is not None and place not in fields:
             raise PlanError(f"this study takes its {place} from elsewhere", fix=f"leave {place} out")
+    if door.identity is not None and door.model is None:
+        fix = "model=load_model(...), edited, or leave identity out"
+        raise PlanError(
+            "identity names the edits of a loaded model, and none is given", got=shown(door.identity), fix=fix
+        )
     named: dict[str, Any] = {}
     if door.problems is not None:
         problems = as_problems(door.problems)
         door, named["problems"] = replace(door, problems=problems), problems.name
     if door.model is not None:
+        from thoughtgraft.models.live import admitted
         from thoughtgraft.models.reasoner import as_model
 
-        model = as_model(door.model)
+        model = admitted(as_model(door.model), door.identity)
         if twice := [name for name in _OF_LOADING if name in given]:
             fix = f"load_model(..., {twice[0]}=...), or give the model's name here"
             raise PlanError("the model is loaded already", got=f"{', '.join(twice)} for it", fix=fix)
+        loaded: Mapping[str, Any] = getattr(model.recipe, "keywords", {})
+        named |= {name: value for name in _OF_LOADING if isinstance(value := loaded.get(name), str | float)}
         named |= {"model": model.full_name, "protocol": model.protocol.name, "num_latents": model.num_latents}
         named |= {"dtype": model.dtype_name, "device": model.device.type}
         door = replace(door, model=model)

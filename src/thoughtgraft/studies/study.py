@@ -74,6 +74,7 @@ class Door:
         model: The model, where the caller has it at hand; None loads the one that the options name.
         problems: The problems, likewise.
         executor: Where the cells run, likewise.
+        identity: What the caller calls the edits of the model at hand.
     """
 
     out: Path
@@ -84,6 +85,7 @@ class Door:
     model: LatentReasoner | None = None
     problems: ProblemSet | None = None
     executor: Executor | None = None
+    identity: str | None = None
 
     def asked(self, problems: str) -> str | ProblemSet:
         """The problems at hand, or the name of those that the options say: what `load_problems` takes."""
