@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from thoughtgraft.engine.run import run
     from thoughtgraft.engine.states import collect_states
     from thoughtgraft.engine.verify.suite import verify
+    from thoughtgraft.importing.convert import read_foreign
     from thoughtgraft.models.load import load_model
     from thoughtgraft.readouts.lens import decode_thoughts
     from thoughtgraft.records.export import load_records
@@ -88,6 +89,7 @@ _HOMES = {
     "load_states": "records.states",
     "make_executor": "engine.executors",
     "paired_accuracy": "effects.accuracy",
+    "read_foreign": "importing.convert",
     "run": "engine.run",
     "run_study": "studies.registry",
     "verify": "engine.verify.suite",
@@ -136,6 +138,7 @@ __all__ = [
     "load_states",
     "make_executor",
     "paired_accuracy",
+    "read_foreign",
     "run",
     "run_study",
     "verify",

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from thoughtgraft.report.document import (
     Notes,
-    bounded,
     estimate,
     interval,
     judged,
@@ -45,7 +44,6 @@ NAN = math.nan
         (estimate(3, 1, 5), "3.0 [1.0, 5.0]"),
         (estimate(0, NAN, NAN), "0.0 [undefined]"),
         (estimate(NAN, 0, 1), "undefined"),
-        (bounded(0, NAN, NAN, 2.95), "0.0 (exact bound 3.0)"),
         (judged(0.04, 5.3, 5), "[0.04, 5.30]"),
         (judged(-0.04, 4.96, 5), "[−0.04, 4.96]"),
         (judged(-4.996, 5.0, 5), "[−4.996, 5.000]"),

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from thoughtgraft.cli import certify, models, problems, read, studies, train, zoo
+from thoughtgraft.cli import models, problems, read, studies, train, zoo
 from thoughtgraft.errors import ThoughtgraftError, plainer
 from thoughtgraft.signals import listening
 
@@ -118,7 +118,7 @@ app.command(short_help="Write a run's report and figures anew.")(read.report)
 app.command(short_help="Export a run's records, one row per generation.")(read.records)
 app.command(short_help="Two runs side by side.")(read.compare)
 app.command("drift", short_help="The same swaps under several protocols, known mistakes among them.")(studies.drift)
-app.command(short_help="Check that model, protocol and engine do what they say.")(certify.verify)
+app.command(short_help="Check that model, protocol and engine do what they say.")(models.verify)
 app.command(short_help="What a checkpoint is, and whether it loads.")(models.doctor)
 app.command("import", short_help="Convert a file of another codebase.")(problems.import_file)
 app.command(short_help="A model's accuracy, with and without its thoughts.")(models.evaluate)

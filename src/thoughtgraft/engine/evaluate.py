@@ -113,9 +113,14 @@ def evaluate(
 ) -> Evaluation:
     """Answer every problem under every condition that the model has.
 
-    The clean run; fewer thoughts, from none on; all thoughts zero, the mean or another problem's (these need thoughts,
-    and the last two need two problems); and the reasoning written out, which a model that has no thoughts and always
-    writes it has no second way to do.
+    The conditions are:
+
+    - the clean run;
+    - fewer thoughts: the first 0, 1, ... K - 1 of them;
+    - all thoughts zero, the mean, or another problem's. The last two need at least two problems;
+    - the reasoning written out instead of thought. A model that always writes it has this as its clean run.
+
+    A model that is fed no thoughts has the first and the last alone.
 
     Args:
         model: The model, at its trained number of thoughts.

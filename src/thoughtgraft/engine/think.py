@@ -1,10 +1,12 @@
 """`think`: the plain way to a model's thoughts, vector by vector through the library's own layers and cache.
 
-One problem or a padded batch; differentiable; with edits, and with the states that blocks hold. The fast path
-(`latents`) shares nothing of it but the model's primitives and its loop, and is compared with it: the reference runs on
-`think`. So does training, with gradients. The certificate's oracle (`verify.oracle`) is another plain loop on purpose,
-since it must not share a mistake of this one; both get from the model what an adapter is for (embedding, projection,
-unembedding, ids) and from the loop which step is whose.
+It takes one problem or a padded batch, makes edits, keeps the states that blocks hold, and is differentiable. The
+reference runs on it, and so does training, with gradients.
+
+The fast path (`latents`) is compared with it and shares only the model's primitives and its loop. The certificate's
+oracle (`verify.oracle`) is a third loop on purpose, so that it shares no mistake of this one. What all of them get from
+the model is what an adapter is for: embedding, projection, unembedding and ids. The loop tells each which step is
+whose.
 """
 
 from __future__ import annotations

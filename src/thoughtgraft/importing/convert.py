@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import save
 
-from thoughtgraft.arguments import parse_json
+from thoughtgraft.arguments import answers_for_calls, parse_json, path_of
 from thoughtgraft.errors import ForeignFileError
 from thoughtgraft.files import make_folder, read_json, to_json, write_atomic
 from thoughtgraft.tasks.files import problem_from_row, problem_table
@@ -109,12 +109,17 @@ KNOWN = (
 )
 
 
-def read_foreign(path: Path) -> Imported:
-    """Reads and converts a file of another codebase.
+@answers_for_calls(ForeignFileError)
+def read_foreign(path: str | Path) -> Imported:
+    """Read a file of another codebase and convert it; `.write(folder, path)` keeps what was found.
+
+    Args:
+        path: A cache (`.pkl`), results or thoughts (`.json`) of CoT_Exploration. Nothing in a pickle is executed.
 
     Raises:
         ForeignFileError: It is missing, damaged, hostile, or in a layout that is not known.
     """
+    path = path_of(path, "the file to import", ForeignFileError)
     if not path.is_file():
         raise ForeignFileError(f"there is no file {path}", fix="check the path; it is read from the current directory")
     if path.suffix == ".json":

@@ -221,10 +221,11 @@ class LatentReasoner(Thinker, metaclass=_RememberedWhenMade):
     def identity(self) -> dict[str, Any]:
         """Everything of the model that can change a number, part by part, as JSON has it.
 
-        Weights, LoRA's alpha, the config that the forward pass reads, the tokenizer's content, the loop (family, K,
-        protocol, special ids), the prompt rule by the ids that it makes of one question, dtype and how products are
-        computed; and the user's name for edits of the loaded model. Two processes that load the same files have the
-        same. Versions of packages are no part of it.
+        The parts are the weights and LoRA's alpha, the config that the forward pass reads, the tokenizer's content, the
+        loop (family, K, protocol, special ids), the dtype, and how products are computed. The prompt rule stands there
+        by the ids that it makes of one question. A model that the user edited has the edit's name as well.
+
+        Two processes that load the same files have the same identity. Versions of packages are no part of it.
         """
         parts: dict[str, Any] = {
             "weights": self.weight_hash,

@@ -169,10 +169,11 @@ class RidgeFold:
     """Ridge regression with a free intercept on one fold, ready for any number of target vectors.
 
     Features are standardised by the training rows. The penalty is the mean non-zero eigenvalue of the training Gram
-    matrix: it does not look at labels, so every permutation of them meets the same probe and nothing is tuned. With
-    more features than rows the Gram matrix is inverted (dual form: no component is dropped, so no PCA is needed),
-    otherwise the covariance; either is done once, and each further target vector costs one column of a matrix product.
-    Leave-one-out fits of the training rows come from the same inverse: residual / (1 - leverage).
+    matrix. It does not look at labels: nothing is tuned, and every permutation of the labels meets the same probe.
+
+    One matrix is inverted, once: the Gram matrix where there are more features than rows (the dual form, which drops no
+    component), else the covariance. Each further target vector costs one column of a matrix product. Leave-one-out
+    fits of the training rows come from the same inverse, as residual / (1 - leverage).
     """
 
     def __init__(self, train: np.ndarray, test: np.ndarray) -> None:

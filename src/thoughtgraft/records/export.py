@@ -113,10 +113,11 @@ _TEXT_CALLS = {"contains", "startswith", "endswith", "len"}
 def rows_where(table: pa.Table, where: str | None) -> pa.Table:
     """The records for which a condition holds, in pandas' language of `DataFrame.query`.
 
-    Columns stand as they do in the CSV export, so that slots are text: `slots == "[3]"`. Answers are text as well:
-    `pred == "42"`. Comparisons, `in`, `and`, `or`, `not`, sums and the like may be used, and of methods `isna`, `notna`
-    and `str.contains`, `str.startswith`, `str.endswith`, `str.len`; nothing else is called. A comparison with an
-    undefined value keeps no row.
+    Columns stand as they do in the CSV export. Slots are text there, `slots == "[3]"`, and so are answers,
+    `pred == "42"`. A comparison with an undefined value keeps no row.
+
+    A condition may compare, use `in`, `and`, `or` and `not`, and calculate. It may call `isna`, `notna`,
+    `str.contains`, `str.startswith`, `str.endswith` and `str.len` on a column. Nothing else is ever called.
 
     Args:
         table: Records.

@@ -220,12 +220,12 @@ class States:
 
 @answers_for_calls(RunError)
 def load_states(path: str | Path, labels: str | Path | None = None, *, folder: str = FEATURES_FOLDER) -> States:
-    """Open the features of a run, or of a user's own file.
+    """Open the states of a run, of a file that `States.to_safetensors` wrote, or of a user's own file.
 
-    Accepted files are `.npz` and `.safetensors` with one floating-point array `resid` or `features` (or the only one
-    in it) of shape [n, d], [n, P, d] or [n, P, L, d]: n problems, P positions, L layers, width d. Beside it may
-    stand `ids` (n), `layers` (L) and `positions` (P): arrays in an `.npz`, JSON lists in a `.safetensors`
-    file's metadata. Further one-dimensional arrays of n values in an `.npz` are label columns.
+    A user's file is a `.npz` or a `.safetensors`. Its array is called `resid` or `features`, unless there is only one,
+    and has the shape [n, d], [n, P, d] or [n, P, L, d]: n problems, P positions, L layers, width d. The names of
+    these axes may stand beside it as `ids` (n), `layers` (L) and `positions` (P): arrays in an `.npz`, JSON lists in
+    the metadata of a `.safetensors`. Other arrays of n values in an `.npz` are label columns.
 
     Args:
         path: A run's folder, or a file.

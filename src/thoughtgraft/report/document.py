@@ -227,13 +227,6 @@ def estimate(value: Any, low: Any, high: Any, digits: int = 1) -> str:
     return f"{number(value, digits)} {shown if shown != UNDEFINED else f'[{UNDEFINED}]'}"
 
 
-def bounded(value: Any, low: Any, high: Any, zero_bound: Any) -> str:
-    """An estimate in pp; where every difference is 0, the exact upper bound instead of an interval."""
-    if is_number(zero_bound):
-        return f"{number(value)} (exact bound {number(zero_bound)})"
-    return estimate(value, low, high)
-
-
 def p_value(value: Any) -> str:
     """A p-value to three digits; below that "<.001"."""
     if not is_number(value):

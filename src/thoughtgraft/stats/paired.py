@@ -122,12 +122,15 @@ class Joint:
 def joint(a: Drawn, b: Drawn) -> Joint:
     """Both mean profiles, and their correlation freed of sampling noise, in each resample.
 
-    The textbook correction r / sqrt(rel_x rel_y) (Spearman 1904) supposes that the two profiles' errors are
-    independent; here both come from the same hosts, whose quirks they share, which would push r up, and one method's
-    cells share donors, whose quirks would pass for its profile and push r down. Products of cells that share neither
-    host nor donor share no error: sums of them over slots are unbiased for those of the true profiles, the ratio
-    xy / sqrt(xx yy) is the disattenuated r, and a resample keeps it so as long as copies of one host, or of one donor,
-    are never multiplied with each other. The reliability of a mean profile is what is left of its sum of squares.
+    The textbook correction r / sqrt(rel_x rel_y) (Spearman 1904) supposes that the errors of the two profiles are
+    independent. Here they are not. Both profiles come from the same hosts: what is odd about a host is in both, which
+    pushes r up. The cells of one method share donors: what is odd about a donor looks like the method's profile, which
+    pushes r down.
+
+    Two cells that share neither host nor donor share no error. So only products of such cells are summed. The sums
+    xy, xx and yy over slots are then unbiased for those of the true profiles, and xy / sqrt(xx yy) is the
+    disattenuated r. A resample holds copies of hosts and donors, and copies of one are never multiplied with each
+    other either. The reliability of a mean profile is the part of its sum of squares that is left.
     """
     weight = np.where(b.weight > 0, a.weight, 0.0)
     pairs = weight.sum(0) ** 2 - (weight**2).sum(0)

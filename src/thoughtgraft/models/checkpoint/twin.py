@@ -1,10 +1,11 @@
 """Whether a base is computed here as its own library computes it: one forward pass of each, on a small random twin.
 
-The engine feeds vectors, masks and positions of its own, keeps keys and values itself, shares them between rows and
+The engine feeds vectors, masks and positions of its own. It keeps keys and values itself, shares them between rows and
 multiplies final states with the output matrix. A base whose config asks for more than that (scaled or capped logits,
-positions by ALiBi, attention of its own make) would load and be computed wrongly. The twin has the base's config with
-two layers, few tokens and weights large enough that every such term is seen; the base's own weights are not needed, so
-that a loader, a doctor and a training can all ask before anything large is read.
+positions by ALiBi, attention of its own make) would load and be computed wrongly.
+
+The twin has the base's config, but two layers, few tokens, and weights so large that every such term shows. It needs
+none of the base's own weights. A loader, a doctor and a training can therefore ask before they read anything large.
 """
 
 from __future__ import annotations

@@ -76,11 +76,13 @@ class Fit:
     def random(self, draws: int, seed: Sequence[int]) -> list[Eraser]:
         """Erasers of the same rank that take as much variance out, and nothing of the label.
 
-        Directions are drawn in the whitened geometry, orthogonal there to the erased ones, so that the class means of
-        the training rows stay exactly where they were. A label tends to lie along directions of more than average
-        variance, and an edit that moves states further breaks more whatever it means; so the draws are tilted towards
-        directions of large (or small) variance, sd^t with one t for all, until they take out on average what the
-        erasure does. Where no tilt reaches that, the nearest is taken, and `change` shows the gap.
+        Directions are drawn in the whitened geometry and made orthogonal there to the erased ones. The class means of
+        the training rows therefore stay exactly where they were.
+
+        The draws must also move states as far as the erasure does: an edit that moves them further breaks more,
+        whatever it means. A label tends to lie along directions of more than average variance. So the draws are tilted
+        towards directions of large (or small) variance, by a weight sd^t with one t for all, until they take out on
+        average as much as the erasure. Where no tilt reaches that, the nearest is taken, and `change` shows the gap.
 
         Args:
             draws: How many.
@@ -233,13 +235,17 @@ def erasure_table(
 ) -> pd.DataFrame:
     """One row for each layer and set of slots, with the columns of `COLUMNS`.
 
-    Shares and accuracies are fractions, impacts and differences percentage points of accuracy lost. Hosts vary, and
-    so do the random directions: the interval (`ci_*`) and `p` of `difference_pp` (the erasure's impact less the random
-    one's) are two-way clustered over hosts and draws; `sim_*` are intervals that hold for all cells of the table
-    together, and `verdict` is where they lie beside 0 and the rule's margin. The last slot after the last layer, whose
-    stream nothing reads, is 0 by construction and in no family. `p_holm` is over the same cells. `p_draws` is the rank
-    of the erasure's impact among the draws', (b + 1) / (draws + 1), each draw on its own hosts. Neither decides a
-    verdict. Failed cells (`n_failed`) are left out: a host whose erasure failed, and single draws of others.
+    Shares and accuracies are fractions; impacts and differences are percentage points of accuracy lost.
+
+    `difference_pp` is the erasure's impact less that of the random directions. Hosts vary and so do the directions, so
+    its interval (`ci_*`) and `p` are two-way clustered over hosts and draws. `sim_*` are intervals that hold for all
+    cells of the table together, and `verdict` is where they lie beside 0 and the rule's margin.
+
+    `p_holm` is over the same cells. `p_draws` is the rank of the erasure's impact among the draws',
+    (b + 1) / (draws + 1), each draw on its own hosts. Neither decides a verdict.
+
+    Nothing reads the stream of the last slot after the last layer: its effect is 0 by construction, and it is in no
+    family. Failed cells (`n_failed`) are left out: a host whose erasure failed, and single draws of others.
 
     Args:
         records: Records of the run, one for each host and arm.

@@ -169,9 +169,9 @@ def _variations(problem: Problem, copies: int, seed: int) -> list[Problem]:
 def training_set(problems: ProblemSet, *, held_out: Iterable[Problem], copies: int = 0, seed: int = 0) -> TrainingSet:
     """Problems to learn from: the usable ones, without what is held out, and variations of them.
 
-    Of GSM8K's 7,473 training problems, against its test split: 16 near-duplicates and no copies are left out, and 596
-    without usable steps; 34% of the other 6,861 can be varied (2,318; four variations wanted of each
-    make 8,435).
+    What it makes of GSM8K's 7,473 training problems, held against the test split: 596 have no usable steps, and 16 are
+    near-duplicates of a test problem (none is a copy). 6,861 are left. Of these 2,318 (34%) can be varied; four
+    variations wanted of each make 8,435.
 
     Args:
         problems: The source, `gsm8k:train` for example.
