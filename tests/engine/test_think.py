@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,11 +87,13 @@ def test_answers_are_greedy_and_teacher_forcing_predicts_them(family: str) -> No
     assert [len(written.ids) for written in trace.answer(2)] == [2, 2, 2]
 
 
-def test_an_answer_ends_where_the_context_does() -> None:
-    model = tiny("codi-gpt2", max_new_tokens=500)
-    [written] = think(model, questions("codi-gpt2")[0]).answer()
-    assert not written.stopped
-    assert len(model.prompt(questions("codi-gpt2")[0])) + K + 1 + len(written.ids) == model.max_positions
+def test_an_answer_ends_where_its_own_context_does() -> None:
+    model, asked = tiny("codi-gpt2", max_new_tokens=500), questions("codi-gpt2")[:2]
+    together = think(model, asked).answer()
+    for question, written in zip(asked, together, strict=True):
+        assert think(model, question).answer() == [written] and not written.stopped
+        assert len(model.prompt(question)) + K + 1 + len(written.ids) == model.max_positions
+    assert len(together[0].ids) != len(together[1].ids)
 
 
 def slope(f: Callable[[float], Tensor], eps: float = 1e-5) -> float:
@@ -108,15 +113,22 @@ def test_gradients_pass_through_every_later_thought(family: str, layer: int | No
     def moved(eps: float) -> Tensor:
         return logit(think(model, question, edits=[Change(step, lambda live: live + eps * way, layer)]))
 
-    # The weights are frozen, so the first vector that asks for a gradient is where the graph begins.
-    start = Change(step, lambda live: live.requires_grad_(), layer)
-    trace = think(model, question, capture=[0, 1], grad=True, edits=[start])
+    trace = think(model, question, capture=[0, 1], grad=True)
     node = trace.steps[step] if layer is None else trace.streams[step + 1, layer]
-    later = trace.steps[K - 1]
-    found, through = torch.autograd.grad(logit(trace), (node, later))
+    found, *others = torch.autograd.grad(logit(trace), (node, *trace.steps, *trace.streams.values()), allow_unused=True)
     assert float((found * way).sum()) == pytest.approx(slope(moved), rel=1e-5, abs=1e-8)
-    assert through.abs().max() > 0
+    assert all(other is not None and other.abs().max() > 0 for other in others)
     assert not think(model, question).fed.requires_grad and trace.fed.requires_grad
+
+
+@EVERY
+def test_an_edits_own_numbers_get_gradients_and_a_constant_begins_the_graph_anew(family: str) -> None:
+    model, question = tiny(family), questions(family)[1]
+    steer = torch.full((1, model.d_model), 0.1, dtype=torch.float64, requires_grad=True)
+    edits = [Change(2, lambda live: 0 * live.detach() + steer), Change(4, torch.zeros_like)]
+    trace = think(model, question, grad=True, edits=edits)
+    found = torch.autograd.grad(trace.close().last[0, 0], (steer, trace.steps[2], trace.steps[0], trace.steps[4]))
+    assert torch.equal(found[0], found[1]) and all(one.abs().max() > 0 for one in found)
 
 
 @EVERY
@@ -180,3 +192,11 @@ def test_what_cannot_be_is_refused_in_words() -> None:
             think(model, question, **wrong)
     with pytest.raises(ModelError, match="expected a model that load_model gave"):
         think("tiny-codi", question)  # type: ignore[arg-type]
+
+
+def test_what_the_documentation_shows_runs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", text.partition("## Step by step")[2].partition("\n## ")[0], re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert found["trace"].fed.shape == (1, K, 128) and len(found["gradients"]) == K

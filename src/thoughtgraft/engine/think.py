@@ -80,6 +80,12 @@ class Past:
         cache.layers = [copy.copy(layer) for layer in self.cache.layers]
         return cache
 
+    def rows(self, index: Tensor) -> Past:
+        """The past of some rows [r]."""
+        cache = self.fork()
+        cache.batch_select_indices(index)
+        return replace(self, cache=cache, seen=self.seen[index], next=self.next[index], last=self.last[index])
+
     def keep(self, other: Past, column: int, last: Tensor) -> Past:
         """Let one column of another past stand where the next one would, and its state `last` [R, d]."""
         cache = self.fork()
@@ -151,8 +157,8 @@ class Keep:
 class Trace:
     """What P problems thought in S steps.
 
-    The single vectors of `steps`, `states` and `streams` are nodes of the graph where `grad` is on: gradients can be
-    asked for with respect to them. The stacked ones (`fed`, `hidden`, `resid`) are copies, for reading.
+    Where `grad` is on, the single vectors of `steps` and `streams` are nodes of the graph: gradients can be asked for
+    with respect to them. The stacked ones (`fed`, `hidden`, `resid`) are copies, for reading.
 
     Attributes:
         start: The past after the prompt.
@@ -209,17 +215,20 @@ class Trace:
 
     @with_ieee_products
     def answer(self, max_new_tokens: int | None = None) -> list[Written]:
-        """The greedy answer of each problem, as the model's protocol has it.
+        """The greedy answer of each problem, which ends at the latest where its own context does.
 
         Args:
             max_new_tokens: The longest answer; None takes the model's.
         """
         model = as_model(self.past.model)
         limit = model.max_new_tokens if max_new_tokens is None else max_new_tokens
-        end = self.close()
-        if model.max_positions is not None:
-            limit = min(limit, model.max_positions - int(end.next.max()))
-        return end.write(limit, model.eos_ids, model.forbidden_ids)
+        end, most = self.close(), model.max_positions
+        room = [limit if most is None else min(limit, most - position) for position in end.next[:, 0].tolist()]
+        if min(room) == limit:
+            return end.write(limit, model.eos_ids, model.forbidden_ids)
+        one_by_one = end.next.new_tensor(range(len(room)))[:, None]
+        pasts = [end.rows(row) for row in one_by_one]
+        return [past.write(n, model.eos_ids, model.forbidden_ids)[0] for past, n in zip(pasts, room, strict=True)]
 
 
 @with_ieee_products
@@ -323,9 +332,9 @@ def think_on(
             vector = model.loop.feed(model, past.last, made)
             for change in here:
                 vector = _edited(change, vector) if change.layer is None else vector
-            steps.append(vector)
+            steps.append(_node(vector))
             with _streams(model, step + 1, capture, here, streams):
-                past, _ = past.read(vector[:, None])
+                past, _ = past.read(steps[-1][:, None])
         states.append(past.last)
     return Trace(start, past, tuple(steps), tuple(states), streams, tuple(capture), torch.is_grad_enabled())
 
@@ -337,6 +346,11 @@ def _edited(change: Change, live: Tensor) -> Tensor:
             f"the edit at step {change.step} changed the shape", got=list(found.shape), expected=list(live.shape)
         )
     return found.to(live)
+
+
+def _node(vector: Tensor) -> Tensor:
+    """A vector that gradients can be asked for, if they are kept at all: of a frozen model it begins the graph."""
+    return vector.detach().requires_grad_() if torch.is_grad_enabled() and not vector.requires_grad else vector
 
 
 @contextmanager
@@ -358,7 +372,7 @@ def _streams(
             for change in changes:
                 vector = _edited(change, vector) if change.layer == layer else vector
             if layer in capture:
-                heard[position, layer] = vector
+                heard[position, layer] = vector = _node(vector)
             return torch.cat([output[:, :-1], vector[:, None]], 1)
 
         return at_last
