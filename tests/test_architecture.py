@@ -113,6 +113,17 @@ def test_models_and_edits_never_meet():
     assert "models" not in ALLOWED["edits"]
 
 
+def test_what_a_study_can_be_asked_is_said_without_arrays_tables_or_figures():
+    code = (
+        "import sys; from thoughtgraft.studies.registry import STUDIES; list(STUDIES.items());"
+        "print(*[name for name in ('numpy', 'pandas', 'pyarrow', 'scipy', 'sklearn', 'matplotlib', 'torch')"
+        " if name in sys.modules])"
+    )
+    environment = {"PYTHONPATH": str(SRC), "PATH": ""}
+    shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "", "import it where it is used: `thoughtgraft run STUDY --help` waits for it"
+
+
 def test_no_files_import_each_other_in_a_circle():
     broken = [" -> ".join(name.removeprefix(f"{PACKAGE}.") for name in circle) for circle in cycles()]
     assert not broken, "\n".join(broken)

@@ -12,7 +12,7 @@ from thoughtgraft.effects.gates import Rule
 from thoughtgraft.errors import AnalysisError, PlanError
 from thoughtgraft.stats.verdicts import Verdict, verdict
 from thoughtgraft.studies.erasure.analysis import Reading, erasure_table
-from thoughtgraft.studies.erasure.design import halves, slot_sets
+from thoughtgraft.studies.erasure.measure import halves, slot_sets
 from thoughtgraft.studies.erasure.report import sentences, short_rows, tables
 
 DRAWS, HOSTS = 20, 80
