@@ -26,7 +26,7 @@ settings.load_profile("thoughtgraft")
 
 # Shapes in signatures are checked where tensors are transformed. Not everywhere: where users' input arrives, our own
 # errors must answer it, and the checker would speak first.
-jaxtyping.install_import_hook(["thoughtgraft.thoughts", "thoughtgraft.readouts.lens"], "beartype.beartype")
+jaxtyping.install_import_hook(["thoughtgraft.thoughts", "thoughtgraft.readouts"], "beartype.beartype")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -28,7 +28,7 @@ from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.errors import AnalysisError, ModelError, PlanError, ProblemError, RunError, ThoughtgraftError
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.readouts.lens import decode_thoughts
+from thoughtgraft.readouts.readout import decode_thoughts
 from thoughtgraft.records.export import load_records
 from thoughtgraft.records.states import load_states
 from thoughtgraft.studies.comparison import compare_runs

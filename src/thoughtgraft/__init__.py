@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from thoughtgraft.engine.verify.suite import verify
     from thoughtgraft.importing.convert import read_foreign
     from thoughtgraft.models.load import load_model
-    from thoughtgraft.readouts.lens import decode_thoughts
+    from thoughtgraft.readouts.readout import decode_thoughts
     from thoughtgraft.records.export import load_records
     from thoughtgraft.records.states import States, load_states
     from thoughtgraft.studies.comparison import Comparison, compare_runs
@@ -79,7 +79,7 @@ _HOMES = {
     "collect_states": "engine.states",
     "collect_thoughts": "engine.collect",
     "compare_runs": "studies.comparison",
-    "decode_thoughts": "readouts.lens",
+    "decode_thoughts": "readouts.readout",
     "evaluate": "engine.evaluate",
     "grader": "tasks.grading",
     "load_model": "models.load",

@@ -31,7 +31,7 @@ from thoughtgraft.models.checkpoint.format import COCONUT, CODI, find_family
 from thoughtgraft.models.checkpoint.read import read_checkpoint, write_checkpoint
 from thoughtgraft.models.coconut import CoconutReasoner
 from thoughtgraft.models.load import load_model
-from thoughtgraft.readouts.lens import decode_thoughts, token_text
+from thoughtgraft.readouts.readout import decode_thoughts, token_text
 from thoughtgraft.tasks.grading import NUMBER, OFFICIAL
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 

@@ -33,7 +33,7 @@ from thoughtgraft.models import live
 from thoughtgraft.models.live import admitted, changes
 from thoughtgraft.models.load import load_model, untrained_twin
 from thoughtgraft.models.reasoner import LatentReasoner
-from thoughtgraft.readouts.lens import decode_thoughts
+from thoughtgraft.readouts.readout import decode_thoughts
 from thoughtgraft.records.export import load_records
 from thoughtgraft.records.status import read_status
 from thoughtgraft.records.store import RunStore

@@ -19,7 +19,7 @@ from thoughtgraft.engine.run import run
 from thoughtgraft.engine.states import states_of
 from thoughtgraft.engine.verify.suite import verify
 from thoughtgraft.models.precision import ieee_products
-from thoughtgraft.readouts.lens import decode_thoughts
+from thoughtgraft.readouts.readout import decode_thoughts
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
 NEW = hasattr(torch._C, "_get_fp32_precision_getter")

@@ -26,6 +26,10 @@ def think(
     layers: Annotated[
         bool, typer.Option("--layers", help="The likeliest token after every layer, at every latent position.")
     ] = False,
+    readout: Annotated[
+        str,
+        typer.Option(callback=checks.one_of("readout", "readouts:NAMES"), help="How tokens are read out of a state."),
+    ] = "lens",
     base: options.Base = None,
     tokenizer: options.Tokenizer = None,
     num_latents: options.NumLatents = None,
@@ -42,7 +46,8 @@ def think(
     from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.collect import collect_thoughts
     from thoughtgraft.engine.states import collect_states
-    from thoughtgraft.readouts.lens import decode_thoughts, unseen_words
+    from thoughtgraft.readouts.readout import decode_thoughts, find_readout
+    from thoughtgraft.readouts.vocabulary import unseen_words
     from thoughtgraft.tasks.problem import Problem, ProblemSet
 
     reasoner = open_model(
@@ -65,13 +70,13 @@ def think(
     problems = ProblemSet((Problem("asked", question, None),), "asked")
     thoughts = collect_thoughts(reasoner, problems, progress=False)
     found = collect_states(reasoner, problems, progress=False) if layers else thoughts
-    decoded = decode_thoughts(reasoner, found, top)
+    decoded = decode_thoughts(reasoner, found, top, readout=readout)
     note = "" if reasoner.num_latents else f"{reasoner.name} is fed no thoughts: {reasoner.without_thoughts}"
     if as_json:
         answer = {"thoughts": _tokens(decoded), "text": thoughts.texts[0], "answer": thoughts.pred[0], "unseen": unseen}
         typer.echo(json.dumps(answer | ({"note": note} if note else {}), ensure_ascii=False))
     else:
-        _print_thoughts(decoded, thoughts.texts[0], "" if layers else note)
+        _print_thoughts(decoded, thoughts.texts[0], "" if layers else note, find_readout(readout).words)
 
 
 def _tokens(decoded: pd.DataFrame) -> list[Any]:
@@ -85,7 +90,7 @@ def _tokens(decoded: pd.DataFrame) -> list[Any]:
     return found
 
 
-def _print_thoughts(decoded: pd.DataFrame, text: str, note: str) -> None:
+def _print_thoughts(decoded: pd.DataFrame, text: str, note: str, how: str) -> None:
     """What each thought decodes to, or each state by layer; then the answer."""
     from rich.console import Console
     from rich.markup import escape
@@ -100,7 +105,7 @@ def _print_thoughts(decoded: pd.DataFrame, text: str, note: str) -> None:
         rows, columns = ("slot", "rank") if "slot" in decoded else ("layer", "position")
         best = decoded if rows == "slot" else decoded[decoded["rank"] == 0]
         heads = [rank + 1 for rank in best[columns].unique()] if rows == "slot" else best[columns].unique()
-        title = "top tokens of each thought, through the unembedding"
+        title = f"top tokens of each thought, {how}"
         title += "" if rows == "slot" else ", layer by layer"
         table = Table(title=title, title_style="dim")
         for head in ("thought" if rows == "slot" else "layer", *heads):
@@ -158,7 +163,7 @@ def evaluate(
     # What needs torch comes after everything that can be refused without it.
     from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.evaluate import evaluate as measure
-    from thoughtgraft.readouts.lens import warn_of_unseen
+    from thoughtgraft.readouts.vocabulary import warn_of_unseen
 
     reasoner = open_model(
         model,

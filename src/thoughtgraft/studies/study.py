@@ -230,7 +230,7 @@ class Study(ABC, Generic[Asked, Drawn, Analysis]):
         drawn = self.draw(options, door)
 
         # What needs torch comes after everything that can be refused without it.
-        from thoughtgraft.readouts.lens import warn_of_unseen
+        from thoughtgraft.readouts.vocabulary import warn_of_unseen
         from thoughtgraft.tracking.tracking import open_tracking
 
         executor = door.executor or executor_of(options)

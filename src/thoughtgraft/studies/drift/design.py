@@ -121,7 +121,7 @@ class Drift(Study[DriftOptions, "Sample", "Drifted"]):
     def design(self, model: LatentReasoner, options: DriftOptions, drawn: Sample) -> Design:
         """The run under one protocol, the model's."""
         from thoughtgraft.effects.gates import RULE
-        from thoughtgraft.readouts.lens import largest_number
+        from thoughtgraft.readouts.vocabulary import largest_number
 
         plan = drift_plan(model.num_latents, options.donors, options.seed)
         facts: dict[str, Any] = {"preset": "drift", "available_hosts": drawn.left}

@@ -194,7 +194,7 @@ class Resampling(Study[ResamplingOptions, Drawn, "Context"]):
 
     def design(self, model: LatentReasoner, options: ResamplingOptions, drawn: Drawn) -> Design:
         """The preset's arms on these problems."""
-        from thoughtgraft.readouts.lens import largest_number
+        from thoughtgraft.readouts.vocabulary import largest_number
 
         if drawn.pilot is not None:
             drawn.pilot.check_model(model.identity)
@@ -256,7 +256,7 @@ class Resampling(Study[ResamplingOptions, Drawn, "Context"]):
 
 def decode(model: LatentReasoner, run: Run) -> None:
     """Keep what each clean thought of a run decodes to, unless it is kept already."""
-    from thoughtgraft.readouts.lens import decode_thoughts
+    from thoughtgraft.readouts.readout import decode_thoughts
     from thoughtgraft.records.spec import DECODED_FILE
     from thoughtgraft.records.store import RunStore
 

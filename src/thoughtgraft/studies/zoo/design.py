@@ -71,7 +71,7 @@ def measure_model(name: str, short: str, job: Job) -> Measured:
     from thoughtgraft.engine.evaluate import evaluate
     from thoughtgraft.engine.run import run
     from thoughtgraft.models.names import model_folder
-    from thoughtgraft.readouts.lens import decode_thoughts
+    from thoughtgraft.readouts.readout import decode_thoughts
     from thoughtgraft.studies.resampling.design import resampling_plan
     from thoughtgraft.studies.zoo.analysis import Measured
     from thoughtgraft.training.card import read_card

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,10 @@ from thoughtgraft.engine.collect import collect_thoughts
 from thoughtgraft.engine.states import collect_states
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.load import load_model
-from thoughtgraft.readouts.lens import decode_thoughts, token_text, unseen_words
+from thoughtgraft.readouts import kinds
+from thoughtgraft.readouts import readout as readout_module
+from thoughtgraft.readouts.readout import decode_thoughts, find_readout, token_text
+from thoughtgraft.readouts.vocabulary import unseen_words
 from thoughtgraft.records.states import States
 from thoughtgraft.tasks.problem import Problem, ProblemSet
 
@@ -74,3 +79,23 @@ def test_layers_that_there_are_not_are_refused():
     narrow = States.of(np.zeros((1, 1, 1, 3)), ["a"], [0], ["BOT"])
     with pytest.raises(ModelError, match=r"the states are not of .*; got width 3; expected width"):
         decode_thoughts(model, narrow)
+
+
+def test_a_strangers_readout_is_one_file(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = page.split("## Add a readout")[1].split("```python\n")[1].split("```")[0]
+    names = "from torch.nn.functional import normalize\n\nfrom thoughtgraft.readouts.readout import Readout\n"
+    (tmp_path / "nearest.py").write_text(f"from __future__ import annotations\n\n{names}\n\n{code}")
+    monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
+    monkeypatch.setattr(readout_module, "NAMES", ("lens", "nearest"))
+    model = loaded("codi-gpt2", "float32")
+    states = model.lm.get_input_embeddings().weight[[3, 5]].detach()
+    assert find_readout("nearest").logits(model, states, None).argmax(-1).tolist() == [3, 5]
+    problems = ProblemSet((Problem("0", questions("codi-gpt2")[0], None),))
+    thoughts = collect_thoughts(model, problems, max_new_tokens=2, progress=False)
+    assert len(decode_thoughts(model, thoughts, top=2, readout="nearest")) == 12
+
+
+def test_a_readout_that_there_is_not_is_named_with_the_close_one():
+    with pytest.raises(ModelError, match=r"unknown readout; got 'lense'; expected lens\. Fix: did you mean 'lens'\?"):
+        find_readout("lense")
