@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +135,6 @@ def _plain(value: Any) -> Any:
         return asdict(value)
     if hasattr(value, "model_dump"):
         return value.model_dump()
-    if isinstance(value, Fraction):
-        return str(value)
     if isinstance(value, set | frozenset):
         return sorted(value)
     if hasattr(value, "tolist"):  # numpy arrays and scalars

@@ -55,7 +55,7 @@ def _graded(change: Callable[[dict[str, Any]], None]) -> Plant:
                 change(record)
         return found
 
-    return result(grading.Grader, "rows", all_of)
+    return result(grading.Recorder, "rows", all_of)
 
 
 def _gold_adopted(record: dict[str, Any]) -> None:

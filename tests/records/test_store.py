@@ -6,7 +6,6 @@ import errno
 import io
 import json
 import os
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -190,8 +189,8 @@ def test_a_store_for_reading_does_not_write_records(run_folder, make_rows):
     store = RunStore.open(run_folder)
     with pytest.raises(RunError, match="open for reading only"):
         store.write_unit("h9", make_rows("h9"))
-    store.write_json("analysis/x.json", {"n": np.int64(3), "a": np.arange(2), "f": Fraction(1, 3), "s": {2, 1}})
-    assert store.read_json("analysis/x.json") == {"n": 3, "a": [0, 1], "f": "1/3", "s": [1, 2]}
+    store.write_json("analysis/x.json", {"n": np.int64(3), "a": np.arange(2), "s": {2, 1}})
+    assert store.read_json("analysis/x.json") == {"n": 3, "a": [0, 1], "s": [1, 2]}
     store.write_table("problems.parquet", pd.DataFrame({"id": ["a"]}))
     assert pq.read_table(run_folder / "problems.parquet").to_pylist() == [{"id": "a"}]
 

@@ -62,9 +62,9 @@ class Work:
         self, model: LatentReasoner, cells: Sequence[Cell], stored: Collection[Record] = ()
     ) -> Generator[Finished, None, None]:
         """Run cells with the same model as the thoughts'; yields each pack as it finishes."""
-        grader = Grader(model, self.problems, self.thoughts, self.prompts, self.run_id, self.seed)
+        recorder = Recorder(model, self.problems, self.thoughts, self.prompts, self.run_id, self.seed)
         for done, result in self.outcomes(model, cells, stored):
-            yield Finished(done, grader.rows(done, result), result.answers.first_logits if self.keep_logits else None)
+            yield Finished(done, recorder.rows(done, result), result.answers.first_logits if self.keep_logits else None)
 
     def outcomes(
         self, model: LatentReasoner, cells: Sequence[Cell], stored: Collection[Record] = ()
@@ -228,7 +228,7 @@ def _try_edit(name: str, edited: Edited, live: Tensor, slot: int, source: Source
 
 
 @dataclass(frozen=True)
-class Grader:
+class Recorder:
     """Everything that stays the same over a run's records."""
 
     model: LatentReasoner
