@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from thoughtgraft.edits.known import Baseline, Self, Swap
 from thoughtgraft.effects.compare import compare_records
 from thoughtgraft.effects.frame import Frame, as_frame, as_slots
 from thoughtgraft.effects.gates import Known
@@ -25,7 +26,7 @@ _FROM_POSITIONS = (
 _DIFFERENCE = {"difference_pp": "difference_pp", "ci_low": "difference_ci_low", "ci_high": "difference_ci_high",
                "p_holm": "difference_p_holm"}  # fmt: skip
 COLUMNS = ("protocol", *_FROM_POSITIONS, *_DIFFERENCE.values(), "differs_rate")
-METHODS = ("baseline", "self", "swap")
+METHODS = tuple(edit.name for edit in (Baseline, Self, Swap))
 
 
 def drift_table(
@@ -84,7 +85,9 @@ def drift_table(
 
 def _baseline(frame: Frame) -> dict[str, Any]:
     """The unedited run as a row: `acc` as a fraction, its interval in percent; no edit, so no impact."""
-    key, cells = next(((key, c) for key, c in frame.arms.items() if key.method == "baseline" and len(c)), (None, None))
+    key, cells = next(
+        ((key, c) for key, c in frame.arms.items() if key.method == Baseline.name and len(c)), (None, None)
+    )
     if key is None or cells is None:
         raise AnalysisError("a run has no baseline", fix="use the plan of the drift study")
     right = int(cells.correct.sum())

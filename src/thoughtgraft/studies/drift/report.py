@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from rich.table import Table as Terminal
 
+from thoughtgraft.edits.known import Baseline, Self, Swap
 from thoughtgraft.effects.gates import RULE
 from thoughtgraft.effects.positions import OF_IMPACT
 from thoughtgraft.errors import RunError
@@ -66,7 +67,26 @@ NOISE = 1e-6
 TABLE_FILE, JSON_FILE, PAGE_FILE = "drift.parquet", "drift.json", "drift.md"
 FROM_CERTIFICATE = ("certificate", "transplant")
 """Gates whose evidence is the certificate, which is shown itself."""
-METHODS = {"swap": "A donor's thought put in", "self": "The problem's own thought put back (truth: 0)"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How the rows of one edit are headed: their table, their panel of the figure, and its axis."""
+
+    title: str
+    panel: str
+    axis: str
+
+
+SHOWN = {
+    Swap.name: Shown("A donor's thought put in", "a donor's thought put in", "accuracy lost (pp)"),
+    Self.name: Shown(
+        "The problem's own thought put back (truth: 0)",
+        "the problem's own put back (truth: 0)",
+        "change of the answer (KL, nats)",
+    ),
+}
+"""The edits of the study in the order of the page."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +174,7 @@ def write_drift(folder: Path, found: Drifted, spec: RunSpec) -> ReportPaths:
     foot = f"drift · {spec.model} · {spec.problems} · {plural(spec.n_hosts, 'host')} · seed {spec.seed}"
     picture = write_files(display, folder, foot)
     sections = [Section("protocols", "The protocols", _protocols(table, sides))]
-    effects = tuple(_effects(table, method, sides[0].name) for method in METHODS)
+    effects = tuple(_effects(table, method, sides[0].name) for method in SHOWN)
     sections.append(Section("effects", "What each reports, thought by thought", (picture, *effects)))
     failed = [side.name for side in sides if side.broken]
     page = Report(
@@ -219,7 +239,7 @@ def divergence(row: dict[str, Any]) -> str:
 
 def _protocols(table: pd.DataFrame, sides: Sequence[Side]) -> tuple[Block, ...]:
     standard = sides[0].name
-    base = {row["protocol"]: row for row in records_of(table[table.method == "baseline"])}
+    base = {row["protocol"]: row for row in records_of(table[table.method == Baseline.name])}
     rows = tuple(
         (
             side.name,
@@ -246,7 +266,7 @@ def _protocols(table: pd.DataFrame, sides: Sequence[Side]) -> tuple[Block, ...]:
 
 
 def _effects(table: pd.DataFrame, method: str, standard: str) -> Table:
-    swap, part = method == "swap", table[table.method == method]
+    swap, part = method == Swap.name, table[table.method == method]
     rows = []
     for label in dict.fromkeys(part.label):
         for row in records_of(part[part.label == label]):
@@ -271,14 +291,10 @@ def _effects(table: pd.DataFrame, method: str, standard: str) -> Table:
     )
     reading += "" if swap else " KL: how far the first token of the answer's number moved from the unedited run's."
     numeric = frozenset(range(2, len(header) + 1)) - {4}
-    return Table((*header, "other answers"), tuple(rows), reading, numeric, 4, title=METHODS[method])
+    return Table((*header, "other answers"), tuple(rows), reading, numeric, 4, title=SHOWN[method].title)
 
 
 WIDTH = 0.5
-PANELS = (
-    ("swap", "a donor's thought put in", "accuracy lost (pp)"),
-    ("self", "the problem's own put back (truth: 0)", "change of the answer (KL, nats)"),
-)
 LOOKS = ((BLUE, "o"), (ORANGE, "s"), (VERMILLION, "^"), (PURPLE, "D"), (GREEN, "v"))
 INVALID_MARKER = "X"
 
@@ -305,10 +321,10 @@ class DriftPerSlot:
     def from_table(cls, table: pd.DataFrame, invalid: Mapping[str, Sequence[str]]) -> DriftPerSlot:
         """From a drift table and, for each protocol whose certificate or gates failed, what failed."""
         names = list(dict.fromkeys(table.protocol))
-        edited = table[table.method != "baseline"]
+        edited = table[table.method != Baseline.name]
         labels = labels_of(edited)
         series, dead = [], []
-        for method, *_ in PANELS:
+        for method in SHOWN:
             lines, still = [], []
             for i, name in enumerate(names):
                 shift = 0.0 if len(names) == 1 else WIDTH * (i / (len(names) - 1) - 0.5)
@@ -316,14 +332,14 @@ class DriftPerSlot:
                 for row in records_of(edited[(edited.protocol == name) & (edited.method == method)]):
                     x = labels.index(row["label"]) + shift
                     still += [(x, 0.0)] if row["verdict"] == Verdict.BY_CONSTRUCTION else []
-                    swapped = method == "swap"
+                    swapped = method == Swap.name
                     points.append(Point.of(x, row, *(("impact_pp", "") if swapped else ("kl", "kl_"))))
                 colour, marker = LOOKS[i % len(LOOKS)]
                 label = f"{name} (INVALID)" if name in invalid else name
                 lines.append((label, colour, INVALID_MARKER if name in invalid else marker, tuple(points)))
             series.append(tuple(lines))
             dead.append(tuple(still))
-        sizes = {sample(r["n_hosts"], r["n_donors"], r["n_gen"]) for r in records_of(table[table.method == "swap"])}
+        sizes = {sample(r["n_hosts"], r["n_donors"], r["n_gen"]) for r in records_of(table[table.method == Swap.name])}
         caption = (
             "Left: baseline accuracy minus accuracy after the edit, each against its own protocol's baseline, paired "
             "by problem. Right: divergence of the first token of the answer's number from the unedited run. Thin: the "
@@ -347,8 +363,9 @@ class DriftPerSlot:
             ax.annotate("dead", (x, y), (0, -12), textcoords="offset points", ha="center", fontsize=7, color=GREY)
         slot_ticks(ax, self.labels, apart=self.whole)
         ax.set_xlabel("thought that the protocol says it replaces")
-        ax.set_title(PANELS[panel][1])
-        ax.set_ylabel(PANELS[panel][2])
+        shown = tuple(SHOWN.values())[panel]
+        ax.set_title(shown.panel)
+        ax.set_ylabel(shown.axis)
         if panel == 0:
             interval_key(ax, "95%", "a protocol's slots")
         else:
@@ -364,7 +381,7 @@ def sides_in_words(found: Drifted) -> list[tuple[str, bool]]:
     """A line for each protocol, and whether it is valid."""
     lines, table = [], found.table
     for side in found.sides:
-        base = table[(table.protocol == side.name) & (table.method == "baseline")].iloc[0]
+        base = table[(table.protocol == side.name) & (table.method == Baseline.name)].iloc[0]
         fed = f"{side.thoughts_fed} thoughts fed, {100 * base.acc:.1f}% right unedited"
         outcome = f"INVALID: {', '.join(side.broken)}" if side.broken else "valid"
         lines.append((f"{letters_of(found)[side.name]} {side.name}: {fed}; {outcome}", not side.broken))
@@ -374,7 +391,7 @@ def sides_in_words(found: Drifted) -> list[tuple[str, bool]]:
 def effects_summaries(found: Drifted) -> list[Terminal]:
     """What each protocol reports slot by slot, a table for each method."""
     table = found.table
-    return [effects_summary(table[table.method == method], method, letters_of(found)) for method in METHODS]
+    return [effects_summary(table[table.method == method], method, letters_of(found)) for method in SHOWN]
 
 
 def effects_summary(part: pd.DataFrame, method: str, letters: dict[str, str]) -> Terminal:
@@ -382,15 +399,15 @@ def effects_summary(part: pd.DataFrame, method: str, letters: dict[str, str]) ->
     standard, first = next(iter(letters.items()))
     level = RULE.level
     out = narrow_table(
-        f"{METHODS[method]}: accuracy lost, pp\n{level} together: for all thoughts of a protocol at once"
+        f"{SHOWN[method].title}: accuracy lost, pp\n{level} together: for all thoughts of a protocol at once"
     )
     out.padding = (0, 0)
-    last = f"minus {first}" if method == "swap" else "KL, nats"
+    last = f"minus {first}" if method == Swap.name else "KL, nats"
     for name in ("thought", "", f"impact [{level} alone]", f"{level} together", "verdict", last):
         out.add_column(name, justify="left" if name in ("thought", "", "verdict") else "right", no_wrap=True)
     for label in dict.fromkeys(part.label):
         for i, row in enumerate(records_of(part[part.label == label])):
-            more = difference(row, standard) if method == "swap" else divergence(row)
+            more = difference(row, standard) if method == Swap.name else divergence(row)
             together = judged(row["sim_low"], row["sim_high"], RULE.margin_pp) if is_number(row["sim_low"]) else ""
             verdict = f"{row['verdict']}{' *' if OF_IMPACT + TOO_SMALL in row['note'] else ''}"
             out.add_row("" if i else label, letters[row["protocol"]], reported(row), together, verdict, more)
