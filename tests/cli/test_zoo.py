@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from tests.studies.same import same_run
 from typer.testing import CliRunner, Result
 
+from thoughtgraft import run_study
 from thoughtgraft.cli.app import app
 from thoughtgraft.models import load
 from thoughtgraft.models import names as embedded
 from thoughtgraft.models.reasoner import LatentReasoner
+from thoughtgraft.studies.options import stored_options
+from thoughtgraft.studies.run import Runs
 from thoughtgraft.tasks.sets.arithmetic import arithmetic
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.recipe import train
@@ -33,9 +37,17 @@ def flat(text: str) -> str:
     return " ".join(re.sub(r"[│┃]", " ", text).split())
 
 
+SIZE = ["--limit", 24, "--hosts", 6, "--donors", 2]
+
+
 @pytest.fixture(autouse=True)
 def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A toy has not learnt to stop."""
+    short(monkeypatch)
+
+
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models write at most 8 tokens."""
     real = load.load_model
 
     def stopped(*args: Any, **options: Any) -> LatentReasoner:
@@ -119,12 +131,39 @@ def test_a_model_that_is_not_in_the_package_is_named(monkeypatch: pytest.MonkeyP
     assert nowhere.exit_code == 2 and "no/such/folder has no readable card.json" in nowhere.stderr
 
 
-def test_everything_is_measured_onto_a_page(zoo: dict[str, Path], tmp_path: Path) -> None:
-    models = [zoo[method] for method in ("codi", "pause", "direct")]
-    size = ["--limit", 24, "--hosts", 6, "--donors", 2]
-    result = type_in("zoo", *models, "--out", tmp_path, *size, "--device", "cpu")
+@pytest.fixture(scope="module")
+def measured(zoo: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three toys side by side, as typed."""
+    models, out = [zoo[method] for method in ("codi", "pause", "direct")], tmp_path_factory.mktemp("typed") / "zoo"
+    with pytest.MonkeyPatch.context() as patch:
+        short(patch)
+        result = type_in("zoo", *models, "--out", out, *SIZE, "--device", "cpu")
     assert result.exit_code == 0, (result.output, result.exception)
-    data = json.loads((tmp_path / "zoo.json").read_text())
+    return out
+
+
+def test_python_measures_the_same_zoo_and_its_folder_is_read_again(
+    zoo: dict[str, Path], measured: Path, tmp_path: Path
+) -> None:
+    models = [str(zoo[method]) for method in ("codi", "pause", "direct")]
+    called = run_study("zoo", out=tmp_path / "zoo", models=models, limit=24, hosts=6, donors=2, device="cpu")
+    same_run(measured, called.path)
+    assert isinstance(called, Runs) and list(called.parts) == ["toy-codi", "toy-pause"]
+    assert [part.certificate.state for part in called.parts.values()] == ["passed", "passed"]
+    assert called.spec.model == "toy-codi" and len(called.records()) == called.spec.n_cells
+    assert stored_options(called.path)[1]["models"] == models
+    page = (called.path / "zoo.md").read_text()
+    (called.path / "zoo.md").unlink()
+    shown = type_in("report", called.path)
+    assert shown.exit_code == 0 and shown.stdout.strip() == str((called.path / "zoo.md").resolve())
+    assert (called.path / "zoo.md").read_text() == page
+    dry = type_in("zoo", "--like", measured, "--out", tmp_path / "x", "--dry-run")
+    assert "24 of arithmetic:test; 6 hosts x 2 donors of arithmetic:test" in flat(dry.stdout), dry.output
+    assert not (tmp_path / "x").exists()
+
+
+def test_everything_is_measured_onto_a_page(measured: Path) -> None:
+    data = json.loads((measured / "zoo.json").read_text())
     assert [model["method"] for model in data["models"]] == ["codi", "pause", "direct"]
     tables = data["tables"]
     still = [r for r in tables["positions"] if r["model"] == "toy-pause" and r["method"] in ("swap", "mean")]
@@ -133,7 +172,7 @@ def test_everything_is_measured_onto_a_page(zoo: dict[str, Path], tmp_path: Path
     assert not any(r["model"] == "toy-direct" for r in tables["positions"] + tables["lens"])
     assert {r["state"] for r in tables["probes"] if r["model"] == "toy-direct"} == {0}
     assert len(pairs := [r for r in tables["pairs"] if r["problems"] == "all"]) == 3 and pairs[0]["n"] == 24
-    page = (tmp_path / "zoo.md").read_text()
+    page = (measured / "zoo.md").read_text()
     assert "toy-direct: no slots, since it was trained to answer at once." in page
     assert "its slots carry nothing of the problem" in page
 

@@ -14,8 +14,9 @@ from tests.effects.test_lens_hits import PROBLEMS
 
 from thoughtgraft.errors import AnalysisError
 from thoughtgraft.stats.verdicts import Verdict, verdict
-from thoughtgraft.studies.zoo.analysis import Measured, ZooResult, analyse_zoo
+from thoughtgraft.studies.zoo.analysis import ZooResult, analyse_zoo
 from thoughtgraft.studies.zoo.conclusions import against_controls, in_short, surviving
+from thoughtgraft.studies.zoo.evidence import Measured
 from thoughtgraft.studies.zoo.report import write_zoo
 
 HOSTS = [p.id for p in PROBLEMS]
@@ -188,7 +189,7 @@ def test_models_that_cannot_be_compared_are_refused() -> None:
 
 
 def test_the_page_cites_rows_that_exist(zoo, tmp_path: Path) -> None:
-    page = write_zoo(zoo, {"problems": "20 invented"}, tmp_path).read_text()
+    page = write_zoo(zoo, {"problems": "20 invented"}, tmp_path).md.read_text()
     data = json.loads((tmp_path / "zoo.json").read_text())
     known = {row["id"] for table in data["tables"].values() for row in table}
     said = [c for group in data["conclusions"].values() for c in group]
@@ -219,7 +220,7 @@ def test_answers_and_generations_that_failed_are_counted_and_in_no_rate(tmp_path
     assert (row.n, row.correct, row.accuracy) == (17, 5, 5 / 17)
     swap = result.tables["positions"].query("model == 'codi' and method == 'swap'").iloc[0]
     assert (swap.n_gen, swap.n_failed) == (60 - len(hit), len(hit))
-    page = write_zoo(result, {"problems": "20"}, tmp_path).read_text()
+    page = write_zoo(result, {"problems": "20"}, tmp_path).md.read_text()
     assert "failed" in page.split("\n## ")[0] and str(one.n_failed) in page.split("\n## ")[0]
     kept = pd.read_csv(tmp_path / "tables" / "answers.csv")["codi: 0 thoughts"]
     assert kept.isna().sum() == 3 and kept.sum() == 5

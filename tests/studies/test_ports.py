@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from safetensors.torch import load_file
+from tests.studies.same import same_run
 from typer.testing import CliRunner
 
 from thoughtgraft import load_model, load_run, run_study
 from thoughtgraft.cli.app import app
 from thoughtgraft.errors import AnalysisError, PlanError, RunError
+from thoughtgraft.report.render import ReportPaths
 from thoughtgraft.studies.operations.design import OperationsOptions
 from thoughtgraft.studies.options import stored_options
 from thoughtgraft.studies.run import Run, Runs
 
-CIRCUMSTANCES = {"started_utc", "command"}
-OF_A_START = ("starts.json", "heartbeat.json", "DATA.md")
 FEW: dict[str, Any] = {"per_class": 8, "layers": "0,3", "probes": "linear", "jobs": 1, "certify": "off"}
 
 
@@ -36,38 +32,6 @@ def type_in(*words: object) -> str:
 def typed(options: dict[str, Any]) -> list[str]:
     """Options as they are typed."""
     return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-
-
-def neutral(text: str) -> str:
-    """A text without how and when a run was started, and how long that took."""
-    text = re.sub(r"^(run_study\(|thoughtgraft ).*$", "COMMAND", text, flags=re.MULTILINE)
-    return re.sub(r"20\d\d-\d\d-\d\d[T\d:+Z-]*|\b[\d.]+ (s|MB|min)\b", "", text)
-
-
-def same_run(one: Path, other: Path) -> None:
-    """Everything that two folders hold is the same, but for times, the command, and the folders' own names."""
-    folders = (one, other)
-    names = [sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()) for path in folders]
-    assert names[0] == names[1]
-    for name in names[0]:
-        files = [path / name for path in folders]
-        if name.endswith(".parquet"):
-            pd.testing.assert_frame_equal(*map(pd.read_parquet, files))
-        elif Path(name).name == "run.json":
-            specs = [json.loads(file.read_text()) for file in files]
-            facts = [{k: v for k, v in spec.pop("provenance").items() if k not in CIRCUMSTANCES} for spec in specs]
-            assert specs[0] == specs[1] and facts[0] == facts[1]
-            assert specs[0]["options"] is None or specs[0]["options"]["seed"] == 0
-        elif name.endswith((".md", ".json", ".csv")) and Path(name).name not in OF_A_START:
-            texts = [
-                neutral(file.read_text().replace(str(path.parent), ""))
-                for file, path in zip(files, folders, strict=True)
-            ]
-            assert texts[0] == texts[1], name
-        elif name.endswith(".safetensors"):
-            tensors = [load_file(file) for file in files]
-            assert tensors[0].keys() == tensors[1].keys()
-            assert all(torch.equal(tensors[0][key], tensors[1][key]) for key in tensors[0]), name
 
 
 # ---- operations ------------------------------------------------------------------------------------------------------
@@ -108,6 +72,19 @@ def test_an_analysis_that_lies_in_the_folder_is_read_and_another_seed_makes_it_a
     assert asked == [3]
     with pytest.raises(AnalysisError, match="is an operations run, which no rule of questions judges; got rule 2"):
         load_run(run.path, rule=2)
+
+
+def test_an_analysis_that_was_left_for_later_is_made_when_it_is_asked_for(
+    operations: tuple[Path, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"per_class": 2, "layers": "0", "certify": "off", "device": "cpu"}
+    run = run_study("operations", out=tmp_path / "run", analyze=False, untrained=False, progress=False, **few)
+    assert not run.holds("report.md") and not run.holds("analysis/operations.json")
+    made = operations[1].analysis()
+    monkeypatch.setattr(type(run.study), "analyse", lambda _, run: made)
+    assert "The report: " in type_in("analyze", operations[1].path)
+    monkeypatch.setattr(type(run.study), "report", lambda *_, **__: ReportPaths(Path("made.md"), None, ()))
+    assert "made.md" in type_in("analyze", run.path)
 
 
 def test_features_of_elsewhere_are_read_into_a_folder_that_is_no_run(

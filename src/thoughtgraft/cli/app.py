@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from thoughtgraft.cli import models, problems, read, studies, train, zoo
+from thoughtgraft.cli import models, problems, read, studies, train
 from thoughtgraft.errors import ThoughtgraftError, plainer
 from thoughtgraft.signals import listening
 
@@ -122,7 +122,7 @@ app.command(short_help="Check that model, protocol and engine do what they say."
 app.command(short_help="What a checkpoint is, and whether it loads.")(models.doctor)
 app.command("import", short_help="Convert a file of another codebase.")(problems.import_file)
 app.command(short_help="A model's accuracy, with and without its thoughts.")(models.evaluate)
-app.command(short_help="Models that think beside controls that do not.")(zoo.zoo)
+app.command("zoo", short_help="Models that think beside controls that do not.")(studies.zoo)
 app.command(short_help="Describe, label and draw problems.")(problems.problems)
 app.command(short_help="Teach a language model to think, or train a control.")(train.train)
 app.command(short_help="An adapter as one file in CODI's official layout.")(train.export)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from thoughtgraft.models.doctor.rules import Diagnosis
+    from thoughtgraft.models.reasoner import LatentReasoner
 
 
 def think(
@@ -43,7 +44,6 @@ def think(
 
     Example: thoughtgraft think "Tom has 3 bags of 4 apples. Tom buys 5 apples. How many apples does Tom have?"
     """
-    from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.collect import collect_thoughts
     from thoughtgraft.engine.states import collect_states
     from thoughtgraft.readouts.readout import decode_thoughts, find_readout
@@ -161,7 +161,6 @@ def evaluate(
     chosen = load_problems(problems, n=limit)
 
     # What needs torch comes after everything that can be refused without it.
-    from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.evaluate import evaluate as measure
     from thoughtgraft.readouts.vocabulary import warn_of_unseen
 
@@ -254,7 +253,6 @@ def verify(
 
     # What needs torch comes after everything that can be refused without it.
     from thoughtgraft.cli.console import Terminal
-    from thoughtgraft.cli.reasoner import open_model
     from thoughtgraft.engine.verify.oracle import read_cases
     from thoughtgraft.engine.verify.suite import verify as run_checks
     from thoughtgraft.engine.verify.weights import QUESTIONS, take_fingerprint
@@ -366,3 +364,19 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def open_model(name: str, **options: Any) -> LatentReasoner:
+    """Load a model and say what was passed over, and what was taken for granted since no file or option says it.
+
+    Args:
+        name: What `--model` takes.
+        options: As `load_model` has them.
+    """
+    from thoughtgraft.cli.console import Terminal
+    from thoughtgraft.models.load import load_model
+    from thoughtgraft.studies.study import tell_model
+
+    model = load_model(name, **options)
+    tell_model(model, Terminal())
+    return model

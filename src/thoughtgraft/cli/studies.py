@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -210,3 +211,34 @@ drift = with_options(
     dry_run=(False, options.DryRun),
     as_json=(False, options.AsJson),
 )
+
+
+def run_zoo(given: Mapping[str, Any], out: Path | None, dry_run: bool, as_json: bool) -> None:
+    """`thoughtgraft zoo`: without --out what cards say, at once."""
+    if out is not None:
+        carry_out("zoo", given, door(out, dry_run))
+        return
+    from thoughtgraft.cli.console import Terminal
+    from thoughtgraft.studies.zoo.cards import card_row, card_table, unmeasured
+    from thoughtgraft.studies.zoo.design import ZooOptions
+
+    asked, said = ZooOptions.of(given), Terminal()
+    rows = [card_row(name, asked.problems) for name in asked.names]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    said.show(card_table(rows, asked.problems))
+    for line in unmeasured(rows, asked.problems):
+        said.line(line)
+
+
+ZooOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        callback=checks.writable_folder,
+        help="Measure everything, and write zoo.md, figures and tables here; without it: what the models' cards say.",
+    ),
+]
+zoo = with_options("zoo", run_zoo, out=(None, ZooOut), dry_run=(False, options.DryRun), as_json=(False, options.AsJson))

@@ -252,7 +252,7 @@ class StudySpec(BaseModel):
     Attributes:
         study: Its name.
         options: What it was asked.
-        parts: The runs of it, as the names of their folders below this one.
+        parts: The runs of it, as the places of their folders below this one, each with another last name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

@@ -135,14 +135,12 @@ def model(value: str | None) -> str | None:
     return None if value is None else _place(value, "model")
 
 
-def carded(value: list[str] | None) -> list[str] | None:
+def carded(value: Sequence[str] | None) -> tuple[str, ...]:
     """Embedded models, or folders of models, that have a card."""
-    if value is None:
-        return None
     from thoughtgraft.models.names import model_folder
     from thoughtgraft.training.card import read_card
 
-    names = [str(place_of(name, "the model", ModelError)) for name in value]
+    names = tuple(str(place_of(name, "the model", ModelError)) for name in texts(value))
     for name in names:
         read_card(model_folder(name))
     return names

@@ -93,7 +93,7 @@ def load_run(path: str | Path, *, seed: int | None = None, rule: int | None = No
         )
     if several is None:
         return Run.open(folder, study, reading)
-    parts = {part: load_run(folder / part, seed=seed) for part in several.parts}
+    parts = {Path(part).name: load_run(folder / part, seed=seed) for part in several.parts}
     return Runs(folder, study, parts, replace(reading, options=study.options(several.options)))
 
 

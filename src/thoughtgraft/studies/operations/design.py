@@ -276,8 +276,9 @@ class Operations(Study[OperationsOptions, "ClassSample", "OperationsData"]):
         return write_pages(replace(analysis, force=force))
 
     def conclude(self, run: Run, said: Said) -> None:
-        """Analyse and report, unless that is wanted later."""
-        if not isinstance(run.options, OperationsOptions) or run.options.analyze:
+        """Analyse and report, unless whoever carries it out wants that later."""
+        now = run.reading.options
+        if not isinstance(now, OperationsOptions) or now.analyze:
             super().conclude(run, said)
 
     def waiting(self, said: Said) -> AbstractContextManager[Any]:

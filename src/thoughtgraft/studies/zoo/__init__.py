@@ -1,1 +1,3 @@
-"""Reasoners side by side: accuracy, what thoughts are worth, which findings controls show too."""
+"""Models that think beside controls that do not."""
+
+STUDY = "design:Zoo"

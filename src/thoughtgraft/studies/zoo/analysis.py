@@ -27,6 +27,7 @@ from thoughtgraft.stats.clustered import Estimate, t_interval
 from thoughtgraft.stats.intervals import MIN_HOSTS
 from thoughtgraft.stats.resampling import holm
 from thoughtgraft.stats.verdicts import verdict
+from thoughtgraft.studies.zoo.evidence import PAUSE, Measured, check_zoo
 from thoughtgraft.studies.zoo.lens_hits import COLUMNS as LENS
 from thoughtgraft.studies.zoo.lens_hits import (
     FINAL,
@@ -276,76 +277,6 @@ def _with_ids(table: pd.DataFrame, letter: str) -> pd.DataFrame:
     out = table.copy()
     out.insert(0, "id", [f"{letter}{i + 1}" for i in range(len(table))])
     return out
-
-
-THINKING = ("codi", "coconut")
-"""Methods whose models are fed their own states."""
-PAUSE = "pause"
-"""The method that feeds the same vectors whatever the problem: the control of every claim about slots."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One model.
-
-    Attributes:
-        name: What it is called.
-        method: The method that it was trained by.
-        num_latents: Slots, K >= 0.
-        card: Facts of its card: steps, seed, parameters, ...
-        main: The condition that is its plain answer.
-        correct: `problem_id`, `n_steps`, `operation` and a column of booleans for each condition, null
-            where the answer failed; one row per problem.
-        certificate: Outcome of the checks; None where there is none.
-        records: Generations of the resampling study; None without slots.
-        decoded: Decoded thoughts; None without slots.
-        states: `hidden`, float32 [problem, K + 1, d], in the order of `correct`.
-        why_no_slots: Why it is fed no thought, where it is not.
-    """
-
-    name: str
-    method: str
-    num_latents: int
-    card: Mapping[str, Any]
-    main: str
-    correct: pd.DataFrame
-    certificate: Mapping[str, Any] | None
-    records: pd.DataFrame | None
-    decoded: pd.DataFrame | None
-    states: np.ndarray
-    why_no_slots: str = ""
-
-    @property
-    def thinks(self) -> bool:
-        """Whether it is fed its own states."""
-        return self.method in THINKING
-
-    @property
-    def n_failed(self) -> int:
-        """Answers and generations without an outcome, which no figure counts."""
-        records = 0 if self.records is None or "error" not in self.records else self.records["error"].notna().sum()
-        return int(self.correct[self.conditions].isna().to_numpy().sum() + records)
-
-    @property
-    def conditions(self) -> list[str]:
-        """What it was measured under, its plain answer first."""
-        return [name for name in self.correct.columns if name not in ("problem_id", "n_steps", "operation")]
-
-
-def check_zoo(zoo: tuple[Measured, ...]) -> None:
-    """Refuse models that were not asked the same problems, or share a name.
-
-    Raises:
-        AnalysisError: They cannot be compared.
-    """
-    names = [model.name for model in zoo]
-    if not names or len(set(names)) < len(names):
-        raise AnalysisError("a zoo is of different models", got=", ".join(names) or "none", fix="name each model once")
-    for model in zoo[1:]:
-        if list(model.correct.problem_id) != list(zoo[0].correct.problem_id):
-            raise AnalysisError(
-                "the models were not asked the same problems", got=model.name, expected=f"those of {zoo[0].name}"
-            )
 
 
 ALL = "all"

@@ -13,6 +13,7 @@ from thoughtgraft.report.document import (
     Block,
     Bullets,
     Figures,
+    Picture,
     Prose,
     Report,
     Section,
@@ -29,7 +30,7 @@ from thoughtgraft.report.document import (
     sentence_list,
 )
 from thoughtgraft.report.figures.kit import save
-from thoughtgraft.report.render import to_markdown
+from thoughtgraft.report.render import ReportPaths, to_markdown
 from thoughtgraft.studies.resampling.report import plain
 from thoughtgraft.studies.zoo.analysis import ALL, EXPLICIT, ZooResult
 from thoughtgraft.studies.zoo.conclusions import (
@@ -46,7 +47,7 @@ from thoughtgraft.studies.zoo.figures import certificates, displays, findings, r
 PAGE, DATA, TABLES = "zoo.md", "zoo.json", "tables"
 
 
-def write_zoo(result: ZooResult, facts: Mapping[str, str], out: Path) -> Path:
+def write_zoo(result: ZooResult, facts: Mapping[str, str], out: Path) -> ReportPaths:
     """Write `zoo.md`, `zoo.json`, `figures/*.png|svg` and `tables/*.csv`.
 
     `tables/answers.csv` holds the correctness of every problem under every condition of every model, from which
@@ -56,9 +57,6 @@ def write_zoo(result: ZooResult, facts: Mapping[str, str], out: Path) -> Path:
         result: The analysis.
         facts: What was asked: problems, resampling, seed.
         out: The folder.
-
-    Returns:
-        The page.
 
     Raises:
         RunError: The disk refuses.
@@ -90,7 +88,7 @@ def write_zoo(result: ZooResult, facts: Mapping[str, str], out: Path) -> Path:
         source=f"{DATA} and {TABLES}/ beside it",
     )
     write_atomic(out / PAGE, to_markdown(report).encode())
-    return out / PAGE
+    return ReportPaths(out / PAGE, None, tuple(out / one.png for one in figures.values() if isinstance(one, Picture)))
 
 
 def answers(result: ZooResult) -> pd.DataFrame:
