@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 from tests.report.invent import FEW, HOSTILE, make_run, parse_table, passing
 
-from thoughtgraft.effects.gates import Known
+from thoughtgraft.effects.gates import RULE, Known
 from thoughtgraft.errors import RunError
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.report.document import estimate, judged, markdown, percent
+from thoughtgraft.studies.resampling import report as report_module
 from thoughtgraft.studies.resampling.analysis import analyse
 from thoughtgraft.studies.resampling.report import write_report
 from thoughtgraft.tasks.problem import Problem, Step
@@ -160,6 +161,19 @@ def test_the_same_records_give_the_same_report_also_without_problems_and_decoded
     texts = {path: path.read_bytes() for path in (first.md, first.html, run / "journal.md", *first.figures)}
     write_report(run)
     assert {path: path.read_bytes() for path in texts} == texts
+
+
+@pytest.mark.parametrize(
+    ("n", "estimate", "words"),
+    [
+        (2, float("nan"), "CT0, step 0 and CT1, step 0"),
+        (9, float("nan"), "9 subjects"),
+        (9, 1.25, "9 subjects (1.2 pp to 9.2 pp)"),
+    ],
+)
+def test_many_subjects_of_a_verdict_are_counted_not_listed(n, estimate, words):
+    rows = [{"subject": f"CT{i}, step 0", "estimate": estimate + i, "unit": "pp", "note": ""} for i in range(n)]
+    assert report_module._about(RULE.claims[0], rows) == words
 
 
 def test_a_failed_certificate_refuses_effects_unless_forced(build_run):

@@ -133,9 +133,9 @@ def headlines(context: Context) -> list[str]:
 def _about(claim: ClaimRule, rows: list[dict[str, Any]]) -> str:
     """The subjects of a verdict with their estimates; many as their number and the range of these."""
     values = [float(row["estimate"]) for row in rows if is_number(row["estimate"])]
-    if len(rows) > _LISTED and values:
-        least, most = (_value(rows[0] | {"estimate": end}) for end in (min(values), max(values)))
-        return f"{len(rows)} subjects ({least} to {most})"
+    if len(rows) > _LISTED:
+        ends = [_value(rows[0] | {"estimate": end}) for end in (min(values), max(values))] if values else []
+        return f"{len(rows)} subjects" + (f" ({ends[0]} to {ends[1]})" if ends else "")
     return sentence_list([_subject(row) for row in rows]) if rows else f"it needs {claim.needs}"
 
 
