@@ -211,7 +211,7 @@ def test_a_ray_that_does_not_start_is_one_sentence_with_its_own_reason(
 def test_a_place_that_ray_cannot_use_is_told_before_anything_is_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in ("/nowhere", "/proc/version", str(tmp_path / ("x" * 90))):
+    for place in ("/proc/nowhere", "/proc/version", str(tmp_path / ("x" * 90))):
         Path(place).mkdir() if place.startswith(str(tmp_path)) else None
         monkeypatch.setenv("RAY_TMPDIR", place)
         with pytest.raises(RunError, match=rf"RAY_TMPDIR says; got {place}; expected a folder.*no longer than 27 char"):
