@@ -11,14 +11,18 @@ from thoughtgraft.effects.frame import build_frame
 from thoughtgraft.effects.gates import Known, Rule
 from thoughtgraft.effects.positions import (
     COLUMNS,
+    DEAD,
+    SHARED,
     VERDICTS,
     adoption,
     adoption_bounds,
     bootstrap_table,
+    by_construction,
     donor_answers,
     pigeonhole,
     position_table,
 )
+from thoughtgraft.records.schema import Family
 from thoughtgraft.stats.resampling import holm
 from thoughtgraft.stats.verdicts import Verdict, verdict
 
@@ -221,3 +225,12 @@ def test_pigeonhole_variance_matches_owens_formula() -> None:
     expected = x.mean(1).var() / 30 + x.mean(0).var() / 30 + (inner**2).mean() / 900
     assert found.se**2 == pytest.approx(expected, rel=0.06)
     assert np.isnan(pigeonhole(np.array([]), np.array([]), None, rng).value)
+
+
+def test_slots_that_are_fed_alike_are_the_identity_for_what_they_are_fed_only() -> None:
+    known = Known(shared_slots=[0], dead_slots=[3])
+    fed, stream = Family("swap", donors="random"), Family("swap", "resid", 2, donors="random")
+    assert by_construction(fed.at([0]), known) == by_construction(Family("mean").at([0, 3]), known) == SHARED
+    assert by_construction(stream.at([0]), known) == by_construction(Family("zero").at([0]), known) == ""
+    assert by_construction(stream.at([3]), known) == by_construction(fed.at([3]), known) == DEAD
+    assert by_construction(Family("self").at([3]), known) == "", "a check stays a check"
