@@ -64,7 +64,7 @@ def local_gsm8k(gsm8k_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_holds_features_labels_and_the_clean_answers(run: Path) -> None:
-    features, untrained = load_run(run).features(), load_run(run).features(untrained=True)
+    features, untrained = load_run(run).states(), load_run(run).states(untrained=True)
     problems = pd.read_parquet(run / "problems.parquet")
     assert features.layers == untrained.layers == (0, 3)
     assert features.positions == ("BOT", *(f"CT{k}" for k in range(6)))

@@ -301,7 +301,7 @@ class Run:
             raise RunError(f"{file} is missing", expected="a run that got as far as that", fix=AGAIN_FIX)
         return Thoughts.load(file, problem_hash=self.spec.problem_hash)
 
-    def features(self, *, untrained: bool = False) -> States:
+    def states(self, *, untrained: bool = False) -> States:
         """What the layers held at each latent position (`records.States`); without torch.
 
         Args:

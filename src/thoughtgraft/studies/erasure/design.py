@@ -78,7 +78,7 @@ class Erasure(Study[ErasureOptions, "Run", "pd.DataFrame"]):
         from thoughtgraft.studies.erasure.measure import slot_sets
 
         before = load_run(options.run)
-        spec, known = before.spec, before.features().labels
+        spec, known = before.spec, before.states().labels
         if options.target not in known:
             raise PlanError(
                 f"{options.run} has no label {options.target!r}", expected=", ".join(map(str, known.columns))

@@ -203,7 +203,7 @@ def prepare(
     """
     from thoughtgraft.models.reasoner import require_positions
 
-    features = run.features()
+    features = run.states()
     spec = run.spec
     fix = "give the run's own model with --model, or run operations with this one"
     refuse_another_model(spec, model.identity, "this model did not make those features", fix)
