@@ -113,6 +113,11 @@ def test_models_and_edits_never_meet():
     assert "models" not in ALLOWED["edits"]
 
 
+def test_studies_and_the_rooms_under_them_know_no_command_line():
+    broken = [str(i) for file in source_files("studies") for i in internal(imports_of(file)) if ".cli" in i.target]
+    assert not broken, "a study is the same from Python: what it does is no part of a command\n" + "\n".join(broken)
+
+
 def test_what_a_study_can_be_asked_is_said_without_arrays_tables_or_figures():
     code = (
         "import sys; from thoughtgraft.studies.registry import STUDIES; list(STUDIES.items());"
