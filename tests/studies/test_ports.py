@@ -142,6 +142,8 @@ def test_drift_is_the_same_from_both_doors_and_its_run_has_a_part_for_each_proto
     again = load_run(tmp_path / "typed" / "drift")
     pd.testing.assert_frame_equal(again.analysis().table, called.analysis().table)
     assert stored_options(called.path) == ("drift", called.options.stored())
+    with pytest.raises(PlanError, match=r"got a part of the drift study .*/called/drift\. Fix: give that folder: /"):
+        stored_options(called.path / "official")
     page = (again.path / "drift.md").read_text()
     (again.path / "drift.md").unlink()
     assert type_in("report", again.path).strip() == str((again.path / "drift.md").resolve())

@@ -256,8 +256,11 @@ def stored_options(place: Path) -> tuple[str, dict[str, Any]]:
             return several.study, dict(several.options)
         spec = read_spec_file(folder)
         if not isinstance(spec.get("options"), dict):
-            fix = "type its options anew: its command stands in run.json under provenance"
-            raise PlanError(f"{place} does not say with which options it was begun", got="an earlier run", fix=fix)
+            got, fix = "an earlier run", "type its options anew: its command stands in run.json under provenance"
+            for above in folder.resolve().parents[:2]:
+                if (whole := read_study(above)) and folder.resolve() in [above / part for part in whole.parts]:
+                    got, fix = f"a part of the {whole.study} study {above}", f"give that folder: {above}"
+            raise PlanError(f"{place} does not say with which options it was begun", got=got, fix=fix)
         return str(spec["study"]), dict(spec["options"])
     try:
         found = tomllib.loads(place.read_text(encoding="utf-8"))
