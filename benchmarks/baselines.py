@@ -71,7 +71,7 @@ class _Batch:
             fed = torch.where((slots == slot)[:, None], work.fed[donors, slot], fed)
             self._step(fed)
         token = torch.full_like(self.next, self.model.end_of_thought)
-        eos = torch.tensor(self.model.eos_ids, device=token.device)
+        eos = torch.tensor(self.model.decoding.ends, device=token.device)
         ids: list[Tensor] = []
         ended = torch.zeros_like(token, dtype=torch.bool)
         for _ in range(work.answer):
@@ -83,7 +83,7 @@ class _Batch:
             ended |= torch.isin(token, eos)
             if bool(ended.all()):
                 break
-        return [_until(row, self.model.eos_ids) for row in torch.stack(ids, 1).tolist()]
+        return [_until(row, self.model.decoding.ends) for row in torch.stack(ids, 1).tolist()]
 
     def _step(self, embeds: Tensor) -> None:
         self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], 1)

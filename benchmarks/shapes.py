@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -11,6 +11,7 @@ from thoughtgraft.models.checkpoint.assembly import build_projection
 from thoughtgraft.models.checkpoint.read import Checkpoint
 from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.load import load_model
+from thoughtgraft.models.thinker import Decoding
 
 _SPECIAL_ROWS = 3
 _NEVER = -1
@@ -55,9 +56,9 @@ class ForcedReasoner(CodiReasoner):
     """A model whose answers never end by themselves, so that every variant writes the same number of tokens."""
 
     @property
-    def eos_ids(self) -> tuple[int, ...]:
-        """An id that no row of the unembedding has."""
-        return (_NEVER,)
+    def decoding(self) -> Decoding:
+        """An end that no row of the unembedding has."""
+        return replace(super().decoding, ends=(_NEVER,))
 
 
 def random_model(

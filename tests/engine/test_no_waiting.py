@@ -77,7 +77,7 @@ def test_thoughts_and_answers_are_made_without_reading_anything_back(family: str
             think_forked(model, clean, steps, cache, prefix, bias, source, log)
         positions = torch.zeros(len(grid.rows), dtype=torch.long, device=device)
         state = decode.begin(model, grid, cache, prefix, bias, positions, 5, log.failures)
-        eos = torch.tensor(model.eos_ids, device=device)
+        eos = torch.tensor(model.decoding.ends, device=device)
         with Watch() as written:
             for _ in range(3):
                 decode.write_token(model, state, eos)

@@ -49,6 +49,6 @@ def test_a_negative_answer_is_scored_in_the_place_of_its_sign() -> None:
         scored = model.decode([*ids[: draft.number_at], *draft.gold[:-1]])
         assert scored.replace(" ", "") == f"={gold}", (said, gold, scored)
         assert (draft.gold == draft.ids[draft.number_at :]) == said.endswith(f" {gold}")
-        words = Words(model.tokenizer, model.eos_ids[0])
+        words = Words(model.tokenizer, model.decoding.ends[0])
         assert words.number_at(ids) == draft.number_at
         assert words.instead(ids, draft.number_at, gold) == draft.gold

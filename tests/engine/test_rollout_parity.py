@@ -289,13 +289,13 @@ def test_a_draft_changes_no_answer_whatever_it_says(family: str, kind: str) -> N
     drafts = []
     for host in range(8):
         run = runs.clean(host)
-        ids = [*run.token_ids, runs.model.eos_ids[0]] if run.stopped else list(run.token_ids)
+        ids = [*run.token_ids, runs.model.decoding.ends[0]] if run.stopped else list(run.token_ids)
         if kind == "wrong":
             ids = [50 if t == 60 else 60 for t in ids]
         elif kind == "short":
             ids = ids[: 1 + host % 2]
         elif kind == "long":
-            ids = [t for t in ids if t not in runs.model.eos_ids] + [50] * (3 + host)
+            ids = [t for t in ids if t not in runs.model.decoding.ends] + [50] * (3 + host)
         elif kind == "one wrong token":
             at = host % len(ids)
             ids = [*ids[:at], 50 if ids[at] == 60 else 60, *ids[at + 1 :]]

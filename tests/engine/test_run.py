@@ -178,7 +178,7 @@ def test_kept_logits_are_the_first_answer_tokens(model, problems):
     for row in records.to_dict("records"):
         allowed = row["first_logits"].copy()
         allowed[list(model.forbidden_ids)] = -1e9
-        first = row["token_ids"][0] if len(row["token_ids"]) else model.eos_ids[0]
+        first = row["token_ids"][0] if len(row["token_ids"]) else model.decoding.ends[0]
         assert allowed.argmax() == first
 
 

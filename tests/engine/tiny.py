@@ -7,7 +7,7 @@ import functools
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from thoughtgraft.models.coconut import CoconutReasoner
 from thoughtgraft.models.codi import CodiReasoner
 from thoughtgraft.models.load import load_model
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt
+from thoughtgraft.models.thinker import Decoding
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 FAMILIES = ("codi-gpt2", "codi-llama")
@@ -100,8 +101,8 @@ class _EarlyEnds(LatentReasoner):
     ends: tuple[int, ...] | None = None
 
     @property
-    def eos_ids(self) -> tuple[int, ...]:
-        return super().eos_ids if self.ends is None else self.ends
+    def decoding(self) -> Decoding:
+        return super().decoding if self.ends is None else replace(super().decoding, ends=self.ends)
 
 
 def tiny(

@@ -81,7 +81,7 @@ def test_a_golden_coconut_loads_ready_to_think(place: Path) -> None:
     assert isinstance(model, CoconutReasoner)
     assert (model.family, model.protocol.name) == ("coconut", "official")
     assert (model.num_latents, model.trained_latents, model.max_new_tokens) == (6, 6, 64)
-    assert (model.checkpoint.bot_id, model.end_of_thought, model.pad_id, model.eos_ids) == (104, 105, 1, (1,))
+    assert (model.checkpoint.bot_id, model.end_of_thought, model.pad_id, model.decoding.ends) == (104, 105, 1, (1,))
     assert model.forbidden_ids == ()
     assert [token_text(model, i) for i in (104, 105, 106)] == MARKERS
     assert model.checkpoint.notes == ()
@@ -315,7 +315,9 @@ def test_logp_gold_is_that_of_the_number_and_the_stop_after_the_hashes() -> None
     length = embeds.shape[1]
     mask = torch.full((length, length), -torch.inf, dtype=embeds.dtype).triu(1)[None, None]
     logp = model.unembed(model.forward(embeds, torch.arange(length)[None], mask)[0, -2:]).log_softmax(-1)
-    assert float(scores.logp_gold[0]) == pytest.approx(float(logp[0, number] + logp[1, model.eos_ids[0]]), abs=1e-9)
+    assert float(scores.logp_gold[0]) == pytest.approx(
+        float(logp[0, number] + logp[1, model.decoding.ends[0]]), abs=1e-9
+    )
 
 
 # --- everything runs on it

@@ -113,7 +113,11 @@ def same(model: LatentReasoner, family: str) -> None:
         for name, value in ours.state_dict().items():
             assert torch.equal(value, state[name]), name
     assert model.question_ids("Ben has 26 books .") == sound.question_ids("Ben has 26 books .")
-    assert (model.num_latents, model.eos_ids, model.pad_id) == (sound.num_latents, sound.eos_ids, sound.pad_id)
+    assert (model.num_latents, model.decoding.ends, model.pad_id) == (
+        sound.num_latents,
+        sound.decoding.ends,
+        sound.pad_id,
+    )
 
 
 # --- names: wrappers, adapters, tied tensors

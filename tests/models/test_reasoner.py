@@ -46,7 +46,7 @@ def test_text_leaves_out_rows_that_the_tokenizer_does_not_know(family: str) -> N
     model = tiny(family)
     ids = list(model.tokenizer("6 apples", add_special_tokens=False)["input_ids"])
     special = [model.pad_id, model.checkpoint.bot_id, model.end_of_thought]
-    assert model.text([ids[0], *special, *ids[1:], model.eos_ids[0]]) == model.text(ids) == "6 apples"
+    assert model.text([ids[0], *special, *ids[1:], model.decoding.ends[0]]) == model.text(ids) == "6 apples"
 
 
 @EVERY

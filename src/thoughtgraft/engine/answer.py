@@ -133,7 +133,7 @@ def begin(
 
 def finish(model: LatentReasoner, state: Writing, *, keep_logits: bool = False) -> Answers:
     """Write until every row has ended or reached the limit."""
-    eos = torch.tensor(model.eos_ids, device=model.device)
+    eos = torch.tensor(model.decoding.ends, device=model.device)
     every = look_every(model.device)
     for step in itertools.count():
         if step % every == 0:
@@ -198,7 +198,7 @@ def next_token(
 
 def forbid(model: LatentReasoner, logits: Tensor) -> None:
     """Give the ids that are never written the lowest logits [n, V]."""
-    for token in model.forbidden_ids:  # one by one: a list of them would have to be copied to the device
+    for token in model.decoding.forbidden:  # one by one: a list of them would have to be copied to the device
         logits[:, token] = -torch.inf
 
 
@@ -273,7 +273,7 @@ def make_draft(model: LatentReasoner, answer: Sequence[int], stopped: bool, gold
         gold: The gold answer as canonical text.
         grader: Says where in the text the answer stands.
     """
-    ids = (*answer, model.eos_ids[0]) if stopped else tuple(answer)
+    ids = (*answer, model.decoding.ends[0]) if stopped else tuple(answer)
     at = answer_token(model, answer, grader)
     return Draft(ids, at, () if at is None or gold is None else answer_tail(model, answer, at, gold, grader))
 
@@ -299,4 +299,4 @@ def answer_tail(model: LatentReasoner, answer: Sequence[int], at: int, given: st
     whole = model.tokenizer(words + glue + given, add_special_tokens=False)["input_ids"]
     prefix = list(answer[:at])
     tail = whole[at:] if whole[:at] == prefix else model.tokenizer(glue + given, add_special_tokens=False)["input_ids"]
-    return (*tail, model.eos_ids[0])
+    return (*tail, model.decoding.ends[0])

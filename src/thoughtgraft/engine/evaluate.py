@@ -236,11 +236,11 @@ def explicit_correct(
                 attention_mask=mask.to(model.device),
                 do_sample=False,
                 max_new_tokens=room[batch[0]],
-                eos_token_id=list(model.eos_ids),
+                eos_token_id=list(model.decoding.ends),
                 pad_token_id=model.pad_id,
             )
             for i, row in zip(batch, out[:, width:].tolist(), strict=True):
-                end = next((n for n, token in enumerate(row) if token in model.eos_ids), len(row))
+                end = next((n for n, token in enumerate(row) if token in model.decoding.ends), len(row))
                 texts[i] = model.text(row[:end])
     grader = problems.grader
     return [grader.same(grader.parse(texts[i]), p.gold) for i, p in enumerate(problems)]

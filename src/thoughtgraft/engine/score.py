@@ -91,7 +91,7 @@ def _accept(model: LatentReasoner, state: Writing, ids: Tensor, best: Tensor, fi
     agreed = ((best == ids) & (ids >= 0)).int().cumprod(1).sum(1)
     last = torch.minimum(agreed, (ids >= 0).sum(1) - 1)[:, None]
     state.token = best.gather(1, last)[:, 0]
-    ended = torch.isin(state.token, torch.tensor(model.eos_ids, device=ids.device))
+    ended = torch.isin(state.token, torch.tensor(model.decoding.ends, device=ids.device))
     state.failures.note(state.place, (~finite & (columns <= last)).any(1), BROKEN)
     room = state.limit[state.place]
     length = (last[:, 0] + (~ended).long()).minimum(room)

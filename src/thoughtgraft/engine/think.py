@@ -24,7 +24,7 @@ from transformers import DynamicCache
 from thoughtgraft.errors import PlanError
 from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, as_model, check_lengths
-from thoughtgraft.models.thinker import Thinker
+from thoughtgraft.models.thinker import Decoding, Thinker
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,20 @@ class Past:
         return self.model.unembed(torch.cat([self.last[:, None], states], 1))
 
     @torch.no_grad()
-    def write(self, limit: int, ends: Sequence[int], forbidden: Sequence[int] = ()) -> list[Written]:
-        """Write greedily, each row at most `limit` tokens, until one of `ends`, never a `forbidden` id."""
+    def write(self, decoding: Decoding) -> list[Written]:
+        """Write on, each row until it has ended or reached the limit."""
         past, tokens = self, list[Tensor]()
         over = torch.zeros(len(self.last), dtype=torch.bool, device=self.last.device)
-        stops = torch.tensor(list(ends), device=self.last.device)
+        stops = torch.tensor(decoding.ends, device=self.last.device)
         while True:
             logits = self.model.unembed(past.last).clone()
-            logits[:, list(forbidden)] = -torch.inf
+            logits[:, list(decoding.forbidden)] = -torch.inf
             tokens.append(logits.argmax(-1))
             over = over | torch.isin(tokens[-1], stops)
-            if len(tokens) >= limit or over.all():
+            if len(tokens) >= decoding.limit or over.all():
                 break
             past, _ = past.read(self.model.embed(tokens[-1][:, None]))
-        return [Written.until(row, ends) for row in torch.stack(tokens, 1).tolist()]
+        return [Written.until(row, decoding.ends) for row in torch.stack(tokens, 1).tolist()]
 
 
 @dataclass(frozen=True)
@@ -221,14 +221,14 @@ class Trace:
             max_new_tokens: The longest answer; None takes the model's.
         """
         model = as_model(self.past.model)
-        limit = model.max_new_tokens if max_new_tokens is None else max_new_tokens
-        end, most = self.close(), model.max_positions
-        room = [limit if most is None else min(limit, most - position) for position in end.next[:, 0].tolist()]
-        if min(room) == limit:
-            return end.write(limit, model.eos_ids, model.forbidden_ids)
+        decoding, end, most = model.decoding, self.close(), model.max_positions
+        if max_new_tokens is not None:
+            decoding = replace(decoding, limit=max_new_tokens)
+        room = [decoding if most is None else decoding.within(most - place) for place in end.next[:, 0].tolist()]
+        if all(one == decoding for one in room):
+            return end.write(decoding)
         one_by_one = end.next.new_tensor(range(len(room)))[:, None]
-        pasts = [end.rows(row) for row in one_by_one]
-        return [past.write(n, model.eos_ids, model.forbidden_ids)[0] for past, n in zip(pasts, room, strict=True)]
+        return [end.rows(row).write(one)[0] for row, one in zip(one_by_one, room, strict=True)]
 
 
 @with_ieee_products

@@ -24,7 +24,7 @@ from thoughtgraft.models.identity import LiveEdit, Made
 from thoughtgraft.models.loop import ONE_BY_ONE, Loop
 from thoughtgraft.models.precision import PRODUCTS
 from thoughtgraft.models.protocols import Protocol, find_protocol
-from thoughtgraft.models.thinker import Thinker
+from thoughtgraft.models.thinker import Decoding, Thinker
 
 _LEAST_TOKENS = 4
 """Of any run, beside the thoughts: a word, begin- and end-of-thought, and one token of an answer."""
@@ -207,9 +207,9 @@ class LatentReasoner(Thinker, metaclass=_RememberedWhenMade):
         return str(self.dtype).removeprefix("torch.")
 
     @property
-    def eos_ids(self) -> tuple[int, ...]:
-        """Ids that end an answer."""
-        return (int(self.tokenizer.eos_token_id),)
+    def decoding(self) -> Decoding:
+        """How answers are written."""
+        return Decoding(self.max_new_tokens, (int(self.tokenizer.eos_token_id),), self.forbidden_ids)
 
     @property
     def max_positions(self) -> int | None:
@@ -243,8 +243,8 @@ class LatentReasoner(Thinker, metaclass=_RememberedWhenMade):
             "ids": {
                 "pad": self.pad_id,
                 "end_of_thought": self.end_of_thought,
-                "end": list(self.eos_ids),
-                "forbidden": list(self.forbidden_ids),
+                "end": list(self.decoding.ends),
+                "forbidden": list(self.decoding.forbidden),
             },
             "dtype": self.dtype_name,
             "products": PRODUCTS,

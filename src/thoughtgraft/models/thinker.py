@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +12,25 @@ from transformers import PreTrainedModel
 
 from thoughtgraft.errors import ModelError
 from thoughtgraft.models.loop import ONE_BY_ONE, Loop
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How an answer is written: greedily, to the first id that ends it or the limit.
+
+    Attributes:
+        limit: The longest answer, in tokens; what ends it is not counted.
+        ends: Ids that end an answer.
+        forbidden: Ids that are never written, however likely.
+    """
+
+    limit: int
+    ends: tuple[int, ...]
+    forbidden: tuple[int, ...] = ()
+
+    def within(self, room: int) -> Decoding:
+        """The same with at most so many tokens."""
+        return replace(self, limit=min(self.limit, room))
 
 
 class Thinker(ABC):

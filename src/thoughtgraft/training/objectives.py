@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from thoughtgraft.engine.think import Past, think_on
-from thoughtgraft.models.thinker import Thinker
+from thoughtgraft.models.thinker import Decoding, Thinker
 from thoughtgraft.training.config import TrainingConfig
 from thoughtgraft.training.data import IGNORE, Batch
 from thoughtgraft.training.lora import GrownEmbedding
@@ -165,7 +165,9 @@ class CodiObjective(Objective):
     @torch.no_grad()
     def answers(self, batch: Batch, eos: int) -> list[list[int]]:
         """What the model writes greedily from its thoughts, as ids without the end."""
-        return [list(written.ids) for written in self.think(self.student.ask(batch)).write(ANSWER_TOKENS, [eos])]
+        return [
+            list(written.ids) for written in self.think(self.student.ask(batch)).write(Decoding(ANSWER_TOKENS, (eos,)))
+        ]
 
     def _both_tasks(self, batch: Batch, teacher_only: bool) -> tuple[Tensor, Tensor | None, list[Tensor], list[Tensor]]:
         asked = self.student.ask(batch)

@@ -85,7 +85,7 @@ class Oracle:
         self.asked = ask(model, [problem.question for problem in problems])
         self.clean: list[Clean] = [think(model, asked, touch) for asked in self.asked]
         self.fed = torch.stack([clean.fed for clean in self.clean])
-        self.words, self.forbidden = Words(model.tokenizer, model.eos_ids[0]), never_written(model)
+        self.words, self.forbidden = Words(model.tokenizer, model.decoding.ends[0]), never_written(model)
 
     def on(self, model: LatentReasoner, fed: Tensor) -> Oracle:
         """The same with a model that unembeds otherwise and `fed` [N, K, d] for edits to draw on; nothing is scored."""
@@ -120,7 +120,7 @@ class Oracle:
         host, donor = wanted.host, wanted.donor
         number, base, gold = self._number(answer.ids), self.numbers[host], self._gold(host)
         limit = self._limit(wanted, most)
-        end = next((n for n, token in enumerate(answer.ids) if token in self.model.eos_ids), limit)
+        end = next((n for n, token in enumerate(answer.ids) if token in self.model.decoding.ends), limit)
         columns: dict[str, Any] = {
             "base_pred": _text(base),
             "base_correct": base is not None and base == gold,
@@ -294,7 +294,7 @@ class Oracle:
     def _read_answers(self, strip: Strip, answers: Sequence[Answer]) -> list[Measured]:
         """Logits along answers that are given: greedy decoding wrote them if each token was the best one allowed."""
         model, device = self.model, self.model.device
-        ends = torch.tensor(model.eos_ids, device=device)
+        ends = torch.tensor(model.decoding.ends, device=device)
         hidden = torch.tensor(self.forbidden, dtype=torch.long, device=device)
         length = max(1, *(len(answer.ids) + answer.stopped for answer in answers))
         fed = torch.full((len(answers), length), model.end_of_thought, device=device)

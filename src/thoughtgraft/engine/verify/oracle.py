@@ -73,7 +73,7 @@ def never_written(model: LatentReasoner) -> tuple[int, ...]:
     """The ids that greedy decoding leaves out: the official CODI leaves out end-of-thought, Coconut nothing."""
     if model.family in _LIKE_CODI:
         return (model.end_of_thought,)
-    return () if model.family == "coconut" else model.forbidden_ids
+    return () if model.family == "coconut" else model.decoding.forbidden
 
 
 @contextmanager

@@ -205,7 +205,7 @@ def _stream_after(layer: int) -> Callable[[Clean], Tensor]:
 
 def never(records: Records) -> Check:
     """Answers while the ids that are never written have the highest logits, cut in the middle of their numbers."""
-    name, exact, named = "what is never written", records.exact, set(records.model.forbidden_ids)
+    name, exact, named = "what is never written", records.exact, set(records.model.decoding.forbidden)
     if set(exact.forbidden) != named:
         return at_most(name, math.inf, 1, f"the adapter leaves out {sorted(named)}, not {sorted(exact.forbidden)}")
     at = next((n for a in exact.answers if (n := exact.words.number_at(a.ids)) is not None), 1)
