@@ -1,10 +1,12 @@
 """A stored run is never continued with another edit; an edit in memory needs no identity at all."""
 
 from __future__ import annotations
+import __future__
 
 import linecache
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 from tests.edits.test_plan import IDENTITY, problems
 from torch import Tensor
 
+from thoughtgraft.edits import known
 from thoughtgraft.edits.arm import Arm
 from thoughtgraft.edits.context import EditContext
 from thoughtgraft.edits.edit import EDITS, Custom, Edit, written
@@ -135,7 +138,7 @@ def test_numbers_that_an_edit_holds_are_part_of_its_identity() -> None:
     @dataclass
     class Scale(Edit):
         by: float
-        name, identity = "scale by", "scaled, v1"
+        name, words, identity = "scale by", "the thought is scaled", "scaled, v1"
 
         def __call__(self, live: Tensor, at: EditContext) -> Tensor:
             return self.by * live
@@ -183,3 +186,31 @@ def test_custom_edits_are_equal_where_they_call_one_function() -> None:
     assert Custom("a", f) == Custom("a", f) != Custom("a", by(2))
     assert Custom("a", f) != Custom("b", f) and Custom("a", f).together == Custom("b", f).together
     assert Arm("a", [2], op=f) == Arm("a", [2], op=f)
+
+
+def test_the_edit_of_contributing_is_one_as_it_stands_there() -> None:
+    page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = page.split("## Add an edit")[1].split("```python\n")[1].split("```")[0]
+    try:
+        strings = __future__.annotations.compiler_flag  # as in the file that the class would stand in
+        exec(compile(code, "page", "exec", strings, dont_inherit=True), dict(vars(known)))
+        flip = Arm("flip", [2]).change
+        assert isinstance(flip, Edit)
+        assert torch.equal(flip(torch.ones(2, 3), None), -torch.ones(2, 3))  # type: ignore[arg-type]
+    finally:
+        EDITS.pop("flip", None)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"words": None}, "the edit 'odd' lacks words; got None; expected str"),
+        ({"look": ("#AA3377", "v")}, "the edit 'odd' lacks look; got .*; expected Look"),
+        ({"needs": "donor"}, "the edit 'odd' lacks needs; got 'donor'; expected frozenset"),
+        ({"needs": frozenset({"doner"})}, "unknown needs of the edit 'odd'; got {'doner'}; expected donor, mean, draw"),
+    ],
+)
+def test_an_edit_whose_facts_cannot_be_used_is_refused_where_it_is_made(facts: dict[str, Any], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        type("Odd", (Swap,), {"name": "odd", "words": "something odd"} | facts)
+    assert "odd" not in EDITS

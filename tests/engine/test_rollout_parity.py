@@ -50,8 +50,8 @@ def arms() -> list[Arm]:
     found = [Arm("baseline"), Arm("noop"), *(Arm("skip", (k,)) for k in (0, 3, 5))]
     found += [Arm("truncate", (k,)) for k in (0, 2, 5)]
     for downstream in AFTER:
-        for method in ("self", "swap", "mean", "zero", "noise", "shuffle"):
-            found += [Arm(method, slots, downstream) for slots in ((0,), (3,), (5,), (1, 4), tuple(range(K)))]
+        for edit in (change for change in named() if change.takes == "some"):
+            found += [Arm(edit, slots, downstream) for slots in ((0,), (3,), (5,), (1, 4), tuple(range(K)))]
         found += [Arm("own", slots, downstream, op=own_op) for slots in ((0,), (2,), (0, 2), (1, 2, 5))]
     return found
 
@@ -70,7 +70,7 @@ def cases() -> list[Case]:
         for host in sorted(hosts):
             donor = (host + 1 + i % 6) % 8
             found.append(
-                Case(arm, host, donor if arm.change.name in ("swap", "shuffle", "own") else None, key=f"cell-{i}")
+                Case(arm, host, donor if arm.needs_donor or arm.change.name == "own" else None, key=f"cell-{i}")
             )
     return found
 

@@ -15,7 +15,7 @@ from thoughtgraft.errors import ModelError
 from thoughtgraft.models.load import load_model
 from thoughtgraft.readouts import kinds
 from thoughtgraft.readouts import readout as readout_module
-from thoughtgraft.readouts.readout import decode_thoughts, find_readout, token_text
+from thoughtgraft.readouts.readout import Readout, decode_thoughts, find_readout, token_text
 from thoughtgraft.readouts.vocabulary import unseen_words
 from thoughtgraft.records.states import States
 from thoughtgraft.tasks.problem import Problem, ProblemSet
@@ -84,8 +84,7 @@ def test_layers_that_there_are_not_are_refused():
 def test_a_strangers_readout_is_one_file(tmp_path, monkeypatch):
     page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
     code = page.split("## Add a readout")[1].split("```python\n")[1].split("```")[0]
-    names = "from torch.nn.functional import normalize\n\nfrom thoughtgraft.readouts.readout import Readout\n"
-    (tmp_path / "nearest.py").write_text(f"from __future__ import annotations\n\n{names}\n\n{code}")
+    (tmp_path / "nearest.py").write_text(code)
     monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
     monkeypatch.setattr(readout_module, "NAMES", ("lens", "nearest"))
     model = loaded("codi-gpt2", "float32")
@@ -97,5 +96,27 @@ def test_a_strangers_readout_is_one_file(tmp_path, monkeypatch):
 
 
 def test_a_readout_that_there_is_not_is_named_with_the_close_one():
-    with pytest.raises(ModelError, match=r"unknown readout; got 'lense'; expected lens\. Fix: did you mean 'lens'\?"):
+    with pytest.raises(ModelError, match=r"unknown readout; got 'lense'; expected .*lens.* Fix: did you mean 'lens'\?"):
         find_readout("lense")
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        (lambda states: states, r"a readout gives a logit for each token; got \[6, \d+\]; expected \[6, \d+\]"),
+        (lambda states: states.new_full((len(states), 106), float("nan")), r"a readout gave NaN"),
+    ],
+)
+def test_what_a_readout_gives_is_checked(logits, message, monkeypatch):
+    class Wrong(Readout):
+        words = "wrongly"
+
+        def logits(self, model, states, layer):
+            return logits(states)
+
+    model = loaded("codi-gpt2", "float32")
+    monkeypatch.setattr(readout_module, "find_readout", lambda name: Wrong())
+    asked = ProblemSet((Problem("0", questions("codi-gpt2")[0], None),))
+    thoughts = collect_thoughts(model, asked, max_new_tokens=2, progress=False)
+    with pytest.raises(ModelError, match=message):
+        decode_thoughts(model, thoughts)

@@ -92,7 +92,7 @@ def test_conditions_mean_what_they_say(run_folder, where, kept):
         ("colour == 3", "got the unknown column 'colour'; expected run_id, "),
         ("metod == 'swap'", "got the unknown column 'metod'.*did you mean 'method'"),
         ("pred < 42", "cannot be used; got "),
-        ("error is None", "cannot be used; got 'Is' nodes"),
+        ("error is None", r"cannot be used; got is\. Fix: error\.isna\(\) keeps"),
         ("method", "got no true or false for each row"),
         ("3", "got no true or false for each row"),
         ("pred == @gold", "cannot be used; got invalid syntax"),

@@ -106,13 +106,13 @@ def test_terminal_status_python_and_tracker_count_them(few):
     assert opened.failed()["error"].tolist() == ["the edit gave NaN at CT1"] * 2
     row = opened.positions().query("method == 'own'").iloc[0]
     assert (row["n_failed"], row["n_gen"]) == (2, 22)
-    sound = opened.records("method == 'own' and error is None")
+    sound = opened.records("method == 'own' and error.isna()")
     assert status.arms[-1].accuracy == pytest.approx(sound["correct"].astype(float).mean())
 
 
 def test_they_are_exported_with_their_reason_and_no_outcome(few, tmp_path):
     out = tmp_path / "failed.csv"
-    done = CliRunner().invoke(app, ["records", str(few), "--out", str(out), "--where", "error is not None"])
+    done = CliRunner().invoke(app, ["records", str(few), "--out", str(out), "--where", "error.notna()"])
     assert done.exit_code == 0, done.output
     table = pd.read_csv(out)
     assert len(table) == 2 and table[["pred", "correct", "valid", "changed", "adopted", "kl"]].isna().all(axis=None)

@@ -46,7 +46,7 @@ def test_a_study_that_only_counts_is_one_folder(counting: None, tmp_path: Path) 
     assert re.search(r"\| baseline +\| [34] of 4", page) and "certificate passed" in page and "## Provenance" in page
     assert list(called.analysis()["count"]) == [4] * 7
     shown = CliRunner().invoke(app, ["run", "--help"]).stdout
-    assert "counting" in shown and "How many answers are right" in shown
+    assert "counting" in shown and "Count right answers" in shown
     assert "Problems that are asked." in CliRunner().invoke(app, ["run", "counting", "--help"]).stdout
     with pytest.raises(PlanError, match=r"hosts is not usable; got 1; expected at least 2"):
         run_study("counting", hosts=1, out=tmp_path / "few")

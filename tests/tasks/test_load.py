@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -178,7 +179,7 @@ def test_a_written_sample_that_was_changed_by_hand_is_refused(row, tmp_path):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("svamp", "unknown problems; got 'svamp'; expected arithmetic[:train|validation|test|heldout], gsm8k:"),
+        ("svamp", "unknown problems; got 'svamp'; expected "),
         ("gsm8k", "gsm8k needs a split; expected gsm8k:test, gsm8k:train, gsm8k:all, gsm8k:validation"),
         ("arithmetic:", "arithmetic has no split ''; expected arithmetic:train, arith"),
         (
@@ -301,23 +302,59 @@ def test_a_written_sample_is_read_as_it_was(suffix: str, tmp_path: Path) -> None
 
 
 def test_a_new_data_set_is_one_file(tmp_path, monkeypatch):
-    (tmp_path / "sums.py").write_text(
+    (tmp_path / "invented.py").write_text(
         "from thoughtgraft.tasks.files import problem_from_row\n"
         "from thoughtgraft.tasks.problem import ProblemSet\n"
         "from thoughtgraft.tasks.task import Task\n"
-        "def sums(split):\n"
+        "def invented(split):\n"
         "    row = {'question': '1 and 1?', 'answer': 2}\n"
-        "    return ProblemSet([problem_from_row(row, where='', split=split, index=0)], f'sums:{split}')\n"
-        "TASK = Task('sums', ('easy',), sums, default='easy')\n"
+        "    return ProblemSet([problem_from_row(row, where='', split=split, index=0)], f'invented:{split}')\n"
+        "TASK = Task('invented', ('easy',), invented, default='easy')\n"
     )
     monkeypatch.setattr(sets, "__path__", [*sets.__path__, str(tmp_path)])
     monkeypatch.setattr(task, "tasks", task.tasks.__wrapped__)
     monkeypatch.setattr(load, "tasks", task.tasks)
-    assert load_problems("sums").by_id("easy_0").gold == "2"
-    with pytest.raises(ProblemError, match=r"sums has no split 'hard'; expected sums:easy\. Fix: "):
-        load_problems("sums:hard")
-    with pytest.raises(ProblemError, match=r"expected arithmetic.*sums\[:easy\], or a"):
-        load_problems("sumz:hard:hard")
+    assert load_problems("invented").by_id("easy_0").gold == "2"
+    with pytest.raises(ProblemError, match=r"invented has no split 'hard'; expected invented:easy\. Fix: "):
+        load_problems("invented:hard")
+    with pytest.raises(ProblemError, match=r"expected .*arithmetic.*invented\[:easy\].* or a"):
+        load_problems("inventd:hard:hard")
+
+
+@pytest.fixture
+def given_sets(tmp_path, monkeypatch):
+    """A folder whose files are data sets, too."""
+    monkeypatch.setattr(sets, "__path__", [*sets.__path__, str(tmp_path)])
+    monkeypatch.setattr(task, "tasks", task.tasks.__wrapped__)
+    monkeypatch.setattr(load, "tasks", task.tasks)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("thoughtgraft.tasks.sets.zz")]:
+        del sys.modules[name]
+
+
+def test_the_data_set_of_contributing_is_one_as_it_stands_there(given_sets):
+    page = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = page.split("## Add a data set")[1].split("```python\n")[1].split("```")[0]
+    (given_sets / "zz_page.py").write_text(code)
+    problems = load_problems("sums:test")
+    assert len(problems) == 100
+    assert problems.by_id("test_37").gold == "10"
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("TASKS = 3", r"zz_bad defines no data set; expected TASK = Task"),
+        (
+            "from thoughtgraft.tasks.task import Task\nTASK = Task('arithmetic', ('a',), print)",
+            r"zz_bad defines a data set that there is already; got 'arithmetic'",
+        ),
+    ],
+)
+def test_a_file_that_is_no_data_set_is_named(code, message, given_sets):
+    (given_sets / "zz_bad.py").write_text(code)
+    with pytest.raises(ProblemError, match=message):
+        load_problems("arithmetic:test", n=2)
 
 
 def test_what_stands_for_problems_in_python(file):

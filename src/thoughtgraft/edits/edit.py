@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from thoughtgraft.arguments import answers_for_calls, choice, need, shown
 from thoughtgraft.edits.context import EditContext
@@ -74,10 +74,24 @@ class Change(ABC):
         if (name := vars(cls).get("name")) is None:
             return
         check_name(name)
+        cls._check_facts()
         before = EDITS.get(name, cls)
         if (before.__module__, before.__qualname__) != (cls.__module__, cls.__qualname__):
             raise PlanError(f"the name {name!r} is taken", got=cls.__qualname__, expected="a name of its own")
         EDITS[name] = cls
+
+    @classmethod
+    def _check_facts(cls) -> None:
+        """Refuse a class whose facts could only fail later, in a run or on a page."""
+        facts = {"words": str, "look": Look, "needs": frozenset, "kinds": frozenset}
+        for fact, kind in facts.items():
+            if not isinstance(found := getattr(cls, fact, None), kind):
+                raise PlanError(f"the edit {cls.name!r} lacks {fact}", got=shown(found), expected=kind.__name__)
+        for fact, known in (("needs", get_args(Need)), ("kinds", KINDS)):
+            if unknown := getattr(cls, fact) - set(known):
+                raise PlanError(
+                    f"unknown {fact} of the edit {cls.name!r}", got=shown(set(unknown)), expected=", ".join(known)
+                )
 
     def __init__(self, *given: object, **named: object) -> None:
         """Most are their name and nothing else; one that holds numbers is a dataclass."""

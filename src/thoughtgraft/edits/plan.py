@@ -62,7 +62,7 @@ class Plan:
             then n_donors is not used.
     """
 
-    arms: tuple[Arm, ...]
+    arms: Sequence[Arm]
     n_donors: int = 1
     seed: int = 0
     hosts: int | None = None

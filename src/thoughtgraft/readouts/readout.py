@@ -31,7 +31,7 @@ _STATES_AT_ONCE = 256
 
 
 class Readout(ABC):
-    """A way to say what a state holds, in the model's own tokens.
+    """A way to say what a state holds, in the model's own tokens. It treats each state by itself.
 
     Attributes:
         words: How it reads, for titles: "through the unembedding".
@@ -142,11 +142,27 @@ def _top_tokens(
     for layer in dict.fromkeys(layers):
         rows = [i for i, own in enumerate(layers) if own == layer]
         for part in torch.tensor(rows).split(_STATES_AT_ONCE):
-            logits = readout.logits(model, states[part].to(model.device, model.dtype), layer).float()
+            logits = _checked(
+                readout.logits(model, states[part].to(model.device, model.dtype), layer), model, len(part)
+            )
             probs, ids = logits.softmax(-1).topk(min(top, logits.shape[-1]))
             for i, p, t in zip(part.tolist(), probs.tolist(), ids.tolist(), strict=True):
                 found[i] = list(zip(t, p, strict=True))
     return iter(found)
+
+
+def _checked(logits: Tensor, model: LatentReasoner, n: int) -> Tensor:
+    """Logits [n, V] that can be read as probabilities.
+
+    Raises:
+        ModelError: They have another shape, or are not numbers.
+    """
+    rows = model.lm.get_output_embeddings().weight.shape[0]
+    if tuple(logits.shape) != (n, rows):
+        raise ModelError("a readout gives a logit for each token", got=list(logits.shape), expected=[n, rows])
+    if bool(logits.isnan().any()):
+        raise ModelError("a readout gave NaN", fix="look at what its logits() makes of these states")
+    return logits.float()
 
 
 def token_text(model: LatentReasoner, token: int) -> str:

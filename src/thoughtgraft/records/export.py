@@ -150,6 +150,8 @@ def _names(where: str, columns: list[str]) -> list[str]:
         nodes = list(ast.walk(ast.parse(where.strip(), mode="eval")))
     except (SyntaxError, ValueError, RecursionError) as error:
         raise _unusable(where, getattr(error, "msg", None) or first_line(error)) from None
+    if any(isinstance(node, ast.Is | ast.IsNot) for node in nodes):
+        raise _unusable(where, "is", fix="error.isna() keeps the records without an error, error.notna() the others")
     allowed = {part for node in nodes for part in _called(node)}
     if odd := next((node for node in nodes if not isinstance(node, _PARTS) and node not in allowed), None):
         raise _unusable(where, ast.unparse(odd), expected="columns, literals, and the methods that --help names")

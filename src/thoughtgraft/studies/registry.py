@@ -62,6 +62,11 @@ def _study(name: str) -> Study[Any, Any, Any]:
     folder = f"{studies.__name__}.{name}"
     module, _, cls = import_module(folder).STUDY.partition(":")
     study: Study[Any, Any, Any] = getattr(import_module(f"{folder}.{module}"), cls)()
+    if study.name != name:
+        # Under another name load_run would look for it in another folder.
+        raise PlanError(
+            f"a study is called as its folder is: studies/{name}", got=shown(study.name), expected=repr(name)
+        )
     return study
 
 

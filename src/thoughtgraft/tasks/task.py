@@ -64,5 +64,12 @@ def tasks() -> dict[str, Task]:
     from thoughtgraft.tasks import sets
 
     files = (module.name for module in pkgutil.iter_modules(sets.__path__, f"{sets.__name__}."))
-    found: list[Task] = [import_module(name).TASK for name in sorted(files)]
-    return {task.name: task for task in found}
+    found: dict[str, Task] = {}
+    for name in sorted(files):
+        task = getattr(import_module(name), "TASK", None)
+        if not isinstance(task, Task):
+            raise ProblemError(f"{name} defines no data set", expected="TASK = Task(name, splits, load)")
+        if task.name in found:
+            raise ProblemError(f"{name} defines a data set that there is already", got=repr(task.name))
+        found[task.name] = task
+    return found
