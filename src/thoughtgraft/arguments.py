@@ -254,7 +254,7 @@ def _answering(function: Callable[P, R], signature: inspect.Signature, name: str
                 close = next(filter(None, (closest(word, names) for word in kwargs if word not in names)), None)
                 raise error(
                     f"{name} was called with other arguments than it has",
-                    got=str(misfit),
+                    got=str(misfit).removeprefix("got "),
                     expected=f"{name}({', '.join(names)})",
                     fix=close and f"did you mean {close!r}?",
                 ) from None

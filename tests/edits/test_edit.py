@@ -214,3 +214,22 @@ def test_an_edit_whose_facts_cannot_be_used_is_refused_where_it_is_made(facts: d
     with pytest.raises(PlanError, match=message):
         type("Odd", (Swap,), {"name": "odd", "words": "something odd"} | facts)
     assert "odd" not in EDITS
+
+
+def test_functions_without_a_source_are_told_apart_by_what_they_were_compiled_to() -> None:
+    made = [eval(text) for text in ("lambda live, at: 5 * live", "lambda live, at: -live", "lambda live, at: -live")]
+    assert written(made[0]) != written(made[1]) == written(made[2])
+    inner = [eval(f"lambda live, at: (lambda x: {n} * x)(live)") for n in (2, 3)]
+    assert written(inner[0]) != written(inner[1])
+
+
+def test_a_helper_that_a_function_calls_is_part_of_how_it_is_written() -> None:
+    found = []
+    for n in (2, 3):
+        space: dict[str, Any] = {}
+        exec(f"def helper(x): return {n} * x\ndef f(live, at): return helper(live)", space)
+        found.append(written(space["f"]))
+    assert found[0] != found[1]
+    space = {}
+    exec("def f(live, at): return g(live)\ndef g(live): return f(live, None)", space)
+    assert len(written(space["f"])) == 12, "functions that call each other end"

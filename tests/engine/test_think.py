@@ -200,3 +200,20 @@ def test_what_the_documentation_shows_runs() -> None:
     found: dict[str, Any] = {}
     exec(code, found)
     assert found["trace"].fed.shape == (1, K, 128) and len(found["gradients"]) == K
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"edits": [Change(9, torch.zeros_like)]}, "an edit acts at a step that there is not; got 9; expected 0..5"),
+        ({"edits": [Change(-1, torch.zeros_like)]}, "the step of an edit is not usable; got -1"),
+        ({"edits": [Change(1, 3)]}, "the edit of a Change is a function; got 3"),
+        ({"edits": [3]}, "one of the edits is none; got 3"),
+        ({"prompts": []}, "there is nothing to think about"),
+        ({"prompts": 3}, "wrong kind of value for the prompts|the prompts is not usable|the prompts"),
+    ],
+)
+def test_what_would_change_nothing_or_fail_on_the_way_is_refused(asked: dict[str, Any], message: str) -> None:
+    model = tiny("codi-gpt2")
+    with pytest.raises(PlanError, match=message):
+        think(model, **({"prompts": questions("codi-gpt2")[:1]} | asked))

@@ -85,7 +85,7 @@ def same(typed_in: Path, called: Run) -> None:
 
 def neutral(text: str) -> str:
     """A text without how and when a run was started, and how long that took."""
-    text = re.sub(r"^(run_study\(|thoughtgraft ).*$", "COMMAND", text, flags=re.MULTILINE)
+    text = re.sub(r"^(run_study\(|thoughtgraft\b).*$", "COMMAND", text, flags=re.MULTILINE)
     return re.sub(r"20\d\d-\d\d-\d\d[T\d:+Z-]*|\b[\d.]+ (s|MB|min)\b", "", text)
 
 

@@ -293,11 +293,16 @@ class _Same:
 # ---- what tells two edits of one's own apart -------------------------------------------------------------------------
 
 
-def written(thing: Any) -> str:
+def written(thing: Any, seen: frozenset[int] = frozenset()) -> str:
     """A hash of how a function, a class or an object's class is written, and of the plain values that it holds.
 
-    Plain values are numbers and texts in closures, defaults, attributes and the globals that a function names. Where
-    Python cannot show the source, they alone count. Everything else is for the `identity` to say.
+    Plain values are numbers and texts in closures, defaults, attributes and the globals that a function names;
+    functions among these count as they are written. Where Python cannot show a source, its compiled code stands for it.
+    Everything else is for the `identity` to say.
+
+    Args:
+        thing: What is hashed.
+        seen: The functions, by `id`, that led here and are not followed again.
     """
     held: dict[str, Any] = {}
     while isinstance(thing, partial):
@@ -314,9 +319,24 @@ def written(thing: Any) -> str:
     try:
         source = inspect.getsource(thing)
     except (OSError, TypeError):
-        source = ""
+        source = _compiled(thing)
     values = sorted((name, repr(value)) for name, value in held.items() if _plain(value))
+    seen |= {id(thing)}
+    helpers = [(name, value) for name, value in held.items() if inspect.isfunction(value) and id(value) not in seen]
+    values += sorted((name, written(value, seen)) for name, value in helpers)
     return hashlib.sha256(json.dumps([source, values]).encode()).hexdigest()[:12]
+
+
+def _compiled(thing: Any) -> str:
+    """What a function, or each function of a class, was compiled to, without its place in a file."""
+    if inspect.isclass(thing):
+        own = sorted((name, part) for name, part in vars(thing).items() if inspect.isfunction(part))
+        return repr([(name, _compiled(part)) for name, part in own])
+    code = getattr(thing, "__code__", thing)
+    if not inspect.iscode(code):
+        return ""
+    constants = [_compiled(one) if inspect.iscode(one) else repr(one) for one in code.co_consts]
+    return repr((code.co_code.hex(), code.co_names, constants))
 
 
 def _attributes(thing: Any) -> dict[str, Any]:

@@ -73,6 +73,9 @@ class Setup:
             fix = "make_executor('ray') gives one"
             what = "wrong kind of value for the executor"
             raise PlanError(what, got=shown(self.executor), expected="an Executor or None", fix=fix)
+        for name in ("watch", "stop"):
+            if (given := getattr(self, name)) is not None and not callable(given):
+                raise PlanError(f"{name} is a function", got=shown(given), expected=f"{name}(), or None")
         for name in ("facts", "design", "certificate", "options"):
             value = getattr(self, name)
             if value is None and name in ("facts", "design"):

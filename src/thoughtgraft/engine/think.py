@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from thoughtgraft.arguments import items, shown, whole
 from thoughtgraft.errors import PlanError
 from thoughtgraft.models.precision import with_ieee_products
 from thoughtgraft.models.reasoner import LatentReasoner, Prompt, as_model, check_lengths
@@ -231,6 +232,25 @@ class Trace:
         return [end.rows(row).write(one)[0] for row, one in zip(one_by_one, room, strict=True)]
 
 
+_ASKED = "a question, a prompt, or a list of either"
+
+
+def _check_changes(edits: Sequence[Change | Keep], n_steps: int) -> None:
+    """Refuse what would change nothing, or fail on the way.
+
+    Raises:
+        PlanError: An edit is none, acts at a step that there is not, or cannot be called.
+    """
+    fix = "think(model, question, edits=[Change(2, lambda live: 0 * live)]), for example"
+    for one in items(edits, "the edits", PlanError, expected="a list of Change and Keep", fix=fix):
+        if not isinstance(one, Change | Keep):
+            raise PlanError("one of the edits is none", got=shown(one), expected="a Change or a Keep", fix=fix)
+        if whole(one.step, "the step of an edit", PlanError, least=0) >= n_steps:
+            raise PlanError("an edit acts at a step that there is not", got=one.step, expected=f"0..{n_steps - 1}")
+        if isinstance(one, Change) and not callable(one.edit):
+            raise PlanError("the edit of a Change is a function", got=shown(one.edit), expected="edit(live) -> vectors")
+
+
 @with_ieee_products
 def think(
     model: LatentReasoner,
@@ -257,7 +277,11 @@ def think(
         PlanError: An edit gives vectors of another shape, or a block is asked for that the model does not have.
     """
     model = as_model(model)
-    given = [prompts] if isinstance(prompts, str | Prompt) else list(prompts)
+    several = [prompts] if isinstance(prompts, str | Prompt) else prompts
+    given: list[str | Prompt] = items(several, "the prompts", PlanError, expected=_ASKED)
+    if not given:
+        raise PlanError("there is nothing to think about", expected=_ASKED)
+    _check_changes(edits, model.num_latents if order is None else len(order))
     asked = [model.prompt(one) if isinstance(one, str) else one for one in given]
     check_lengths(model, asked)
     depth, wanted = len(model.layers), [*capture, *(one.layer for one in edits if isinstance(one, Change))]

@@ -107,7 +107,8 @@ def decode_thoughts(
         need(thoughts, Thoughts, "the thoughts", ModelError, expected="Thoughts or States", fix=fix)
         if layers is not None:
             what = "thoughts are final states and have no layers"
-            raise ModelError(what, got=f"layers={shown(layers)}", expected="States", fix=fix.split(", ", 1)[1])
+            fix = "collect_states(model, problems, layers=[4]) gives what the layers held"
+            raise ModelError(what, got=f"layers={shown(layers)}", expected="States", fix=fix)
         slots = range(thoughts.fed.shape[1])
         names = list(product(thoughts.problem_ids, slots))
         states = thoughts.hidden[:, : len(slots)].flatten(0, 1)  # [P, K, d] -> [P*K, d]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import pandas as pd
 
-from thoughtgraft.arguments import seed_of
+from thoughtgraft.arguments import seed_of, shown
 from thoughtgraft.effects.comparisons import agreement_table, contrast_table, dose_table, mediation_table
 from thoughtgraft.effects.counterfactual import counterfactual_table
 from thoughtgraft.effects.decision import Decision, PilotVerdict, Tables, decide
@@ -19,6 +19,7 @@ from thoughtgraft.effects.gates import FAIL, VERSION, Basis, Known, basis_of
 from thoughtgraft.effects.per_problem import PerProblem, per_problem
 from thoughtgraft.effects.positions import position_table
 from thoughtgraft.errors import RunError
+from thoughtgraft.files import DAMAGE_FIX
 from thoughtgraft.records.certificate import Certificate, read_certificate
 from thoughtgraft.records.export import load_records
 from thoughtgraft.records.shards import AGAIN_FIX, read_frame
@@ -151,7 +152,11 @@ class Run:
     @cached_property
     def starts(self) -> tuple[Mapping[str, Any], ...]:
         """Each start of the run: when, where, with which packages."""
-        return tuple(self.store.read_json(STARTS_FILE)) if self.holds(STARTS_FILE) else ()
+        found = self.store.read_json(STARTS_FILE) if self.holds(STARTS_FILE) else []
+        if not isinstance(found, list) or not all(isinstance(start, dict) for start in found):
+            where = self.path / STARTS_FILE
+            raise RunError(f"{where} is damaged", got=shown(found), expected="a list of starts", fix=DAMAGE_FIX)
+        return tuple(found)
 
     @property
     def started(self) -> str:

@@ -75,6 +75,9 @@ def rows_of(given: Any) -> list[Any]:
         ProblemError: It is nothing that has rows.
     """
     if hasattr(given, "to_dict") and hasattr(given, "columns"):
+        names = list(given.columns)
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ProblemError("the table has a column twice", got=shown(twice[0]), expected="each column once")
         whole = given.astype(object)
         given = whole.where(whole.notna(), None).to_dict("records")
     expected = "a ProblemSet, or rows with 'question' and 'answer': a list, a DataFrame or a datasets.Dataset"

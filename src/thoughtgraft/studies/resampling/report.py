@@ -16,6 +16,7 @@ from thoughtgraft.effects.comparisons import AT_LEAST_1
 from thoughtgraft.effects.gates import VERSION, ClaimRule
 from thoughtgraft.errors import AnalysisError, RunError
 from thoughtgraft.files import write_atomic
+from thoughtgraft.records.spec import PROBLEMS_FILE
 from thoughtgraft.report.document import (
     UNDEFINED,
     Block,
@@ -429,8 +430,8 @@ def write_report(
         run: The run's folder.
         seed: Seed of every resampling in the analysis.
         force: State effects although the certificate or a gate failed; every page then says so.
-        problems: The run's problems with their steps, for the adoption of step values; None leaves that out.
-        largest: Largest number that the model can say, if it has one.
+        problems: The run's problems with their steps, for the adoption of step values; None takes the folder's.
+        largest: Largest number that the model can say; None takes what the run knows of it.
         rule: The version of the rule to judge by; None takes the run's own. A run of rule 1 keeps its stored words,
             unless this is 2: then its records are judged anew, and every page says that the rule was chosen after it.
 
@@ -443,6 +444,9 @@ def write_report(
             rule.
     """
     opened = load_run(run, seed=seed, rule=rule)
+    if problems is None and opened.holds(PROBLEMS_FILE) and "graph" in opened.problems():  # which holds the steps
+        problems = opened.problem_set()
+    largest = opened.largest_number if largest is None else largest
     return write_pages(analysed(opened, problems=problems, largest=largest, force=force))
 
 
