@@ -49,3 +49,16 @@ def test_the_notebook_runs_and_shows_no_machine(capsys):
             exec("".join(cell["source"]), names)
     assert re.search(r"certificate passed: (\d+) of \1 checks", capsys.readouterr().out)
     assert not re.search(r"/(home|work|tmp|root)/", text)
+
+
+def test_files_that_pages_and_docstrings_name_are_there():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    named = {
+        (page.name, name)
+        for page in [*pages, *(ROOT / "src").rglob("*.py")]
+        for name in re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 10
+    theirs = {("assembly.py", "src/model.py")}  # a file of CODI's official code
+    places = (ROOT / "src" / "thoughtgraft", ROOT)
+    assert not [pair for pair in named - theirs if not any((place / pair[1]).is_file() for place in places)]

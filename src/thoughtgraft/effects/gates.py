@@ -40,7 +40,7 @@ class GateRule:
 class ClaimRule:
     """One question, what is estimated for it, in which unit, and which effects share one simultaneous interval.
 
-    The answer is a verdict of `analysis.verdicts`: the interval of each effect beside 0 and the margin, which stands
+    The answer is a verdict of `stats.verdicts`: the interval of each effect beside 0 and the margin, which stands
     in the question's words as "{margin}". `needs` says what a run must have made for it.
     """
 
