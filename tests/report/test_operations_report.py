@@ -17,8 +17,8 @@ from thoughtgraft.records.looks import Look, Looks
 from thoughtgraft.records.store import RunStore
 from thoughtgraft.stats.verdicts import verdict
 from thoughtgraft.studies.operations.analysis import analyze_operations
-from thoughtgraft.studies.operations.figures import analysed_targets
-from thoughtgraft.studies.operations.report import write_operations_report
+from thoughtgraft.studies.operations.figures import analysed_targets, load
+from thoughtgraft.studies.operations.report import write_pages
 
 HOSTILE = "<script>alert(1)</script>"
 FIGURES = {"probe_map", "confusion", "learning_curve", "components", "similarity", "cka"}
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(folder):
-    return write_operations_report(folder)
+    return write_pages(load(folder))
 
 
 def test_claims_come_first_and_controls_stand_beside(report):
@@ -82,7 +82,7 @@ def test_the_tables_are_on_disk_and_the_report_needs_no_more(folder, report):
         assert column in probes
     assert analysed_targets(folder) == ["operation", "amount"]
     before = report.md.read_bytes()
-    assert write_operations_report(folder).md.read_bytes() == before
+    assert write_pages(load(folder)).md.read_bytes() == before
 
 
 def test_a_failed_certificate_states_nothing_unless_forced_and_earlier_looks_are_said(folder, tmp_path):
@@ -94,7 +94,7 @@ def test_a_failed_certificate_states_nothing_unless_forced_and_earlier_looks_are
     for file in (folder / "analysis").iterdir():
         (tmp_path / "analysis").mkdir(exist_ok=True)
         (tmp_path / "analysis" / file.name).write_bytes(file.read_bytes())
-    refused = write_operations_report(tmp_path)
+    refused = write_pages(load(tmp_path))
     assert not refused.figures
     assert "no result is stated" in refused.md.read_text()
     assert "ABOVE (" not in refused.md.read_text()
@@ -103,7 +103,7 @@ def test_a_failed_certificate_states_nothing_unless_forced_and_earlier_looks_are
         "60 of these 90 hosts were seen before, in runs/prototype. A larger number of hosts in a new folder is a second"
     )
     assert 0 < text.index("- seen before: 60 of 90 hosts") < text.index(said) < text.index("## Claims and verdicts")
-    forced = write_operations_report(tmp_path, force=True)
+    forced = write_pages(load(tmp_path, force=True))
     assert forced.figures
     assert "INVALID, shown by force" in forced.html.read_text()
 
@@ -117,7 +117,7 @@ def test_verdicts_of_an_earlier_version_are_shown_as_they_are_stored(folder, tmp
         stored = pd.read_parquet(file).drop(columns=["sim_low", "sim_high", "excess"])
         stored = stored.drop(columns="verdict") if name != "claims" else stored.assign(verdict="its own words")
         stored.to_parquet(file)
-    text = write_operations_report(tmp_path).md.read_text()
+    text = write_pages(load(tmp_path)).md.read_text()
     assert "made by an earlier version" in text and "analyze RUN" in text
     rows = parse_table(text, "### operation: the claim by position")
     assert {(row["verdict"], row["simultaneous"]) for row in rows} == {("its own words", "undefined")}
@@ -125,4 +125,4 @@ def test_verdicts_of_an_earlier_version_are_shown_as_they_are_stored(folder, tmp
 
 def test_a_folder_without_an_analysis_is_named(tmp_path):
     with pytest.raises(RunError, match=r"holds no analysis of an operations study\. Fix: thoughtgraft analyze"):
-        write_operations_report(tmp_path)
+        write_pages(load(tmp_path))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from tests.studies.same import CIRCUMSTANCES, neutral
 from typer.testing import CliRunner, Result
 
 from thoughtgraft import load_model, load_problems, load_run, run_study
@@ -21,7 +21,6 @@ from thoughtgraft.studies.resampling.design import ResamplingOptions
 from thoughtgraft.studies.run import Run
 
 SMALL: dict[str, Any] = {"hosts": 4, "donors": 2, "device": "cpu"}
-CIRCUMSTANCES = {"started_utc", "command"}
 FILES = (
     "certificate.json",
     "decision.json",
@@ -81,12 +80,6 @@ def same(typed_in: Path, called: Run) -> None:
             assert neutral(files[0].read_text()) == neutral(files[1].read_text()), name
     pd.testing.assert_frame_equal(load_run(typed_in).records(), called.records())
     assert called.pilot() == load_run(typed_in).pilot()
-
-
-def neutral(text: str) -> str:
-    """A text without how and when a run was started, and how long that took."""
-    text = re.sub(r"^(run_study\(|thoughtgraft\b).*$", "COMMAND", text, flags=re.MULTILINE)
-    return re.sub(r"20\d\d-\d\d-\d\d[T\d:+Z-]*|\b[\d.]+ (s|MB|min)\b", "", text)
 
 
 def test_a_run_says_what_it_was_asked_and_the_same_can_be_asked_again(twice: tuple[Path, Run]) -> None:

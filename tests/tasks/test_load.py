@@ -301,26 +301,6 @@ def test_a_written_sample_is_read_as_it_was(suffix: str, tmp_path: Path) -> None
     assert again.content_hash == drawn.content_hash
 
 
-def test_a_new_data_set_is_one_file(tmp_path, monkeypatch):
-    (tmp_path / "invented.py").write_text(
-        "from thoughtgraft.tasks.files import problem_from_row\n"
-        "from thoughtgraft.tasks.problem import ProblemSet\n"
-        "from thoughtgraft.tasks.task import Task\n"
-        "def invented(split):\n"
-        "    row = {'question': '1 and 1?', 'answer': 2}\n"
-        "    return ProblemSet([problem_from_row(row, where='', split=split, index=0)], f'invented:{split}')\n"
-        "TASK = Task('invented', ('easy',), invented, default='easy')\n"
-    )
-    monkeypatch.setattr(sets, "__path__", [*sets.__path__, str(tmp_path)])
-    monkeypatch.setattr(task, "tasks", task.tasks.__wrapped__)
-    monkeypatch.setattr(load, "tasks", task.tasks)
-    assert load_problems("invented").by_id("easy_0").gold == "2"
-    with pytest.raises(ProblemError, match=r"invented has no split 'hard'; expected invented:easy\. Fix: "):
-        load_problems("invented:hard")
-    with pytest.raises(ProblemError, match=r"expected .*arithmetic.*invented\[:easy\].* or a"):
-        load_problems("inventd:hard:hard")
-
-
 @pytest.fixture
 def given_sets(tmp_path, monkeypatch):
     """A folder whose files are data sets, too."""
@@ -330,6 +310,23 @@ def given_sets(tmp_path, monkeypatch):
     yield tmp_path
     for name in [name for name in sys.modules if name.startswith("thoughtgraft.tasks.sets.zz")]:
         del sys.modules[name]
+
+
+def test_a_new_data_set_is_one_file(given_sets):
+    (given_sets / "zz_invented.py").write_text(
+        "from thoughtgraft.tasks.files import problem_from_row\n"
+        "from thoughtgraft.tasks.problem import ProblemSet\n"
+        "from thoughtgraft.tasks.task import Task\n"
+        "def invented(split):\n"
+        "    row = {'question': '1 and 1?', 'answer': 2}\n"
+        "    return ProblemSet([problem_from_row(row, where='', split=split, index=0)], f'invented:{split}')\n"
+        "TASK = Task('invented', ('easy',), invented, default='easy')\n"
+    )
+    assert load_problems("invented").by_id("easy_0").gold == "2"
+    with pytest.raises(ProblemError, match=r"invented has no split 'hard'; expected invented:easy\. Fix: "):
+        load_problems("invented:hard")
+    with pytest.raises(ProblemError, match=r"expected .*arithmetic.*invented\[:easy\].* or a"):
+        load_problems("inventd:hard:hard")
 
 
 def test_the_data_set_of_contributing_is_one_as_it_stands_there(given_sets):

@@ -226,6 +226,7 @@ def explicit_correct(
     ample = [i for i in order if room[i] == longest]
     batches = [ample[i : i + batch_size] for i in range(0, len(ample), batch_size)]
     batches += [[i] for i in order if room[i] < longest]
+    ends = model.decoding.ends
     with attention_implementation(model.lm, "sdpa"):
         for batch in tqdm(batches, desc="explicit reasoning", unit="batch", disable=not progress):
             width = max(len(prompts[i]) for i in batch)
@@ -236,11 +237,11 @@ def explicit_correct(
                 attention_mask=mask.to(model.device),
                 do_sample=False,
                 max_new_tokens=room[batch[0]],
-                eos_token_id=list(model.decoding.ends),
+                eos_token_id=list(ends),
                 pad_token_id=model.pad_id,
             )
             for i, row in zip(batch, out[:, width:].tolist(), strict=True):
-                end = next((n for n, token in enumerate(row) if token in model.decoding.ends), len(row))
+                end = next((n for n, token in enumerate(row) if token in ends), len(row))
                 texts[i] = model.text(row[:end])
     grader = problems.grader
     return [grader.same(grader.parse(texts[i]), p.gold) for i, p in enumerate(problems)]

@@ -234,6 +234,10 @@ class Run:
         """The problems with their steps, as they were asked."""
         return problems_from_table(self.problems(), self.spec.problems, self.grader)
 
+    def kept_problems(self) -> ProblemSet | None:
+        """The same; None where the folder holds none."""
+        return self.problem_set() if self.holds(PROBLEMS_FILE) else None
+
     def positions(self) -> pd.DataFrame:
         """One row per edited arm: impact, intervals, tests, adoption, n (`analysis.position_table`)."""
         return self._judged(self._positions)
@@ -380,8 +384,9 @@ class Run:
 
     @cached_property
     def _steps(self) -> pd.DataFrame:
-        problems = self.problem_set() if self.holds(PROBLEMS_FILE) else ()
-        return counterfactual_table(self.frame, problems, largest=self.largest_number, known=self.known)
+        return counterfactual_table(
+            self.frame, self.kept_problems() or (), largest=self.largest_number, known=self.known
+        )
 
     @cached_property
     def _records(self) -> pd.DataFrame:

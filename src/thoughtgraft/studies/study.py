@@ -133,12 +133,14 @@ class Study(ABC, Generic[Asked, Drawn, Analysis]):
         Options: What it can be asked.
         ruled: Whether the decision rule judges it, so that its records can be judged by another version.
         where: Why its analysis can only be made where it is carried out; empty where it can be made anew anywhere.
+        seeds_its_analysis: Whether the analysis resamples by the seed that the study was asked with; else by 0.
     """
 
     name: ClassVar[str]
     Options: ClassVar[type[AnyOptions]]
     ruled: ClassVar[bool] = True
     where: ClassVar[str] = ""
+    seeds_its_analysis: ClassVar[bool] = False
 
     def check(self, options: Asked, door: Door) -> None:
         """Refuse a folder in which nothing can be begun or continued.
@@ -176,7 +178,7 @@ class Study(ABC, Generic[Asked, Drawn, Analysis]):
 
     def seed(self, options: AnyOptions | None) -> int:
         """Seeds the analysis of a run that was asked so, unless another seed is asked for."""
-        return 0
+        return options.seed if options is not None and self.seeds_its_analysis else 0
 
     @abstractmethod
     def report(self, run: Run, analysis: Analysis, *, force: bool = False) -> ReportPaths:

@@ -120,7 +120,8 @@ class Oracle:
         host, donor = wanted.host, wanted.donor
         number, base, gold = self._number(answer.ids), self.numbers[host], self._gold(host)
         limit = self._limit(wanted, most)
-        end = next((n for n, token in enumerate(answer.ids) if token in self.model.decoding.ends), limit)
+        ends = self.model.decoding.ends
+        end = next((n for n, token in enumerate(answer.ids) if token in ends), limit)
         columns: dict[str, Any] = {
             "base_pred": _text(base),
             "base_correct": base is not None and base == gold,

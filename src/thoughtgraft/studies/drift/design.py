@@ -103,6 +103,7 @@ class Drift(Study[DriftOptions, "Sample", "Drifted"]):
     """
 
     name = "drift"
+    seeds_its_analysis = True
     Options = DriftOptions
     ruled = False
 
@@ -163,10 +164,6 @@ class Drift(Study[DriftOptions, "Sample", "Drifted"]):
         from thoughtgraft.studies.drift.report import compared
 
         return compared(run)
-
-    def seed(self, options: AnyOptions | None) -> int:
-        """What problems and donors were drawn with."""
-        return 0 if options is None else options.seed
 
     def report(self, run: Run, analysis: Drifted, *, force: bool = False) -> ReportPaths:
         """The page with its table and figure, which says of each protocol whether it is valid; nothing is forced."""

@@ -14,7 +14,6 @@ from thoughtgraft.arguments import shown, typed_number
 from thoughtgraft.errors import PlanError
 from thoughtgraft.studies import checks
 from thoughtgraft.studies.options import ModelOptions
-from thoughtgraft.studies.options import Options as AnyOptions
 from thoughtgraft.studies.study import Design, Door, Said, Study
 
 if TYPE_CHECKING:
@@ -156,6 +155,7 @@ class Operations(Study[OperationsOptions, "ClassSample", "OperationsData"]):
     """
 
     name = "operations"
+    seeds_its_analysis = True
     Options = OperationsOptions
     ruled = False
 
@@ -264,10 +264,6 @@ class Operations(Study[OperationsOptions, "ClassSample", "OperationsData"]):
         found = load(run.path)
         same = run.reading.seed in (None, found.summary["settings"]["seed"])
         return found if same else self.analyse(run)
-
-    def seed(self, options: AnyOptions | None) -> int:
-        """What the problems were drawn with."""
-        return 0 if options is None else options.seed
 
     def report(self, run: Run, analysis: OperationsData, *, force: bool = False) -> ReportPaths:
         """The page with its figures."""

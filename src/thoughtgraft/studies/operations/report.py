@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -41,7 +40,6 @@ from thoughtgraft.studies.operations.figures import (
     OperationsData,
     ProbeMap,
     TargetData,
-    load,
 )
 from thoughtgraft.studies.operations.figures_shape import CellAlignment, ComponentClouds, SimilarityMaps
 from thoughtgraft.studies.resampling.checks import checks, provenance_blocks
@@ -53,21 +51,8 @@ _NOTE = (
 )
 
 
-def write_operations_report(folder: Path | str, *, force: bool = False) -> ReportPaths:
-    """Write `report.md`, `report.html` (opens offline) and `figures/` from the tables of `analyze_operations`.
-
-    Args:
-        folder: Where the analysis was written: a run's folder, or any other for features from a file.
-        force: State results although the certificate failed; every page then says so.
-
-    Raises:
-        RunError: There is no analysis, a file of it is damaged, or the disk refuses.
-    """
-    return write_pages(load(folder, force=force))
-
-
 def write_pages(data: OperationsData) -> ReportPaths:
-    """The same of an analysis that was read."""
+    """Write `report.md`, `report.html` (opens offline) and `figures/` into the folder of an analysis."""
     figures = {} if data.refused else make_figures(data)
     parts = [claims_section(data), sections.design(data)]
     if data.spec is not None:

@@ -221,11 +221,9 @@ class Resampling(Study[ResamplingOptions, Drawn, "Context"]):
 
     def analyse(self, run: Run) -> Context:
         """Every table and verdict, and whether effects may be stated."""
-        from thoughtgraft.records.spec import PROBLEMS_FILE
         from thoughtgraft.studies.resampling.report import analysed
 
-        known = run.problem_set() if run.holds(PROBLEMS_FILE) else None
-        return analysed(run, problems=known, largest=run.largest_number)
+        return analysed(run, problems=run.kept_problems(), largest=run.largest_number)
 
     def report(self, run: Run, analysis: Context, *, force: bool = False) -> ReportPaths:
         """The page, its figures and its tables."""

@@ -70,6 +70,7 @@ class Zoo(Study[ZooOptions, Drawn, "ZooResult"]):
     """
 
     name = "zoo"
+    seeds_its_analysis = True
     Options = ZooOptions
     ruled = False
 
@@ -169,10 +170,6 @@ class Zoo(Study[ZooOptions, Drawn, "ZooResult"]):
         problems = problems_from_table(labels, "the zoo's problems")
         labels["n_steps"] = labels["n_steps"].where(labels["n_steps"] > 0, None)
         return analyse_zoo(read_models(run), list(problems), labels, run.seed)
-
-    def seed(self, options: AnyOptions | None) -> int:
-        """What hosts and donors were drawn with."""
-        return 0 if options is None else options.seed
 
     def report(self, run: Run, analysis: ZooResult, *, force: bool = False) -> ReportPaths:
         """The page, its figures and tables; it says which certificates failed, and nothing is forced."""
